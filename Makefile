@@ -1,0 +1,43 @@
+# Two commands matter: `make demo` and `make test`. Each sets up everything it needs, once.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-long check bench lock clean help
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## sign in, ask a model through agent and gateway, show the account (ONCE=1: then exit)
+	@$(BIN)/python -m tests.demo
+
+test: check ## static checks and every test (under 12 minutes)
+	@$(BIN)/python -m pytest -m "not long"
+
+test-long: check ## the same with soaks and long kills
+	@$(BIN)/python -m pytest
+
+bench: $(READY) ## measure what is claimed, as ratios of paired runs
+	@$(BIN)/python -m tests.bench
+
+check: $(READY)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+
+lock: ## resolve requirements.lock again (needs the network)
+	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
+	@$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
+	  --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	@rm -rf $(VENV)-lock
+
+clean: ## remove everything that the other targets made
+	@rm -rf $(VENV) .demo .lab .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.lock pyproject.toml agent/llmgw_agent/token_stub.py packaging/bootstrap.py
+	@$(PYTHON) packaging/bootstrap.py $(VENV) requirements.lock
+	@touch $@

@@ -1,0 +1,149 @@
+"""THE PATH, for every tool that asks: session -> cache -> (turn) -> refresh and exchange -> answer.
+
+However many ask at once, one of them does the work and all get what it found, a failure included. After a failure
+nobody tries again for a moment; if it is a temporary one, an old token that still lives is handed out meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from llmgw_agent.cache import CachedToken, Key, Repeats, TokenCache
+from llmgw_agent.errors import AgentError, StaleSignInError, TemporaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llmgw_agent.exchange import Gateway
+    from llmgw_agent.session.current import CurrentSession
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS: Final = 9.0
+"""What a caller waits at most: `llmgw-token` gives up at 10 s, and should have our reason by then."""
+LONGEST_PAUSE: Final = 16.0
+"""Seconds without an attempt after repeated failures: 1, 2, 4, ... up to this."""
+
+
+@dataclass(slots=True)
+class _Failures:
+    """The last failure, and how long it stands for the answer to everybody."""
+
+    error: AgentError | None = None
+    until: float = 0.0
+    pause: float = 0.5
+
+    def record(self, error: AgentError, now: float) -> None:
+        self.pause = min(self.pause * 2, LONGEST_PAUSE)
+        self.error, self.until = error, now + self.pause
+
+
+class Broker:
+    """Hands out gateway tokens."""
+
+    def __init__(self, session: CurrentSession, gateway: Gateway, now: Callable[[], float] = time.time) -> None:
+        self._session = session
+        self._gateway = gateway
+        self._now = now
+        self._cache = TokenCache()
+        self._repeats = Repeats()
+        self._flights: dict[Key, asyncio.Task[CachedToken]] = {}
+        self._failures = _Failures()
+        self.asked_at = float("-inf")
+        """When a tool last asked."""
+
+    async def token(self, caller: str) -> CachedToken:
+        """A gateway token for this caller (a name of its process; empty if unknown).
+
+        Raises:
+            SignInRequiredError: Nobody is signed in.
+            RefusedError: The gateway will not give one.
+            TemporaryError: It cannot be had now, and no old one is left.
+        """
+        self.asked_at = self._now()
+        key = self._key()
+        token = self._cache.fresh(key, self._now())
+        refused = token if token and caller and self._repeats.suggest_renewal(caller, token, self._now()) else None
+        if token is None or refused is not None:
+            token = await self._renewed(key, refused)
+        if caller:
+            self._repeats.handed_out(caller, token, self._now())
+        return token
+
+    async def renew_if_due(self) -> None:
+        """Renew in the background, so that the next tool does not wait."""
+        if self._session.sign_in is not None and self._cache.fresh(self._key(), self._now()) is None:
+            await self._renewed(self._key(), None)
+
+    def peek(self) -> CachedToken | None:
+        """The token in hand, however old; nobody is asked."""
+        return self._cache.newest(self._key()) if self._session.sign_in is not None else None
+
+    def forget(self) -> None:
+        """The session changed: its tokens and failures are of no use."""
+        self._cache.clear()
+        self._failures = _Failures()
+
+    async def drain(self) -> None:
+        """Wait for the work under way: what the provider gave must reach the vault."""
+        await asyncio.gather(*self._flights.values(), return_exceptions=True)
+
+    def _key(self) -> Key:
+        return Key(self._session.require().session, self._gateway.url)
+
+    async def _renewed(self, key: Key, refused: CachedToken | None) -> CachedToken:
+        """Join the flight or start it. A caller that goes away does not end it: others wait for it."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.create_task(self._fetch(key, refused))
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._landed(key, done))
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await asyncio.shield(flight)
+        except TimeoutError:
+            return self._old_or(key, TemporaryError("gateway and provider took too long", "Try again in a moment"))
+        except TemporaryError as error:
+            return self._old_or(key, error)
+
+    async def _fetch(self, key: Key, refused: CachedToken | None) -> CachedToken:
+        token = self._cache.fresh(key, self._now())
+        if token is not None and token is not refused:
+            return token
+        if self._failures.error is not None and self._now() < self._failures.until:
+            raise self._failures.error
+        try:
+            token = await self._exchange()
+        except AgentError as error:
+            self._failures.record(error, self._now())
+            raise
+        self._failures = _Failures()
+        self._cache.put(key, token)
+        return token
+
+    async def _exchange(self) -> CachedToken:
+        await self._gateway.bootstrap()  # measures the clock before anything is judged by it
+        sign_in = await self._session.fresh(self._gateway.now())
+        try:
+            answer, born_at = await self._gateway.exchange(sign_in)
+        except StaleSignInError:
+            sign_in = await self._session.fresh(self._gateway.now(), newer=True)
+            answer, born_at = await self._gateway.exchange(sign_in)
+        log.info("new gateway token %s, %d s", answer.access_token.fingerprint(), answer.expires_in)
+        return CachedToken(answer.access_token, born_at, born_at + answer.expires_in)
+
+    def _old_or(self, key: Key, error: TemporaryError) -> CachedToken:
+        old = self._cache.usable(key, self._now())
+        if old is None:
+            raise error
+        log.warning("an older token is handed out: %s", error)
+        return old
+
+    def _landed(self, key: Key, done: asyncio.Task[CachedToken]) -> None:
+        self._flights.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # looked at, so that a failure nobody waited for is no warning

@@ -1,0 +1,182 @@
+"""The command `llmgw`: parses, asks the daemon, prints. Nothing is decided here, and nothing heavy imported."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import webbrowser
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from llmgw_agent import __version__, output
+from llmgw_agent.client import Client
+from llmgw_agent.errors import AgentError, ConfigurationError, UsageError
+
+SSH: Final = ("SSH_CONNECTION", "SSH_TTY")
+DISPLAYS: Final = ("DISPLAY", "WAYLAND_DISPLAY")
+
+
+class Commands(click.Group):
+    """Turns every failure into one line and its exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- click's own signature
+        """Run a command; never a stack trace for what was expected."""
+        try:
+            # Outside of standalone mode click returns the code of an Exit instead of ending with it.
+            code, line = super().main(*args, **kwargs | {"standalone_mode": False}) or 0, ""
+        except AgentError as failure:
+            code, line = failure.exit_code, output.error(failure)
+        except click.ClickException as failure:
+            code, line = 2, f"llmgw: {failure.format_message()} Run: llmgw --help"
+        except (click.Abort, KeyboardInterrupt):
+            code, line = 2, "llmgw: interrupted."
+        except Exception as failure:  # noqa: BLE001 -- the last line of defence: a sentence, never a trace
+            unexpected = AgentError(f"something unexpected happened ({type(failure).__name__})", "Report this")
+            code, line = 1, output.error(unexpected)
+        if line:
+            click.echo(line, err=True)
+        sys.exit(code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="llmgw")
+def main() -> None:
+    """Sign in once; every tool gets short-lived tokens for your company's LLM gateway."""
+    if sys.platform == "win32":
+        raise ConfigurationError("the agent does not run on Windows yet", "Run it inside WSL")
+
+
+@main.command()
+@click.option("--issuer", default="", help="The identity provider, if the gateway accepts several.")
+@click.option("--no-browser", is_flag=True, help="Print the address instead of opening a browser.")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "browser", "paste"]),
+    default="auto",
+    help="paste: sign in with a browser on another machine and bring its last address back.",
+)
+def login(issuer: str, method: str, *, no_browser: bool) -> None:
+    """Sign in with your company account."""
+    client = Client(os.environ)
+    started = client.post("/login", {"issuer": issuer})["login"]
+    has_browser = not no_browser and (method == "browser" or (method == "auto" and _has_display()))
+    click.echo(output.open_browser() if has_browser else output.visit())
+    click.echo(started["url"])
+    sys.stdout.flush()
+    if has_browser:
+        _open(started["url"])
+    if method == "paste" or (method == "auto" and not has_browser and not no_browser and sys.stdin.isatty()):
+        _paste(client, started["id"], wait=method == "paste")
+    else:
+        click.echo(output.waiting(), err=True)
+    answer = client.get(f"/login/{started['id']}")
+    while answer["login"]["state"] == "pending":
+        answer = client.get(f"/login/{started['id']}")
+    click.echo(output.signed_in(answer["account"]))
+
+
+@main.command()
+@click.option("--local-only", is_flag=True, help="Do not tell the gateway and the identity provider.")
+def logout(*, local_only: bool) -> None:
+    """Sign out: revoke the sign-in and forget it."""
+    answer = Client(os.environ).post("/logout", {"local_only": local_only})
+    click.echo(output.signed_out(answer["logout"]))
+
+
+@main.command()
+def token() -> None:
+    """Print a gateway token, as `llmgw-token` does."""
+    click.echo(Client(os.environ).token())
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One object with a schema number.")
+def status(*, as_json: bool) -> None:
+    """Show who is signed in, the gateway, and the budgets. The exit code is 0 only if all is well."""
+    document = Client(os.environ).get("/status")
+    click.echo(json.dumps(document, indent=2) if as_json else output.status(document, datetime.now(UTC)))
+    if document["error"]:
+        raise click.exceptions.Exit(document["error"]["exit_code"])
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One object with a schema number.")
+def whoami(*, as_json: bool) -> None:
+    """Show who the gateway takes you for."""
+    document = Client(os.environ).get("/whoami")
+    click.echo(json.dumps(document, indent=2) if as_json else output.whoami(document["me"]))
+
+
+@main.group(invoke_without_command=True)
+@click.pass_context
+def daemon(context: click.Context) -> None:
+    """Run the agent in the foreground. Commands start it by themselves; service managers use this."""
+    if context.invoked_subcommand is None:
+        from llmgw_agent import daemon as background  # noqa: PLC0415 -- a third of a second that only this command needs
+
+        if not background.run():
+            click.echo(output.already_running(), err=True)
+
+
+@daemon.command()
+def stop() -> None:
+    """End the agent that is running."""
+    client = Client(os.environ)
+    if not client.is_running:
+        click.echo(output.not_running())
+        return
+    click.echo(output.stopped(client.post("/stop", {})["stop"]["pid"]))
+
+
+def _has_display() -> bool:
+    """Whether a browser opened here is one that the person sees."""
+    if any(os.environ.get(name) for name in SSH):
+        return False
+    return sys.platform != "linux" or any(os.environ.get(name) for name in DISPLAYS)
+
+
+def _open(url: str) -> None:
+    """Open the browser. Its output goes nowhere: stdout is ours."""
+    if sys.platform == "darwin":
+        subprocess.run(["/usr/bin/open", url], capture_output=True, check=False)  # noqa: S603 -- one argument, no shell
+        return
+    saved = os.dup(1)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- the name is the operating system's
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        webbrowser.open(url)
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _paste(client: Client, login_id: str, *, wait: bool) -> None:
+    """Ask for the address until it fits. Unless told to `wait`, a browser that gets through is noticed as well."""
+
+    def ask() -> None:
+        while True:
+            address = click.prompt(output.paste_prompt(), err=True)
+            try:
+                client.post(f"/login/{login_id}/answer", {"address": address})
+            except UsageError as failure:
+                click.echo(output.error(failure), err=True)
+            else:
+                return
+
+    if wait:
+        ask()
+        return
+
+    def ask_beside() -> None:
+        # No more input, or a daemon that went away: whoever waits for the sign-in says so.
+        with contextlib.suppress(click.Abort, AgentError):
+            ask()
+
+    # A daemon thread: it ends with the command, in the middle of the prompt if the browser was faster.
+    threading.Thread(target=ask_beside, daemon=True).start()

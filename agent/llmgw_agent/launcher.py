@@ -1,0 +1,113 @@
+"""Starts the daemon when a command finds none: once, however many commands find that out together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Final
+
+from llmgw_agent.errors import AgentError, ConfigurationError, DaemonError, from_code
+from llmgw_agent.token_stub import connect
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+POLL_SECONDS: Final = 0.02
+KEPT: Final = (
+    *("HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"),
+    *("DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS"),
+    *("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"),
+    *("LLMGW_HOME", "LLMGW_GATEWAY_URL", "LLMGW_CA_FILE"),
+)
+"""What the daemon inherits. Not more: a tool's environment may carry credentials of others, or SSL_CERT_FILE."""
+
+
+def is_listening(path: Path, deadline: float) -> bool:
+    """Whether a daemon of ours answers. DaemonError if somebody else sits there."""
+    try:
+        connect(str(path), deadline).close()
+    except PermissionError as error:
+        raise DaemonError(str(error), "Find out whose it is before you go on") from None
+    except OSError:
+        return False
+    return True
+
+
+def ensure(path: Path, environ: Mapping[str, str], deadline: float) -> None:
+    """Return when a daemon listens at `path`, starting one if need be.
+
+    Args:
+        path: The socket.
+        environ: The environment of the command.
+        deadline: On the monotonic clock; DaemonError after it.
+
+    Raises:
+        AgentError: What the daemon said when it could not start.
+    """
+    if is_listening(path, deadline):
+        return
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _turn(path, deadline):
+            if not is_listening(path, deadline):
+                _start(path, environ, deadline)
+    except OSError as error:
+        raise ConfigurationError(f"{path.parent} cannot be used ({error.strerror})", "Check who owns it") from None
+
+
+@contextlib.contextmanager
+def _turn(path: Path, deadline: float) -> Iterator[None]:
+    handle = os.open(path.with_suffix(".start"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            _wait(deadline)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _start(path: Path, environ: Mapping[str, str], deadline: float) -> None:
+    kept = {name: environ[name] for name in KEPT if name in environ}
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-m", "llmgw_agent.daemon"],
+            cwd="/",
+            env=kept,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+        )
+        while not is_listening(path, deadline):
+            # Exit code 0 without a socket: another daemon was faster, and will listen in a moment.
+            if process.poll():
+                said.seek(0)
+                raise _failure(said.read().decode(errors="replace"))
+            _wait(deadline)
+        # It is meant to outlive us: nobody waits for it, and nobody should be told so.
+        process.returncode = 0
+
+
+def _failure(said: str) -> AgentError:
+    code, _, rest = said.strip().rpartition("\n")[2].partition("\t")
+    message, _, hint = rest.partition("\t")
+    if not message:
+        return DaemonError("the agent cannot be started", "Run: llmgw daemon")
+    return from_code(code, message, hint)
+
+
+def _wait(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise DaemonError("the agent did not start in time", "Run: llmgw daemon")
+    time.sleep(POLL_SECONDS)

@@ -1,0 +1,168 @@
+"""The door: a unix socket that only its owner can reach, checked twice, and that no browser is let through.
+
+The folder is 0700 and the socket 0600; the kernel also tells who connected. A web page cannot open a unix socket, but
+programs that forward ports can, so whatever smells of a browser is refused, as is any Host but ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from llmgw_agent.errors import ConfigurationError, DaemonError
+from llmgw_agent.token_stub import PATH_LIMIT, peer_of
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
+HOST: Final = "llmgw.local"
+"""The only Host served: a name that no page can have."""
+BROWSER_HEADERS: Final = ("Origin", "Referer", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest")
+SHELLS: Final = frozenset({"ash", "bash", "cmd", "dash", "fish", "ksh", "sh", "zsh", "env", "timeout"})
+"""Programs between a tool and our command that say nothing about who asks."""
+MOST_ANCESTORS: Final = 8
+
+
+class DaemonLock:
+    """The flock that makes the owner of a vault the only one. The kernel releases it however the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle = -1
+
+    def acquire(self) -> bool:
+        """Take the lock; False if another daemon has it."""
+        private_folder(self._path.parent)
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._handle)
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give it back. The file stays: removing it would let two daemons lock two files of one name."""
+        os.close(self._handle)
+
+
+def private_folder(folder: Path) -> None:
+    """Make sure that a folder exists and only we can enter; ConfigurationError if it is somebody else's."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise ConfigurationError(f"{folder} is not a folder of yours", "Remove it and try again")
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
+
+
+def listen(path: Path) -> socket.socket:
+    """Bind the socket at `path`. The caller holds the daemon's lock, so whatever lies there is left over."""
+    if len(os.fsencode(path)) > PATH_LIMIT:
+        raise ConfigurationError(f"the path of the socket is too long ({path})", "Set XDG_RUNTIME_DIR to a shorter one")
+    private_folder(path.parent)
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise ConfigurationError(f"{path} is in the way and is no socket", "Move it away and try again")
+        if _answers(path):
+            raise DaemonError(f"another program already listens at {path}", "Run: llmgw daemon stop")
+    # Bound beside its place and moved there: a command never finds a socket that is not listening yet.
+    temporary = path.with_suffix(".new")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(str(temporary))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(f"{path} cannot be created ({error.strerror})", "Choose another LLMGW_HOME") from None
+    finally:
+        os.umask(mask)
+    listener.listen(128)
+    temporary.replace(path)
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        with contextlib.suppress(OSError):
+            probe.connect(str(path))
+            return True
+    return False
+
+
+def peer(request: web.Request) -> tuple[int, int]:
+    """Process id and user id of whoever sent this request, as the kernel recorded them."""
+    transport = request.transport
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None:
+        raise web.HTTPForbidden(text="who is asking?\n")
+    return peer_of(sock)
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let in this user, and never a browser. Refusals say nothing that helps whoever should not be here."""
+    if peer(request)[1] != os.getuid():
+        return web.Response(status=403, text="not yours\n")
+    if request.host != HOST or any(name in request.headers for name in BROWSER_HEADERS):
+        return web.Response(status=403, text="not for browsers\n")
+    return await handler(request)
+
+
+def caller(pid: int) -> str:
+    """A name for the program that wants a token: the nearest ancestor of `pid` that is no shell; empty if unknown.
+
+    A hint, never a permission: process ids are reused and parents die.
+    """
+    for _ in range(MOST_ANCESTORS):
+        if pid <= 1:
+            return ""
+        pid, name, started = _parent(pid)
+        if name and Path(name).name.lstrip("-") not in SHELLS:
+            return f"{pid} {name} {started}"
+    return ""
+
+
+def _parent(pid: int) -> tuple[int, str, str]:
+    """Process id, name and start time of a process's parent; zeros when it cannot be told."""
+    look_up = _parent_by_proc if Path("/proc/self/stat").exists() else _parent_by_ps
+    try:
+        return look_up(pid)
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return 0, "", ""
+
+
+def _parent_by_proc(pid: int) -> tuple[int, str, str]:
+    parent = int(_stat_fields(pid)[1])
+    name = Path(f"/proc/{parent}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    return parent, name, _stat_fields(parent)[19]
+
+
+def _parent_by_ps(pid: int) -> tuple[int, str, str]:
+    parent = int(_ps(pid, "ppid="))
+    return parent, _ps(parent, "comm="), _ps(parent, "lstart=")
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from `state` on: the name before them may hold anything, brackets too."""
+    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return text.rpartition(")")[2].split()
+
+
+def _ps(pid: int, field: str) -> str:
+    command = ["/bin/ps", "-o", field, "-p", str(pid)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1, check=True).stdout.strip()  # noqa: S603 -- numbers only

@@ -1,0 +1,296 @@
+"""What the daemon does for the commands of its user: routes, answers, and errors as statuses.
+
+| Route | Answer |
+|---|---|
+| GET /token | the token and a newline, text/plain |
+| POST /login `{"issuer": "..."}` | `{"login": {id, url, issuer, expires_in}}`; joins the sign-in under way |
+| GET /login/{id} | after at most 20 s: `{"login": {id, state}}`, state `pending` or `signed_in`, then with `account` |
+| POST /login/{id}/answer `{"address": "..."}` | the address a browser elsewhere ended at |
+| POST /logout `{"local_only": false}` | `{"logout": {revoked, not_revoked}}` |
+| GET /status, GET /whoami | see `status` and `whoami` |
+| POST /stop | the daemon drains and ends |
+
+Every JSON answer is an object with `schema`. An error has a status, `x-llmgw-exit-code`, and `{"error": {code, message,
+hint, exit_code}}`; for /token one line of text instead, which `llmgw-token` prints as it is. No route returns a refresh
+token, a provider's token or a key, and none takes an address to send something to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from llmgw_agent import __version__, listener
+from llmgw_agent.errors import AgentError, ConfigurationError, SignInRequiredError, TemporaryError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp.typedefs import Handler
+
+    from llmgw_agent.broker import Broker
+    from llmgw_agent.cache import CachedToken
+    from llmgw_agent.exchange import Gateway
+    from llmgw_agent.session.current import CurrentSession
+    from llmgw_agent.session.login import Logins
+    from llmgw_agent.session.record import Provider, SignIn
+    from llmgw_agent.vault import Vault
+    from llmgw_wire.messages import IssuerOffer, Me
+
+log = logging.getLogger(__name__)
+
+SCHEMA: Final = 1
+"""Grows only when a change would break a reader; new members come without notice."""
+MOST_BYTES: Final = 64 * 1024
+POLL_SECONDS: Final = 20.0
+GATEWAY_SECONDS: Final = 6.0
+"""How long `status` waits for the gateway."""
+STATUSES: Final = {
+    "usage": 400,
+    "sign_in_required": 401,
+    "refused": 403,
+    "temporary": 503,
+    "daemon": 500,
+    "configuration": 500,
+}
+
+
+class LocalApi:
+    """The routes over the parts of one daemon."""
+
+    def __init__(
+        self,
+        *,
+        broker: Broker,
+        gateway: Gateway,
+        session: CurrentSession,
+        logins: Logins,
+        providers: dict[str, Provider],
+        vault: Vault,
+        stop: Callable[[], None],
+    ) -> None:
+        self._broker = broker
+        self._gateway = gateway
+        self._session = session
+        self._logins = logins
+        self._providers = providers
+        self._vault = vault
+        self._stop = stop
+        self._started = time.time()
+
+    def application(self) -> web.Application:
+        """The application, guarded; nothing is served yet."""
+        app = web.Application(middlewares=[listener.guard, errors], client_max_size=MOST_BYTES)
+        app.router.add_get("/token", self.token)
+        app.router.add_post("/login", self.login)
+        app.router.add_get("/login/{id}", self.login_state)
+        app.router.add_post("/login/{id}/answer", self.login_answer)
+        app.router.add_post("/logout", self.logout)
+        app.router.add_get("/status", self.status)
+        app.router.add_get("/whoami", self.whoami)
+        app.router.add_post("/stop", self.stop)
+        return app
+
+    async def token(self, request: web.Request) -> web.Response:
+        """Print a token: what tools call."""
+        pid = listener.peer(request)[0]
+        who = listener.caller(pid)
+        token = await self._broker.token(who)
+        log.info("token %s for %s", token.value.fingerprint(), who or f"process {pid}")
+        return web.Response(text=token.value.reveal() + "\n")
+
+    async def login(self, request: web.Request) -> web.Response:
+        """Begin a sign-in or join the one under way."""
+        wanted = (await _body(request)).get("issuer")
+        offer = _choose((await self._gateway.bootstrap()).issuers, wanted, self._providers)
+        login = await self._logins.start(offer)
+        answer = {"id": login.name, "url": login.attempt.url, "issuer": offer.issuer, "expires_in": login.expires_in}
+        return _json({"login": answer})
+
+    async def login_state(self, request: web.Request) -> web.Response:
+        """Wait for a sign-in, for as long as a connection may be silent; its failure is this answer's."""
+        login = self._logins.get(request.match_info["id"])
+        await asyncio.wait({login.outcome}, timeout=POLL_SECONDS)
+        if not login.outcome.done():
+            return _json({"login": {"id": login.name, "state": "pending"}, "account": None})
+        if login.outcome.cancelled():
+            raise UsageError("another sign-in was started instead of this one", "Run: llmgw login")
+        sign_in = login.outcome.result()
+        return _json({"login": {"id": login.name, "state": "signed_in"}, "account": _account(sign_in)})
+
+    async def login_answer(self, request: web.Request) -> web.Response:
+        """Take the pasted address of a browser on another machine."""
+        login = self._logins.get(request.match_info["id"])
+        login.callback.deliver_pasted(str((await _body(request)).get("address", "")))
+        return _json({"login": {"id": login.name, "state": "pending"}, "account": None})
+
+    async def logout(self, request: web.Request) -> web.Response:
+        """Forget the sign-in and the device key; then tell gateway and provider, as far as they can be reached."""
+        is_local = (await _body(request)).get("local_only") is True
+        token = self._broker.peek()
+        await self._logins.close()
+        sign_in = await self._session.end()
+        self._broker.forget()
+        await self._vault.put(device_key=None)
+        revoked, failed = [], []
+        if sign_in is not None and not is_local:
+            attempts = [(sign_in.offer.issuer, self._providers[sign_in.offer.kind].revoke(sign_in))]
+            if token is not None:
+                attempts.append((self._gateway.url, self._gateway.revoke(token.value)))
+            for party, attempt in attempts:
+                try:
+                    await attempt
+                    revoked.append(party)
+                except AgentError as error:
+                    failed.append({"party": party, "reason": error.message})
+        return _json({"logout": {"was_signed_in": sign_in is not None, "revoked": revoked, "not_revoked": failed}})
+
+    async def status(self, _request: web.Request) -> web.Response:
+        """Everything a person wants to know on one screen. Always 200: what is wrong stands in `error`."""
+        me, problem = await self._look()
+        sign_in, token = self._session.sign_in, self._broker.peek()
+        document = {
+            "ok": problem is None,
+            "signed_in": sign_in is not None,
+            "account": _account(sign_in) if sign_in else None,
+            "session": _session(sign_in) if sign_in else None,
+            "storage": {"persistent": self._vault.is_persistent, "description": self._vault.description},
+            "token": _token(token) if token else None,
+            "gateway": {
+                "url": self._gateway.url,
+                "reachable": self._gateway.is_reachable,
+                "clock_offset_seconds": round(self._gateway.clock_offset, 1),
+            },
+            "person": me.person if me else None,
+            "models": list(me.models) if me else [],
+            "budgets": _budgets(me) if me else [],
+            "daemon": {"version": __version__, "pid": os.getpid(), "started_at": _time(self._started)},
+            "error": _error(problem) if problem else None,
+        }
+        return _json(document)
+
+    async def _look(self) -> tuple[Me | None, AgentError | None]:
+        """What the gateway says, and what is wrong. That nobody is signed in comes before everything else."""
+        me, problem = None, None
+        try:
+            async with asyncio.timeout(GATEWAY_SECONDS):
+                await self._gateway.bootstrap(again=True)
+                me = await self._me() if self._session.sign_in else None
+        except AgentError as error:
+            problem = error
+        except TimeoutError:
+            problem = TemporaryError(f"{self._gateway.url} is slow to answer", "Try again in a moment")
+        try:
+            self._session.require()
+        except AgentError as error:
+            problem = error
+        return me, problem
+
+    async def whoami(self, _request: web.Request) -> web.Response:
+        """Who the gateway takes this user for."""
+        me = await self._me()
+        document = asdict(me) | {"token_expires_at": _time(me.token_expires_at)}
+        return _json({"me": document | {"budgets": _budgets(me), "models": list(me.models)}})
+
+    async def stop(self, _request: web.Request) -> web.Response:
+        """Drain and end, after this answer."""
+        self._stop()
+        return _json({"stop": {"pid": os.getpid()}})
+
+    async def _me(self) -> Me:
+        """What the gateway says; a token that it revoked is replaced once before that counts as a refusal."""
+        token = await self._broker.token("")
+        try:
+            return await self._gateway.me(token.value)
+        except SignInRequiredError:
+            self._broker.forget()
+            token = await self._broker.token("")
+            return await self._gateway.me(token.value)
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what was raised into an answer. Whatever is unexpected goes to the log, by its class and place only."""
+    try:
+        return await handler(request)
+    except AgentError as error:
+        failure = error
+    except web.HTTPException as error:
+        failure = UsageError(f"{request.method} {request.path} is not served ({error.status})", "Update llmgw")
+    except Exception as error:  # noqa: BLE001 -- the last line of defence: a caller gets a sentence, never a trace
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "?"
+        log.error("unexpected %s at %s", type(error).__name__, where)  # noqa: TRY400 -- its text may hold a secret
+        failure = AgentError(f"something unexpected happened ({type(error).__name__})", "See the agent's log file")
+    headers = {"x-llmgw-exit-code": str(failure.exit_code)}
+    status = STATUSES.get(failure.code, 500)
+    if request.path == "/token":
+        log.info("no token: %s", failure.line)
+        return web.Response(status=status, text=failure.line + "\n", headers=headers)
+    return _json({"error": _error(failure)}, status=status, headers=headers)
+
+
+def _choose(offers: tuple[IssuerOffer, ...], wanted: object, providers: dict[str, Provider]) -> IssuerOffer:
+    known = [offer for offer in offers if offer.kind in providers]
+    if not known:
+        raise ConfigurationError("this agent knows none of the ways to sign in that the gateway offers", "Update llmgw")
+    for offer in known:
+        if wanted in {None, "", offer.issuer}:
+            return offer
+    names = ", ".join(offer.issuer for offer in known)
+    raise UsageError(f"the gateway does not accept sign-ins of {str(wanted)[:200]!r}", f"It accepts: {names}")
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    """The JSON object that was sent; an empty body is an empty object."""
+    text = await request.read()
+    try:
+        document = json.loads(text) if text else {}
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise UsageError("the request is not a JSON object", "Update llmgw")
+    return document
+
+
+def _json(document: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"schema": SCHEMA} | document, status=status, headers=headers)
+
+
+def _error(error: AgentError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+
+
+def _account(sign_in: SignIn) -> dict[str, str]:
+    return asdict(sign_in.account) | {"issuer": sign_in.offer.issuer}
+
+
+def _session(sign_in: SignIn) -> dict[str, Any]:
+    return {
+        "kind": sign_in.offer.kind,
+        "signed_in_at": _time(sign_in.signed_in_at),
+        "renewable": bool(sign_in.renewal),
+    }
+
+
+def _token(token: CachedToken) -> dict[str, Any]:
+    return {"seconds_left": int(token.seconds_left(time.time())), "expires_at": _time(token.expires_at)}
+
+
+def _budgets(me: Me) -> list[dict[str, Any]]:
+    return [asdict(budget) | {"remaining": budget.remaining} for budget in me.budgets]
+
+
+def _time(seconds: float) -> str:
+    """RFC 3339, UTC, whole seconds."""
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,152 @@
+"""Every word that `llmgw` prints.
+
+Rules:
+
+* stdout holds what was asked for, stderr everything else; with --json stdout is exactly one object with `schema`.
+* An error is one line on stderr: `llmgw: what happened. What to do`, the second half a command wherever there is one.
+* Plain words, present tense, no colour, no symbol that carries meaning alone; it reads the same in a log file.
+* Times are told as what is left; money in US dollars and cents.
+* Nothing here is asked of anybody: functions take what was answered and return text.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from llmgw_agent.errors import AgentError
+
+BAR_WIDTH: Final = 20
+MICRO: Final = 1_000_000
+LABEL: Final = 12
+
+
+def error(failure: AgentError) -> str:
+    """The one line for stderr."""
+    return f"llmgw: {failure.line}"
+
+
+def open_browser() -> str:
+    """Above the address, when the browser is being opened."""
+    return "Your browser opens this page to sign you in. If it does not, open it yourself:"
+
+
+def visit() -> str:
+    """Above the address, when it is not."""
+    return "No browser is opened. Open this page to sign in:"
+
+
+def waiting() -> str:
+    """Below the address."""
+    return "Waiting for the sign-in ..."
+
+
+def paste_prompt() -> str:
+    """Asks for the address that a browser on another machine ended at."""
+    return "When its browser shows an error page at the end, paste that page's address here"
+
+
+def signed_in(account: dict[str, str]) -> str:
+    """The end of a sign-in."""
+    return f"Signed in as {_name(account)} ({account['issuer']})."
+
+
+def signed_out(answer: dict[str, Any]) -> str:
+    """What a sign-out did, and what it could not."""
+    if not answer["was_signed_in"]:
+        return "You were not signed in."
+    lines = ["Signed out: sign-in and device key are gone from this machine."]
+    lines += [f"Revoked at {party}." for party in answer["revoked"]]
+    lines += [f"Not revoked at {failed['party']}: {failed['reason']}." for failed in answer["not_revoked"]]
+    return "\n".join(lines)
+
+
+def stopped(pid: int) -> str:
+    """The daemon was told to end."""
+    return f"The agent (process {pid}) ends."
+
+
+def not_running() -> str:
+    """There was nothing to stop."""
+    return "The agent is not running."
+
+
+def already_running() -> str:
+    """A second daemon for the same home."""
+    return "The agent is already running."
+
+
+def status(document: dict[str, Any], now: datetime) -> str:
+    """The status screen; `now` decides what is left."""
+    account, token, gateway = document["account"], document["token"], document["gateway"]
+    signed = f"{_name(account)} ({account['issuer']})" if account else "nobody. Run: llmgw login"
+    reach = "ok" if gateway["reachable"] else "not reachable"
+    skew = gateway["clock_offset_seconds"]
+    lines = [
+        _line("Signed in", signed),
+        _line("Sign-in kept", document["storage"]["description"]),
+        _line("Gateway", f"{gateway['url']} {reach}" + (f", clocks differ by {skew:g} s" if abs(skew) >= 5 else "")),  # noqa: PLR2004 -- less is noise
+        _line("Token", f"{_span(token['seconds_left'])} left" if token else "none yet"),
+    ]
+    lines += [_line("Budget", budget(view, now)) for view in document["budgets"]]
+    lines.append(_line("Agent", f"version {document['daemon']['version']}, process {document['daemon']['pid']}"))
+    failure = document["error"]
+    if failure and failure["code"] != "sign_in_required":
+        lines.append(_line("Problem", f"{failure['message']}. {failure['hint']}".strip()))
+    return "\n".join(lines)
+
+
+def whoami(me: dict[str, Any]) -> str:
+    """Who the gateway takes the caller for."""
+    lines = [
+        _line("Name", me["name"] or "-"),
+        _line("E-mail", me["email"] or "-"),
+        _line("Issuer", me["issuer"] or "-"),
+        _line("Person", me["person"]),
+        _line("Session", me["session"] or "-"),
+        _line("Models", ", ".join(me["models"]) or "none"),
+    ]
+    return "\n".join(lines)
+
+
+def budget(view: dict[str, Any], now: datetime) -> str:
+    """One budget on one line: a bar, what is spent of what, and when it starts again."""
+    used = view["spent"] + view["held"]
+    share = min(1.0, used / view["limit"]) if view["limit"] else 1.0
+    bar = "#" * round(share * BAR_WIDTH)
+    model = f", {view['model']}" if view.get("model") else ""
+    money = f"{_money(view['spent'])} of {_money(view['limit'])} spent, {_money(view['remaining'])} left"
+    resets = _until(view["resets_at"], now)
+    return f"[{bar:-<{BAR_WIDTH}}] {view['name']} ({view['level']}{model}): {money}, resets {resets}"
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label:<{LABEL}}  {text}"
+
+
+def _name(account: dict[str, str]) -> str:
+    return account["email"] or account["name"] or account["subject"]
+
+
+def _money(micro: int) -> str:
+    return f"${micro / MICRO:,.2f}"
+
+
+def _until(moment: str, now: datetime) -> str:
+    try:
+        left = datetime.fromisoformat(moment).astimezone(UTC) - now
+    except ValueError:
+        return f"at {moment}"
+    return f"in {_span(max(0, int(left.total_seconds())))}"
+
+
+def _span(seconds: int) -> str:
+    """A length of time in its two largest units."""
+    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    parts: list[str] = []
+    for size, name in units:
+        if seconds >= size or (name == "s" and not parts):
+            parts.append(f"{seconds // size} {name}")
+            seconds %= size
+    return " ".join(parts[:2])

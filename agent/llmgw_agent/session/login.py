@@ -1,0 +1,103 @@
+"""Sign-ins under way: the daemon owns listener, state and verifier; a command gets an address and waits.
+
+There is at most one at a time, and whoever asks for another joins it: ten terminals never open ten browser tabs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmgw_agent.errors import UsageError
+from llmgw_agent.session.callback import SECONDS, Callback
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from llmgw_agent.session.current import CurrentSession
+    from llmgw_agent.session.record import Attempt, Provider, SignIn
+    from llmgw_wire.messages import IssuerOffer
+
+
+@dataclass(slots=True)
+class Login:
+    """One sign-in under way. `outcome` ends with the sign-in or an AgentError."""
+
+    name: str
+    attempt: Attempt
+    callback: Callback
+    expires_in: int
+    outcome: asyncio.Task[SignIn]
+
+
+class Logins:
+    """Starts sign-ins and remembers the latest."""
+
+    def __init__(
+        self,
+        current: CurrentSession,
+        providers: Mapping[str, Provider],
+        signed_in: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._current = current
+        self._providers = providers
+        self._signed_in = signed_in
+        self._turn = asyncio.Lock()
+        self._latest: Login | None = None
+
+    async def start(self, offer: IssuerOffer) -> Login:
+        """Begin a sign-in with this offer, or join the one under way with the same."""
+        async with self._turn:
+            latest = self._latest
+            if latest is not None and not latest.outcome.done():
+                if latest.attempt.offer == offer:
+                    return latest
+                await self._stop(latest)
+            provider = self._providers[offer.kind]
+            # Entra ID compares the path, too, and the registration for native apps there has none.
+            callback = Callback(host=offer.redirect_host, path="" if offer.kind == "entra" else "/callback")
+            await callback.start()
+            try:
+                attempt = await provider.begin(offer, callback.redirect_uri)
+            except BaseException:
+                await callback.close()
+                raise
+            callback.expect(attempt.state)
+            outcome = asyncio.create_task(self._carry_out(provider, attempt, callback))
+            outcome.add_done_callback(_retrieve)
+            self._latest = Login(secrets.token_hex(16), attempt, callback, SECONDS, outcome)
+            return self._latest
+
+    def get(self, name: str) -> Login:
+        """A sign-in by its name; UsageError if it is not the latest."""
+        if self._latest is None or not secrets.compare_digest(self._latest.name.encode(), name.encode()):
+            raise UsageError("this sign-in is no longer known", "Run: llmgw login")
+        return self._latest
+
+    async def close(self) -> None:
+        """End the one under way."""
+        if self._latest is not None:
+            await self._stop(self._latest)
+
+    async def _carry_out(self, provider: Provider, attempt: Attempt, callback: Callback) -> SignIn:
+        try:
+            answer = await callback.wait()
+            sign_in = await provider.finish(attempt, answer)
+        finally:
+            await callback.close()
+        await self._current.begin(sign_in)
+        await self._signed_in()
+        return sign_in
+
+    @staticmethod
+    async def _stop(login: Login) -> None:
+        login.outcome.cancel()
+        await asyncio.gather(login.outcome, return_exceptions=True)
+
+
+def _retrieve(outcome: asyncio.Task[SignIn]) -> None:
+    """Look at the result, so that an attempt that nobody waits for does not become a warning."""
+    if not outcome.cancelled():
+        outcome.exception()

@@ -1,0 +1,173 @@
+"""The own OpenID Connect flow for a public native client: code with PKCE (RFC 7636, RFC 8252), refresh, revocation.
+
+Written out because the libraries at hand either refuse ordinary issuers (MSAL: any without a path) or bring another
+HTTP stack. Deliberately absent: implicit and password grants, client secrets, redirects at any endpoint.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from llmgw_agent.errors import AgentError, ConfigurationError, RefusedError, SessionEndedError, TemporaryError
+from llmgw_agent.session.id_token import account_of, validate
+from llmgw_agent.session.record import Attempt, SignIn, token_issued_at
+from llmgw_wire.messages import ACCESS_TOKEN_TYPE, IssuerOffer
+from llmgw_wire.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llmgw_agent.outgoing import Answer, Outgoing
+    from llmgw_agent.session.id_token import Discovery, Metadata
+
+log = logging.getLogger(__name__)
+
+FINAL_ERRORS: Final = frozenset({"invalid_grant", "interaction_required", "login_required", "consent_required"})
+"""Only these end a session. A provider that is ill answers with anything else, and recovers."""
+OK: Final = 200
+
+
+class OidcProvider:
+    """Signs in at any OpenID provider. Implements `record.Provider`."""
+
+    def __init__(self, outgoing: Outgoing, discovery: Discovery) -> None:
+        self._outgoing = outgoing
+        self._discovery = discovery
+
+    async def begin(self, offer: IssuerOffer, redirect_uri: str) -> Attempt:
+        """The authorization request. State and nonce have 256 bits, the verifier 512."""
+        metadata = await self._discovery.metadata(offer.issuer)
+        state, nonce, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(64)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        # No prompt=consent with offline_access: corporate providers grant it by policy, and the extra page every day
+        # teaches people to click.
+        question = {
+            "response_type": "code",
+            "client_id": offer.client_id,
+            "redirect_uri": redirect_uri,
+            "scope": " ".join(offer.scopes),
+            "state": state,
+            "nonce": nonce,
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+        }
+        if offer.response_mode == "form_post":
+            question["response_mode"] = "form_post"
+        if offer.resource:
+            question["resource"] = offer.resource
+        joint = "&" if "?" in metadata.authorization_endpoint else "?"
+        url = f"{metadata.authorization_endpoint}{joint}{urlencode(question)}"
+        return Attempt(offer, url, state, redirect_uri, {"nonce": nonce, "verifier": verifier})
+
+    async def finish(self, attempt: Attempt, answer: Mapping[str, str]) -> SignIn:
+        """Check the answer, redeem the code, validate the ID token."""
+        offer = attempt.offer
+        metadata = await self._discovery.metadata(offer.issuer)
+        _check_issuer(metadata, answer)
+        if "error" in answer:
+            raise RefusedError(f"{offer.issuer} did not sign you in ({_name(answer['error'])})", "Run: llmgw login")
+        form = {
+            "grant_type": "authorization_code",
+            "code": answer.get("code", ""),
+            "redirect_uri": attempt.redirect_uri,
+            "code_verifier": attempt.private["verifier"],
+        }
+        tokens = await self._tokens(metadata, offer, form)
+        if "id_token" not in tokens:
+            raise RefusedError(f"{offer.issuer} sent no ID token", "The client there needs the scope openid")
+        access_token = Secret(tokens["access_token"])
+        id_token = Secret(tokens["id_token"])
+        claims = await validate(
+            self._discovery, offer, id_token, nonce=attempt.private["nonce"], access_token=access_token
+        )
+        now = time.time()
+        subject_token = access_token if offer.subject_token_type == ACCESS_TOKEN_TYPE else id_token
+        return SignIn(
+            session=secrets.token_hex(8),
+            offer=offer,
+            account=account_of(claims, offer.kind),
+            subject_token=subject_token,
+            subject_issued_at=token_issued_at(subject_token, now),
+            renewal=Secret(tokens.get("refresh_token", "")),
+            signed_in_at=now,
+        )
+
+    async def renew(self, sign_in: SignIn) -> SignIn:
+        """Refresh (RFC 6749 section 6). Providers may rotate the refresh token or not, send an ID token or not."""
+        offer = sign_in.offer
+        if not sign_in.renewal:
+            raise SessionEndedError(f"{offer.issuer} gave no refresh token", "Run: llmgw login")
+        metadata = await self._discovery.metadata(offer.issuer)
+        form = {"grant_type": "refresh_token", "refresh_token": sign_in.renewal.reveal()}
+        tokens = await self._tokens(metadata, offer, form)
+        renewal = Secret(tokens["refresh_token"]) if "refresh_token" in tokens else sign_in.renewal
+        access_token = Secret(tokens["access_token"])
+        subject_token = access_token if offer.subject_token_type == ACCESS_TOKEN_TYPE else sign_in.subject_token
+        if "id_token" in tokens:
+            id_token = Secret(tokens["id_token"])
+            try:
+                claims = await validate(self._discovery, offer, id_token, nonce=None, access_token=access_token)
+                if account_of(claims, offer.kind).subject != sign_in.account.subject:
+                    raise RefusedError(f"{offer.issuer} answered for somebody else", "Run: llmgw login")
+            except AgentError as error:
+                # The new refresh token must not be lost with it: the old one is spent.
+                log.warning("the renewed ID token is not used: %s", error)
+                return sign_in.renewed(sign_in.subject_token, time.time(), renewal)
+            subject_token = subject_token if offer.subject_token_type == ACCESS_TOKEN_TYPE else id_token
+        return sign_in.renewed(subject_token, time.time(), renewal)
+
+    async def revoke(self, sign_in: SignIn) -> None:
+        """Revoke the refresh token; TemporaryError or RefusedError if the provider cannot or will not."""
+        metadata = await self._discovery.metadata(sign_in.offer.issuer)
+        if not metadata.revocation_endpoint or not sign_in.renewal:
+            raise RefusedError("it has no way to revoke a sign-in")
+        form = {
+            "token": sign_in.renewal.reveal(),
+            "token_type_hint": "refresh_token",
+            "client_id": sign_in.offer.client_id,
+        }
+        answer = await self._outgoing.post(metadata.revocation_endpoint, form)
+        if answer.status != OK:
+            raise RefusedError(f"it refused to ({answer.status})")
+
+    async def _tokens(self, metadata: Metadata, offer: IssuerOffer, form: dict[str, str]) -> dict[str, str]:
+        form |= {"client_id": offer.client_id}
+        if offer.resource:
+            form |= {"resource": offer.resource}
+        answer = await self._outgoing.post(metadata.token_endpoint, form)
+        document = answer.document()
+        if answer.status != OK:
+            raise _token_error(metadata, answer, document)
+        tokens = {name: value for name, value in document.items() if isinstance(value, str)}
+        if not tokens.get("access_token") or tokens.get("token_type", "").lower() != "bearer":
+            raise TemporaryError(f"{metadata.issuer} answered without a token", "Try again in a moment")
+        return tokens
+
+
+def _check_issuer(metadata: Metadata, answer: Mapping[str, str]) -> None:
+    """RFC 9207: the answer must come from the provider that was asked (mix-up)."""
+    if answer.get("iss", None if metadata.sends_issuer else metadata.issuer) != metadata.issuer:
+        raise RefusedError(f"the answer to the sign-in did not come from {metadata.issuer}", "Run: llmgw login")
+
+
+def _token_error(metadata: Metadata, answer: Answer, document: dict[str, Any]) -> AgentError:
+    error = _name(document.get("error"))
+    if error in FINAL_ERRORS:
+        return SessionEndedError(f"{metadata.issuer} ended the sign-in ({error})", "Run: llmgw login")
+    if error in {"invalid_client", "unauthorized_client", "invalid_scope", "invalid_target"}:
+        return ConfigurationError(
+            f"{metadata.issuer} does not know this client as set up ({error})", "Tell your operator"
+        )
+    return TemporaryError(f"{metadata.issuer} answered {answer.status} ({error})", "Try again in a moment")
+
+
+def _name(error: object) -> str:
+    """An OAuth error code: short, from the alphabet of RFC 6749 section 5.2 that is safe to print."""
+    text = str(error)[:40]
+    return text if text.replace("_", "").isalnum() and text.isascii() else "no usable error code"

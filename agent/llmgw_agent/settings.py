@@ -1,0 +1,139 @@
+"""What the agent is told: environment over the user's file over defaults, every fault reported at once.
+
+Settings are read once, when the daemon starts, and never change afterwards. There is no setting that weakens a
+check: no "insecure", no plaintext store, no way to skip verification.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from llmgw_agent.errors import ConfigurationError
+from llmgw_agent.token_stub import socket_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAME: Final = "llmgw"
+VARIABLES: Final = {"gateway_url": "LLMGW_GATEWAY_URL", "ca_file": "LLMGW_CA_FILE"}
+"""Key in the file -> environment variable that overrides it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where everything lies. With LLMGW_HOME all of it is in that folder, without it where the OS wants it."""
+
+    home: Path
+    """Holds the vault and its lock; its path names the profile in the keyring."""
+    config: Path
+    vault: Path
+    lock: Path
+    log: Path
+    socket: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration of one daemon."""
+
+    gateway_url: str
+    """Scheme, host and port, perhaps a path; no slash at the end. https, or http on loopback."""
+    ca_file: Path | None
+    """PEM file of authorities trusted besides those of the operating system."""
+    places: Places
+
+
+def places(environ: Mapping[str, str]) -> Places:
+    """Find the files of this user. Nothing is created. A relative LLMGW_HOME is a ConfigurationError."""
+    if sys.platform == "win32":
+        raise ConfigurationError("the agent does not run on Windows yet", "Run it inside WSL")
+    socket = Path(socket_path(dict(environ), os.getuid()))
+    chosen = environ.get("LLMGW_HOME", "").rstrip("/")
+    if chosen:
+        home = Path(chosen)
+        if not home.is_absolute():
+            raise ConfigurationError(f"LLMGW_HOME is {chosen!r}", "Give it as an absolute path")
+        config = home / "config.toml"
+        log = home / "agent.log"
+    else:
+        home = platformdirs.user_data_path(NAME, appauthor=False)
+        config = platformdirs.user_config_path(NAME, appauthor=False) / "config.toml"
+        log = platformdirs.user_log_path(NAME, appauthor=False) / "agent.log"
+    return Places(home, config, home / "vault.bin", home / "agent.lock", log, socket)
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read, check and merge. One ConfigurationError names every fault there is, with where it stands."""
+    where = places(environ)
+    faults: list[str] = []
+    given = _read_file(where.config, faults)
+    sources = dict.fromkeys(given, str(where.config))
+    for key, variable in VARIABLES.items():
+        if environ.get(variable):
+            given[key] = environ[variable]
+            sources[key] = variable
+    gateway_url = str(given.get("gateway_url", "")).rstrip("/")
+    if not gateway_url:
+        faults.append(f"no gateway is set (gateway_url in {where.config}, or LLMGW_GATEWAY_URL)")
+    elif fault := url_fault(gateway_url):
+        faults.append(f"{sources['gateway_url']}: gateway_url {fault}")
+    ca_file = Path(given["ca_file"]).expanduser() if given.get("ca_file") else None
+    if ca_file is not None and not (ca_file.is_absolute() and ca_file.is_file()):
+        faults.append(f"{sources['ca_file']}: ca_file {str(ca_file)!r} is not the absolute path of a file")
+    if faults:
+        raise ConfigurationError("; ".join(faults), "Correct this and repeat the command")
+    return Settings(gateway_url, ca_file, where)
+
+
+def _read_file(path: Path, faults: list[str]) -> dict[str, Any]:
+    """The known keys of the user's file. Unknown ones are faults: a misspelt setting must not be ignored."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        faults.append(f"{path} cannot be read ({error})")
+        return {}
+    for key, value in document.items():
+        if key not in VARIABLES:
+            faults.append(f"{path}: {key!r} is not a setting (there are: {', '.join(sorted(VARIABLES))})")
+        elif not isinstance(value, str):
+            faults.append(f"{path}: {key} is not a string")
+    return {key: value for key, value in document.items() if key in VARIABLES and isinstance(value, str)}
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a URL's host is this machine by its spelling alone; no name is looked up."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def url_fault(url: str) -> str:
+    """Why a token must not travel to this URL; empty if it may."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return "is not a URL"
+    if not parts.hostname:
+        return "has no host"
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
+        return "must begin with https:// (http:// is for this machine only)"
+    if parts.username or parts.password:
+        return "must not hold a user name or password"
+    if parts.query or parts.fragment:
+        return "must not have a query or fragment"
+    return ""

@@ -1,0 +1,242 @@
+"""The composition root: builds everything once; start, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp import web
+
+from llmgw_gateway.edge import Edge
+from llmgw_gateway.errors import ConfigurationError
+from llmgw_gateway.identity.authenticate import Authenticator
+from llmgw_gateway.identity.directory import Directory
+from llmgw_gateway.identity.exchange import Exchange
+from llmgw_gateway.identity.jwks import Jwks
+from llmgw_gateway.identity.revocation import Revocations
+from llmgw_gateway.identity.ring import Ring
+from llmgw_gateway.identity.signin import SignInVerifier
+from llmgw_gateway.money.holds import Money
+from llmgw_gateway.observe.audit import Audit
+from llmgw_gateway.observe.metrics import Metrics
+from llmgw_gateway.pipeline import Pipeline
+from llmgw_gateway.policy.models import Policy, ServedModel
+from llmgw_gateway.providers.bedrock import Bedrock
+from llmgw_gateway.providers.credentials import AwsCredentials
+from llmgw_gateway.settings import listen_address
+from llmgw_gateway.store.database import Database
+from llmgw_gateway.streams.relay import Relay
+from llmgw_wire.headers import TOKEN_PATH
+from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, Bootstrap, IssuerOffer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from llmgw_gateway.money.prices import Catalogue
+    from llmgw_gateway.settings import Issuer, Settings
+
+    Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+KEEPALIVE_SECONDS = 75
+CUT_OFF_SECONDS = 5
+"""How long terminal events may take to reach slow clients."""
+LINGER_SECONDS = 2
+"""How long a refused body may go on before the connection is closed."""
+log = logging.getLogger("llmgw")
+
+
+class Gateway:
+    """One gateway process."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then let running requests end."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stopping.set)
+        database = Database(self._settings.path(self._settings.store.path))
+        database.start()
+        audit = Audit(self._settings.path(self._settings.audit.path))
+        audit.start()
+        connector = aiohttp.TCPConnector(limit=0)
+        session = aiohttp.ClientSession(
+            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+        )
+        try:
+            async with session as http:
+                await self._serve(database, audit, http)
+        finally:
+            audit.close()
+            database.close()
+
+    async def _serve(self, database: Database, audit: Audit, http: aiohttp.ClientSession) -> None:
+        settings = self._settings
+        credentials = AwsCredentials()
+        await credentials.start()
+        ring = Ring(database, settings.server.public_url, settings.cluster_secret())
+        await ring.start()
+        revocations = Revocations(database, settings.tokens.life_seconds)
+        await revocations.start()
+        money = Money(database, self._catalogue, settings)
+        money.start()
+        public_url = settings.server.public_url
+        pipeline = Pipeline(
+            audit=audit,
+            metrics=Metrics(),
+            authenticator=Authenticator(ring, revocations, public_url, settings.tokens.audience),
+            policy=policy(settings, self._catalogue),
+            money=money,
+            bedrock=Bedrock(settings.bedrock, credentials, http),
+            relay=Relay(),
+        )
+        issuers = {
+            each.issuer: (
+                each,
+                Jwks(each.issuer, http, settings.path(each.ca_file) if each.ca_file else None),
+            )
+            for each in settings.issuers
+        }
+        exchange = Exchange(SignInVerifier(issuers), ring, database, settings.tokens, public_url)
+        edge = Edge(
+            pipeline,
+            exchange,
+            ring,
+            Directory(database),
+            revocations,
+            bootstrap(settings),
+            settings.server.body_seconds,
+        )
+        runners = [
+            await _listen(settings.server.listen, edge),
+            await _listen(settings.server.admin_listen, _admin(pipeline)),
+        ]
+        log.info("listening on %s for %s", settings.server.listen, public_url)
+        await self._stopping.wait()
+        await self._drain(edge, money, runners)
+        for service in (ring, revocations, credentials):
+            service.stop()
+
+    async def _drain(self, edge: Edge, money: Money, runners: list[web.ServerRunner]) -> None:
+        """Take no new work, let streams end, settle. What still runs at the deadline ends with a terminal event."""
+        edge.draining = True
+        log.info("draining: waiting up to %d s for running requests", self._settings.server.drain_seconds)
+        try:
+            async with asyncio.timeout(self._settings.server.drain_seconds):
+                await edge.idle.wait()
+        except TimeoutError:
+            log.warning("the deadline has passed: running answers are cut off and settled")
+            edge.cut_off()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CUT_OFF_SECONDS):
+                    await edge.idle.wait()
+        for runner in runners:
+            await runner.cleanup()
+        await money.drain()
+        log.info("drained")
+
+
+def policy(settings: Settings, catalogue: Catalogue) -> Policy:
+    """Join the configured models with the catalogue; ConfigurationError for one that has no price."""
+    faults = [
+        f"models[{number}].name: {model.name!r} has no price; known: {', '.join(catalogue.models)}"
+        for number, model in enumerate(settings.models)
+        if model.name not in catalogue.models
+    ]
+    if faults:
+        raise ConfigurationError("models", faults)
+    served = []
+    for model in settings.models:
+        known = catalogue.models[model.name]
+        names = known.names() + ((model.target,) if model.target else ())
+        served.append(
+            ServedModel(
+                name=known.name,
+                display_name=known.display_name,
+                names=names,
+                bedrock_id=known.bedrock_id,
+                profiles=known.profiles,
+                max_output_tokens=known.max_output_tokens,
+                target=model.target,
+            )
+        )
+    return Policy(served, settings.bedrock.region, settings.organisation.contact)
+
+
+def bootstrap(settings: Settings) -> Bootstrap:
+    """What an agent learns from the gateway's address alone."""
+    return Bootstrap(
+        gateway=settings.server.public_url,
+        token_endpoint=settings.server.public_url + TOKEN_PATH,
+        audience=settings.tokens.audience,
+        issuers=tuple(_offer(issuer) for issuer in settings.issuers),
+    )
+
+
+def _offer(issuer: Issuer) -> IssuerOffer:
+    return IssuerOffer(
+        issuer=issuer.issuer,
+        client_id=issuer.client_id,
+        kind=issuer.kind,
+        scopes=issuer.scopes,
+        subject_token_type=ID_TOKEN_TYPE if issuer.subject_token == "id_token" else ACCESS_TOKEN_TYPE,  # noqa: S105 -- a kind of token
+        redirect_host=issuer.redirect_host,
+        response_mode=issuer.response_mode,
+    )
+
+
+def _admin(pipeline: Pipeline) -> Handler:
+    """The operators' listener: /metrics. It knows no person, hence takes no credential: bind it to loopback."""
+
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        if (request.method, request.path) != ("GET", "/metrics"):
+            return web.Response(status=404, text="only GET /metrics is served here\n")
+        return web.Response(
+            body=pipeline.metrics.text(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+    return serve
+
+
+async def _listen(address: str, handler: Handler) -> web.ServerRunner:
+    host, port = listen_address(address)
+    server = web.Server(
+        handler,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        lingering_time=LINGER_SECONDS,
+        logger=_quiet_logger(),
+    )
+    runner = web.ServerRunner(server, shutdown_timeout=5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise ConfigurationError("server", [f"cannot listen on {address}: {error.strerror}"]) from error
+    return runner
+
+
+def _quiet_logger() -> logging.Logger:
+    """Aiohttp logs a request that it cannot parse with the offending line, which may be an Authorization header."""
+    logger = logging.getLogger("llmgw.http")
+    logger.filters.clear()
+    logger.addFilter(_without_details)
+    return logger
+
+
+def _without_details(record: logging.LogRecord) -> bool:
+    record.msg, record.args, record.exc_info, record.exc_text = (
+        "a malformed request was refused",
+        None,
+        None,
+        None,
+    )
+    return True

@@ -1,0 +1,111 @@
+"""The values that travel through the pipeline. Each stage takes one and returns one; nobody rewrites the request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import msgspec
+
+MICRO = 1_000_000
+"""Micro-USD in one USD: money is always a whole number of them."""
+
+Dialect = Literal["anthropic", "bedrock"]
+Completeness = Literal["none", "partial", "complete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A person whose gateway token was verified. There is no default: this exists only after success."""
+
+    person_id: str
+    session: str
+    token_id: str
+    token_expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one attempt by class, as the provider bills them. The classes do not overlap."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+
+    @property
+    def prompt(self) -> int:
+        """All tokens that went in: what decides the long-context price."""
+        return self.input + self.cache_read + self.cache_write_5m + self.cache_write_1h
+
+
+@dataclass(slots=True)
+class Call:
+    """One request for a model, as a dialect read it. The body is in the Anthropic Messages format.
+
+    `members` are the top-level members of the body, undecoded; `body` are the bytes as received. Both are dropped by
+    `release` once the upstream has them, so that nothing of a prompt is kept while the answer streams.
+    """
+
+    dialect: Dialect
+    model: str
+    stream: bool
+    max_tokens: int
+    size: int
+    """Bytes of the body."""
+    body: bytes | None
+    members: Mapping[str, msgspec.Raw] | None
+    betas: tuple[str, ...] = ()
+    long_cache: bool = False
+    """Whether the request asks for one-hour cache entries, which cost more to write."""
+
+    def release(self) -> None:
+        """Let go of the prompt."""
+        self.body = None
+        self.members = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a call goes: a model, profile or ARN at a provider."""
+
+    provider: Literal["bedrock"]
+    model: str
+    """The catalogue's name: prices and caps hang on it."""
+    invoke_id: str
+    """What is named towards the provider."""
+    geography: Literal["global", "regional"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What policy allows a caller for one call."""
+
+    target: Target
+    max_tokens: int
+    """The most output this call can produce: its own cap, never above the model's."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of an attempt: filled in while it runs, read when it is settled and audited.
+
+    `completeness` says how much of the usage is known; settlement depends on it: absent usage is never zero,
+    and an explicit zero is never absent.
+    """
+
+    dispatched: bool = False
+    status: int = 0
+    usage: Usage = field(default_factory=Usage)
+    completeness: Completeness = "none"
+    refused_upstream: bool = False
+    """The provider answered with an error before generating: nothing was billed."""
+    note: str = "ok"
+    """ok, client_gone, upstream_error, timeout, shutdown, ..."""
+    cost: int = 0
+    """Micro-USD."""
+    estimated: bool = False

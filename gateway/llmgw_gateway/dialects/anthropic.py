@@ -1,0 +1,85 @@
+"""The Anthropic Messages dialect: `POST /v1/messages` and its answers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from llmgw_gateway.call import Call
+from llmgw_gateway.dialects import messages
+from llmgw_gateway.streams import sse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmgw_gateway.streams.eventstream import Frame
+
+
+def read(body: bytes, betas: str) -> Call:
+    """Read a request. `betas` is the `anthropic-beta` header; GatewayError(REQUEST_MALFORMED) names a bad member."""
+    members = messages.members_of(body)
+    return Call(
+        dialect="anthropic",
+        model=messages.text_of(members, "model"),
+        stream=messages.flag_of(members, "stream"),
+        max_tokens=messages.max_tokens_of(members),
+        size=len(body),
+        body=body,
+        members=members,
+        betas=tuple(each.strip() for each in betas.split(",") if each.strip()),
+        long_cache=messages.wants_long_cache(body),
+    )
+
+
+class EventWriter:
+    """Writes the events of an upstream as server-sent events."""
+
+    content_type = "text/event-stream; charset=utf-8"
+    keepalive: bytes | None = sse.PING
+
+    def write(self, _raw: bytes, events: Sequence[tuple[str, bytes]], broken: Frame | None) -> bytes:
+        """The bytes for all events of one upstream read, joined into one write."""
+        written = b"".join(sse.encode(kind, data) for kind, data in events)
+        if broken is not None:
+            written += self.failure(_KINDS.get(broken.exception or "", "api_error"), exception_text(broken))
+        return written
+
+    def failure(self, kind: str, message: str) -> bytes:
+        """The terminal event after the headers are out."""
+        document = {"type": "error", "error": {"type": kind, "message": message}}
+        return sse.encode("error", json.dumps(document).encode())
+
+
+_KINDS: Final = {
+    "throttlingException": "rate_limit_error",
+    "validationException": "invalid_request_error",
+    "serviceUnavailableException": "overloaded_error",
+    "modelTimeoutException": "timeout_error",
+}
+"""Bedrock's exceptions as Anthropic's error types."""
+
+
+def exception_text(frame: Frame) -> str:
+    """The message of an exception frame."""
+    try:
+        document = msgspec.json.decode(frame.payload)
+    except (msgspec.DecodeError, RecursionError):
+        return "no message"
+    return str(document.get("message", "no message")) if isinstance(document, dict) else "no message"
+
+
+def models_page(models: Sequence[tuple[str, str]]) -> bytes:
+    """The answer of `GET /v1/models`: (id, display name) of each model that the caller may use."""
+    data = [
+        {"type": "model", "id": name, "display_name": display, "created_at": "1970-01-01T00:00:00Z"}
+        for name, display in models
+    ]
+    page = {
+        "data": data,
+        "has_more": False,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+    }
+    return json.dumps(page).encode()

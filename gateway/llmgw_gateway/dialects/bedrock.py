@@ -1,0 +1,74 @@
+"""The Bedrock dialect: `POST /bedrock/model/{id}/invoke[-with-response-stream]` and its answers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from llmgw_gateway.call import Call
+from llmgw_gateway.dialects import messages
+from llmgw_gateway.streams import eventstream
+from llmgw_wire.headers import EVENT_STREAM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmgw_gateway.streams.eventstream import Frame
+
+_EXCEPTIONS: Final = {
+    "overloaded_error": "serviceUnavailableException",
+    "timeout_error": "modelTimeoutException",
+}
+
+
+def read(body: bytes, model: str, *, stream: bool) -> Call:
+    """Read a request; the model stands in the path, already percent-decoded."""
+    members = messages.members_of(body)
+    return Call(
+        dialect="bedrock",
+        model=model,
+        stream=stream,
+        max_tokens=messages.max_tokens_of(members),
+        size=len(body),
+        body=body,
+        members=members,
+        long_cache=messages.wants_long_cache(body),
+    )
+
+
+class EventWriter:
+    """Passes the upstream's bytes on as they are: both sides speak the same format."""
+
+    content_type = EVENT_STREAM
+    # No frame that a client would ignore is known: Claude Code does not count a ping frame as a sign of life.
+    keepalive: bytes | None = None
+
+    def write(self, raw: bytes, _events: Sequence[tuple[str, bytes]], _broken: Frame | None) -> bytes:
+        """The same bytes, an exception frame among them."""
+        return raw
+
+    def failure(self, kind: str, message: str) -> bytes:
+        """An exception frame: how Bedrock itself ends a stream that failed after the headers."""
+        headers = {
+            ":exception-type": _EXCEPTIONS.get(kind, "internalServerException"),
+            ":content-type": "application/json",
+            ":message-type": "exception",
+        }
+        return eventstream.encode(headers, json.dumps({"message": message}).encode())
+
+
+class _Chunk(msgspec.Struct):
+    event: bytes = msgspec.field(name="bytes")  # base64 in JSON: decoded while parsing
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+
+
+def inner_event(frame: Frame) -> bytes | None:
+    """The Anthropic event inside a `chunk` frame; None when the frame holds none."""
+    try:
+        return _chunk.decode(frame.payload).event
+    except (msgspec.DecodeError, RecursionError):
+        return None

@@ -1,0 +1,329 @@
+"""The HTTP front door: routes, limits, and the one place where an error becomes a response.
+
+Routes are matched on the parsed path and nothing else; what is not in the table is a 404. No handler takes an upstream
+address from a client. Bodies are never inflated: a compressed one is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, unquote
+
+from aiohttp import web
+
+from llmgw_gateway.dialects import anthropic, bedrock
+from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.observe.audit import Entry, printable
+from llmgw_wire import errors, headers
+from llmgw_wire.errors import ErrorCode
+from llmgw_wire.messages import Me
+from llmgw_wire.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from llmgw_gateway.call import Call, Caller
+    from llmgw_gateway.identity.directory import Directory
+    from llmgw_gateway.identity.exchange import Exchange
+    from llmgw_gateway.identity.revocation import Revocations
+    from llmgw_gateway.identity.ring import Ring
+    from llmgw_gateway.pipeline import Pipeline
+    from llmgw_wire.messages import Bootstrap
+
+    Handler = Callable[[web.BaseRequest, Entry], Awaitable[web.StreamResponse]]
+
+MOST_BODY: Final = 32 * 1024 * 1024
+"""Claude Code's own limit for a request."""
+MOST_FORM: Final = 64 * 1024
+BEDROCK_MODEL: Final = "/bedrock/model/"
+BEDROCK_PROFILES: Final = "/bedrock/inference-profiles"
+BEDROCK_ACTIONS: Final = {"invoke": False, "invoke-with-response-stream": True}
+log = logging.getLogger("llmgw.edge")
+
+
+@dataclass(frozen=True, slots=True)
+class _Anthropic:
+    """A request in the Anthropic dialect."""
+
+    body_seconds: int
+
+    async def read(self, request: web.BaseRequest) -> Call:
+        betas = ",".join(request.headers.getall("anthropic-beta", []))
+        return anthropic.read(await read_body(request, MOST_BODY, self.body_seconds), betas)
+
+    def writer(self) -> anthropic.EventWriter:
+        return anthropic.EventWriter()
+
+
+@dataclass(frozen=True, slots=True)
+class _Bedrock:
+    """A request in the Bedrock dialect; model and mode stand in the path."""
+
+    body_seconds: int
+    model: str
+    stream: bool
+
+    async def read(self, request: web.BaseRequest) -> Call:
+        return bedrock.read(await read_body(request, MOST_BODY, self.body_seconds), self.model, stream=self.stream)
+
+    def writer(self) -> bedrock.EventWriter:
+        return bedrock.EventWriter()
+
+
+class Edge:
+    """The handler of the public listener."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        exchange: Exchange,
+        ring: Ring,
+        directory: Directory,
+        revocations: Revocations,
+        bootstrap: Bootstrap,
+        body_seconds: int,
+    ) -> None:
+        self._pipeline = pipeline
+        self._exchange = exchange
+        self._ring = ring
+        self._directory = directory
+        self._revocations = revocations
+        self._bootstrap = bootstrap
+        self._body_seconds = body_seconds
+        self.draining = False
+        self._cut_off = False
+        self.idle = asyncio.Event()
+        """Set while no request is being served."""
+        self.idle.set()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._routes: dict[tuple[str, str], Handler] = {
+            ("GET", "/healthz"): self._health,
+            ("GET", "/readyz"): self._ready,
+            ("HEAD", "/"): self._greet,
+            ("GET", headers.BOOTSTRAP_PATH): self._show_bootstrap,
+            ("GET", headers.METADATA_PATH): self._show_metadata,
+            ("GET", headers.JWKS_PATH): self._show_jwks,
+            ("POST", headers.TOKEN_PATH): self._token,
+            ("POST", headers.REVOKE_PATH): self._revoke,
+            ("GET", headers.ME_PATH): self._me,
+            ("GET", "/v1/models"): self._models,
+            ("POST", "/v1/messages"): self._messages,
+            ("POST", "/v1/messages/count_tokens"): self._count_tokens,
+        }
+        self._paths = frozenset(path for _, path in self._routes)
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve one request; whatever happens, the client gets an answer it can read."""
+        entry = Entry(f"req_{secrets.token_hex(12)}", request.method, printable(request.path))
+        entry.client_session = printable(request.headers.get("x-claude-code-session-id", ""), 64)
+        entry.dialect = _dialect(request.path)
+        task = asyncio.current_task()
+        if task is not None:
+            self._running.add(task)
+        self.idle.clear()
+        self._pipeline.metrics.open.set(len(self._running))
+        try:
+            return _signed(await self._serve(request, entry), entry)
+        except GatewayError as error:
+            return _signed(self._refuse(request, entry, error), entry)
+        except asyncio.CancelledError:
+            if not self._cut_off:
+                raise
+            late = GatewayError(ErrorCode.DRAINING, "This gateway was shut down before an answer came.", retry_after=2)
+            return _signed(self._refuse(request, entry, late), entry)
+        except Exception:
+            log.exception("request %s failed", entry.request_id)
+            message = f"The gateway failed, not your request. Quote {entry.request_id} to the platform team."
+            return _signed(self._refuse(request, entry, GatewayError(ErrorCode.INTERNAL, message)), entry)
+        finally:
+            if task is not None:
+                self._running.discard(task)
+            self._pipeline.metrics.open.set(len(self._running))
+            if not self._running:
+                self.idle.set()
+
+    def cut_off(self) -> None:
+        """End what still runs: streams with a terminal event, the rest with 503; everything is settled on the way."""
+        self._cut_off = True
+        for task in self._running:
+            task.cancel()
+
+    async def _serve(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        handler = self._match(request)
+        if self.draining and handler not in {self._health, self._ready}:
+            raise GatewayError(ErrorCode.DRAINING, "This gateway is shutting down; try again.", retry_after=2)
+        if "content-encoding" in request.headers:
+            raise GatewayError(ErrorCode.REQUEST_MALFORMED, "Compressed request bodies are not accepted.")
+        return await handler(request, entry)
+
+    def _match(self, request: web.BaseRequest) -> Handler:
+        handler = self._routes.get((request.method, request.path))
+        if handler is not None:
+            return handler
+        raw = request.raw_path.partition("?")[0]
+        if raw.startswith(BEDROCK_MODEL) and request.method == "POST":
+            return self._bedrock
+        if raw.startswith(BEDROCK_PROFILES) and request.method == "GET":
+            # Claude Code asks without a credential and waits 8 s for an answer; none of its choices needs the list.
+            raise GatewayError(ErrorCode.NOT_FOUND, "Inference profiles are not listed here; name the model instead.")
+        if request.path in self._paths:
+            raise GatewayError(ErrorCode.METHOD_NOT_ALLOWED, f"{request.method} is not served at {request.path}.")
+        raise GatewayError(ErrorCode.NOT_FOUND, f"There is nothing at {printable(request.path)}.")
+
+    async def _bedrock(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        encoded, _, action = request.raw_path.partition("?")[0].removeprefix(BEDROCK_MODEL).rpartition("/")
+        if action not in BEDROCK_ACTIONS:
+            raise GatewayError(ErrorCode.NOT_FOUND, f"Bedrock's {printable(action)!r} is not served here.")
+        dialect = _Bedrock(self._body_seconds, unquote(encoded), BEDROCK_ACTIONS[action])
+        return await self._invoke(request, entry, dialect)
+
+    async def _messages(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        return await self._invoke(request, entry, _Anthropic(self._body_seconds))
+
+    async def _invoke(
+        self, request: web.BaseRequest, entry: Entry, dialect: _Anthropic | _Bedrock
+    ) -> web.StreamResponse:
+        try:
+            return await self._pipeline.invoke(request, entry, dialect)
+        finally:
+            self._pipeline.metrics.count(entry)
+
+    async def _count_tokens(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        return await self._pipeline.count_tokens(request, entry, _Anthropic(self._body_seconds))
+
+    async def _models(self, request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
+        self._caller(request)
+        return _json(anthropic.models_page(self._pipeline.policy.served))
+
+    async def _me(self, request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
+        caller = self._caller(request)
+        person = await self._directory.person(caller.person_id)
+        me = Me(
+            person=caller.person_id,
+            name=person.name,
+            email=person.email,
+            issuer=person.issuer,
+            session=caller.session,
+            token_expires_at=caller.token_expires_at,
+            models=tuple(name for name, _ in self._pipeline.policy.served),
+            budgets=await self._pipeline.money.budgets_of(caller),
+        )
+        return _json(me.dump())
+
+    async def _token(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        form = dict(parse_qsl((await read_body(request, MOST_FORM, self._body_seconds)).decode("utf-8", "replace")))
+        code = "ok"
+        try:
+            async with self._pipeline.audit.entry(entry):
+                answer, enrolled = await self._exchange.exchange(form, request.headers.getall(headers.DPOP, []))
+                entry.person_id, entry.session, entry.status = enrolled.person_id, enrolled.session, 200
+        except GatewayError as error:
+            code = error.code.value
+            raise
+        finally:
+            self._pipeline.metrics.exchanges.labels(code).inc()
+        response = _json(answer.dump())
+        response.headers["cache-control"] = "no-store"  # RFC 6749 section 5.1
+        return response
+
+    async def _revoke(self, request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
+        form = dict(parse_qsl((await read_body(request, MOST_FORM, self._body_seconds)).decode("utf-8", "replace")))
+        session = self._pipeline.authenticator.session_of(Secret(form.get("token", "")))
+        if session is not None:
+            await self._revocations.end(session)
+        return web.Response(status=200)  # RFC 7009 section 2.2: also for a token that was not good
+
+    async def _show_bootstrap(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
+        return _json(self._bootstrap.dump())
+
+    async def _show_metadata(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
+        issuer = self._bootstrap.gateway
+        document = {
+            "issuer": issuer,
+            "token_endpoint": self._bootstrap.token_endpoint,
+            "revocation_endpoint": issuer + headers.REVOKE_PATH,
+            "jwks_uri": issuer + headers.JWKS_PATH,
+            "grant_types_supported": ["urn:ietf:params:oauth:grant-type:token-exchange"],
+            "token_endpoint_auth_methods_supported": ["none"],
+            "dpop_signing_alg_values_supported": ["ES256"],
+            "response_types_supported": [],
+        }
+        return _json(json.dumps(document).encode())
+
+    async def _show_jwks(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
+        return _json(json.dumps(self._ring.jwks).encode())
+
+    async def _greet(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
+        return web.Response(status=200)
+
+    async def _health(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
+        return web.Response(text="alive\n")
+
+    async def _ready(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
+        if self.draining:
+            return web.Response(status=503, text="draining\n")
+        if self._pipeline.audit.full:
+            return web.Response(status=503, text="the audit spool is full\n")
+        return web.Response(text="ready\n")
+
+    def _caller(self, request: web.BaseRequest) -> Caller:
+        return self._pipeline.authenticator.authenticate(request.headers)
+
+    def _refuse(self, request: web.BaseRequest, entry: Entry, error: GatewayError) -> web.Response:
+        """An error as its reader expects it: OAuth's form at the token endpoint, the Anthropic envelope elsewhere."""
+        write = errors.oauth_body if request.path == headers.TOKEN_PATH else errors.anthropic_body
+        wire = error.code.wire
+        response = _json(write(error.code, error.message, entry.request_id), status=wire.status)
+        if wire.retry == "never":
+            response.headers[headers.SHOULD_RETRY] = "false"
+        if error.retry_after is not None:
+            response.headers["retry-after"] = str(error.retry_after)
+        if entry.dialect == "bedrock":
+            response.headers[headers.AMZN_ERROR_TYPE] = wire.aws_type
+        if not request.content.is_eof():
+            response.force_close()  # the rest of the body is not worth reading
+        return response
+
+
+def _dialect(path: str) -> str:
+    if path.startswith("/bedrock/"):
+        return "bedrock"
+    return "anthropic" if path.startswith("/v1/messages") else ""
+
+
+async def read_body(request: web.BaseRequest, most: int, seconds: int) -> bytes:
+    """The whole body, bounded in size and time; GatewayError(REQUEST_TOO_LARGE or REQUEST_MALFORMED)."""
+    too_large = GatewayError(ErrorCode.REQUEST_TOO_LARGE, f"The request body is larger than {most // 1024} KiB.")
+    if request.content_length is not None and request.content_length > most:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(seconds):
+            while chunk := await request.content.readany():
+                size += len(chunk)
+                if size > most:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise GatewayError(
+            ErrorCode.REQUEST_MALFORMED, f"The request body did not arrive within {seconds} s."
+        ) from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _signed(response: web.StreamResponse, entry: Entry) -> web.StreamResponse:
+    """Every answer carries the request's id, and none the server's software and version."""
+    if not response.prepared:
+        response.headers[headers.REQUEST_ID] = response.headers[headers.LLMGW_REQUEST_ID] = entry.request_id
+        response.headers["server"] = "llmgw"
+    return response
+
+
+def _json(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=body, content_type="application/json")

@@ -1,0 +1,35 @@
+"""What can go wrong, by name. No file but `edge.py` knows what a code looks like on the wire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmgw_wire.errors import ErrorCode
+
+
+class GatewayError(Exception):
+    """A refusal or failure with a message written for the person who caused it.
+
+    The message says what happened, to what, and what to do next; it never quotes a credential or a body.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+        """Whole seconds, sent as `retry-after` (clients ignore the date form)."""
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used. Carries every fault that was found, not just the first."""
+
+    def __init__(self, source: str, faults: list[str]) -> None:
+        super().__init__(f"{source}: {len(faults)} fault(s)")
+        self.source = source
+        self.faults = faults
+
+
+class StoreError(Exception):
+    """The store cannot be opened or is not ours; the message says which file and what to do."""

@@ -1,0 +1,1 @@
+"""Who is calling: sign-ins in, gateway tokens out, tokens back in."""

@@ -1,0 +1,95 @@
+"""From request headers to a `Caller`: one credential, verified once, remembered for a minute."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from llmgw_gateway.call import Caller
+from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.identity import tokens
+from llmgw_wire.errors import ErrorCode
+from llmgw_wire.secret import Secret
+
+if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
+
+    from llmgw_gateway.identity.revocation import Revocations
+    from llmgw_gateway.identity.ring import Ring
+
+REMEMBER_SECONDS = 60
+MOST_REMEMBERED = 10_000
+
+
+class Authenticator:
+    """Verifies gateway tokens. Signatures are checked once a minute for each token, expiry on every request."""
+
+    def __init__(self, ring: Ring, revocations: Revocations, issuer: str, audience: str) -> None:
+        self._ring = ring
+        self._revocations = revocations
+        self._issuer = issuer
+        self._audience = audience
+        # Keyed by the whole SHA-256: a cache keyed by a part of the token made CVE-2026-35030 elsewhere.
+        self._verified: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+
+    def authenticate(self, headers: CIMultiDictProxy[str]) -> Caller:
+        """The person behind the request; GatewayError (401) names what is wrong with the credential."""
+        caller = self._verify(credential(headers))
+        if caller.session in self._revocations:
+            raise GatewayError(ErrorCode.TOKEN_INVALID, "This session was ended. Sign in again with: llmgw login")
+        return caller
+
+    def session_of(self, token: Secret) -> str | None:
+        """The session that a token belongs to; None when it is no good token (no error by RFC 7009)."""
+        try:
+            return self._verify(token).session
+        except GatewayError:
+            return None
+
+    def _verify(self, token: Secret) -> Caller:
+        digest = hashlib.sha256(token.reveal().encode()).digest()
+        now = time.time()
+        known = self._verified.get(digest)
+        if known is not None and now < known[1]:
+            return known[0]
+        claims = tokens.verify(token, self._ring.public, issuer=self._issuer, audience=self._audience, now=now)
+        caller = Caller(claims.person_id, claims.session, claims.token_id, claims.expires_at)
+        self._verified[digest] = (caller, min(now + REMEMBER_SECONDS, claims.expires_at + tokens.LEEWAY))
+        self._verified.move_to_end(digest)
+        if len(self._verified) > MOST_REMEMBERED:
+            self._verified.popitem(last=False)
+        return caller
+
+
+def credential(headers: CIMultiDictProxy[str]) -> Secret:
+    """The one credential of a request: `Authorization: Bearer` or `x-api-key`, or both with the same value.
+
+    Claude Code sends its helper's output in both. Two different values mean that a variable in the user's shell
+    shadows the helper: refused, with the name of the variable.
+    """
+    values = headers.getall("Authorization", [])
+    keys = headers.getall("x-api-key", [])
+    if len(values) > 1 or len(keys) > 1:
+        raise GatewayError(
+            ErrorCode.CREDENTIAL_AMBIGUOUS, "The request carries the same credential header more than once."
+        )
+    bearer = _bearer(values[0]) if values else ""
+    key = keys[0].strip() if keys else ""
+    if bearer and key and bearer != key:
+        raise GatewayError(
+            ErrorCode.CREDENTIAL_AMBIGUOUS,
+            "Two different credentials came with one request. A variable in your shell shadows the token helper: unset "
+            "ANTHROPIC_AUTH_TOKEN, ANTHROPIC_API_KEY and AWS_BEARER_TOKEN_BEDROCK, then start again.",
+        )
+    if not (bearer or key):
+        raise GatewayError(
+            ErrorCode.CREDENTIAL_MISSING, "No gateway token came with the request. Sign in with: llmgw login"
+        )
+    return Secret(bearer or key)
+
+
+def _bearer(value: str) -> str:
+    scheme, _, token = value.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""

@@ -1,0 +1,143 @@
+"""The other path: a sign-in becomes a gateway token (RFC 8693). Verify, prove, enrol, mint."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_or
+
+from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.identity import dpop, tokens
+from llmgw_gateway.store.schema import persons, proofs, sessions
+from llmgw_wire.errors import ErrorCode
+from llmgw_wire.messages import ACCESS_TOKEN_TYPE, TOKEN_EXCHANGE_GRANT, ExchangeAnswer
+from llmgw_wire.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from llmgw_gateway.identity.dpop import Proof
+    from llmgw_gateway.identity.ring import Ring
+    from llmgw_gateway.identity.signin import SignIn, SignInVerifier
+    from llmgw_gateway.settings import Tokens
+    from llmgw_gateway.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A verified sign-in and a verified proof, to be recorded together."""
+
+    sign_in: SignIn
+    proof: Proof
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """Whose token it will be."""
+
+    person_id: str
+    session: str
+
+
+class Exchange:
+    """Serves `POST /oauth/token`."""
+
+    def __init__(
+        self, verifier: SignInVerifier, ring: Ring, database: Database, token_settings: Tokens, issuer: str
+    ) -> None:
+        self._verifier = verifier
+        self._ring = ring
+        self._database = database
+        self._settings = token_settings
+        self._issuer = issuer
+        self._url = f"{issuer}/oauth/token"
+
+    async def exchange(self, form: Mapping[str, str], proof_headers: Sequence[str]) -> tuple[ExchangeAnswer, Enrolled]:
+        """One exchange; GatewayError carries the OAuth error for every refusal."""
+        if form.get("grant_type") != TOKEN_EXCHANGE_GRANT:
+            raise GatewayError(ErrorCode.GRANT_UNSUPPORTED, f"grant_type must be {TOKEN_EXCHANGE_GRANT}")
+        if form.get("audience", self._settings.audience) != self._settings.audience:
+            raise GatewayError(
+                ErrorCode.TARGET_INVALID, f"This gateway issues tokens for {self._settings.audience!r} only."
+            )
+        if form.get("requested_token_type", ACCESS_TOKEN_TYPE) != ACCESS_TOKEN_TYPE:
+            raise GatewayError(ErrorCode.TARGET_INVALID, "This gateway issues access tokens only.")
+        now = time.time()
+        proof = dpop.verify(proof_headers, method="POST", url=self._url, now=now)
+        sign_in = await self._verifier.verify(
+            Secret(form.get("subject_token", "")), form.get("subject_token_type", ""), now
+        )
+        enrolled = await self._database.submit(enrol, Enrolment(sign_in, proof, int(now * 1000)))
+        return self._mint(enrolled, sign_in, int(now)), enrolled
+
+    def _mint(self, enrolled: Enrolled, sign_in: SignIn, now: int) -> ExchangeAnswer:
+        if self._ring.key is None:
+            raise GatewayError(ErrorCode.DRAINING, "The gateway is starting; try again.", retry_after=2)
+        life = self._settings.life_seconds
+        claims = tokens.TokenClaims(
+            person_id=enrolled.person_id,
+            session=enrolled.session,
+            token_id=f"tok_{secrets.token_hex(12)}",
+            client_id=sign_in.issuer.client_id,
+            issued_at=now,
+            expires_at=now + life,
+        )
+        token = tokens.mint(
+            claims,
+            issuer=self._issuer,
+            audience=self._settings.audience,
+            kid=self._ring.kid,
+            key=self._ring.key,
+        )
+        return ExchangeAnswer(token, life)
+
+
+def enrol(connection: Connection, batch: list[Enrolment]) -> list[Enrolled | GatewayError]:
+    """Record proof, person and device session; a replayed proof or a disabled person is refused."""
+    return [_enrol(connection, each) for each in batch]
+
+
+def _enrol(connection: Connection, each: Enrolment) -> Enrolled | GatewayError:
+    connection.execute(delete(proofs).where(proofs.c.expires_at < each.now // 1000))
+    fresh = connection.execute(
+        insert_or(proofs).on_conflict_do_nothing(),
+        {"proof": each.proof.digest, "expires_at": each.proof.expires_at},
+    )
+    if not fresh.rowcount:
+        return GatewayError(ErrorCode.PROOF_INVALID, "The proof of the device key was used before.")
+    sign_in = each.sign_in
+    seen: dict[str, Any] = {"name": sign_in.name, "email": sign_in.email, "last_seen": each.now}
+    person = connection.execute(
+        select(persons).where(persons.c.issuer == sign_in.issuer.issuer, persons.c.subject == sign_in.subject)
+    ).one_or_none()
+    if person is None:
+        person_id = f"per_{secrets.token_hex(12)}"
+        identity = {"person_id": person_id, "issuer": sign_in.issuer.issuer, "subject": sign_in.subject}
+        connection.execute(insert(persons), identity | {"first_seen": each.now} | seen)
+    elif person.disabled_at is not None:
+        return GatewayError(
+            ErrorCode.PERSON_DISABLED, "Your access to this gateway was withdrawn; ask the platform team."
+        )
+    else:
+        person_id = person.person_id
+        connection.execute(update(persons).where(persons.c.person_id == person_id).values(seen))
+    return _session(connection, person_id, each)
+
+
+def _session(connection: Connection, person_id: str, each: Enrolment) -> Enrolled:
+    mine = (sessions.c.person_id == person_id) & (sessions.c.device == each.proof.device)
+    session = connection.execute(select(sessions).where(mine)).one_or_none()
+    if session is None:
+        sid = f"ses_{secrets.token_hex(12)}"
+        row = {"sid": sid, "person_id": person_id, "device": each.proof.device}
+        connection.execute(insert(sessions), row | {"enrolled_at": each.now, "last_exchange": each.now})
+        return Enrolled(person_id, sid)
+    connection.execute(update(sessions).where(mine).values(last_exchange=each.now))
+    return Enrolled(person_id, session.sid)

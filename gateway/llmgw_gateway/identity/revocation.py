@@ -1,0 +1,76 @@
+"""Ended sessions: a token of one is refused although its signature is good (RFC 7009).
+
+Keyed by the session, never by the token's bytes: ES256 signatures are malleable, so one token has many spellings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.sqlite import insert
+
+from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.store.schema import revocations, sessions
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from llmgw_gateway.store.database import Database
+
+POLL_SECONDS = 2
+"""How long another replica may take to learn of it."""
+log = logging.getLogger("llmgw.identity")
+
+
+class Revocations:
+    """The sessions that have ended and whose tokens still live."""
+
+    def __init__(self, database: Database, token_seconds: int) -> None:
+        self._database = database
+        self._token_seconds = token_seconds
+        self._sessions: frozenset[str] = frozenset()
+        self._poll: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Load what is revoked, and keep up with other replicas."""
+        await self._load()
+        self._poll = asyncio.create_task(self._follow(), name="revocations")
+
+    def stop(self) -> None:
+        """Stop following."""
+        if self._poll is not None:
+            self._poll.cancel()
+
+    def __contains__(self, session: str) -> bool:
+        return session in self._sessions
+
+    async def end(self, session: str) -> None:
+        """End a session: the device has to sign in again, and its tokens are refused at once."""
+        expires_at = int((time.time() + 2 * self._token_seconds) * 1000)
+        await self._database.submit(_end, (session, expires_at))
+        await self._load()
+
+    async def _load(self) -> None:
+        now = int(time.time() * 1000)
+        query = select(revocations.c.session).where(revocations.c.expires_at > now)
+        self._sessions = frozenset(await self._database.read(lambda connection: connection.scalars(query).all()))
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await self._load()
+            except GatewayError:
+                log.warning("revocations could not be read; the last known stay in force")
+
+
+def _end(connection: Connection, batch: list[tuple[str, int]]) -> list[None]:
+    for session, expires_at in batch:
+        row = {"session": session, "expires_at": expires_at}
+        connection.execute(insert(revocations).on_conflict_do_nothing(), row)
+        connection.execute(delete(sessions).where(sessions.c.sid == session))
+    return [None] * len(batch)

@@ -1,0 +1,144 @@
+"""The keys that sign gateway tokens: one for each replica, in memory only, its public half published in the store.
+
+No private key lies at rest. A restart makes a new key and invalidates nothing: the old public half stays in the
+ring until every token it signed has ended. Each row carries a MAC under the cluster secret, so that whoever can write
+to the database still cannot add a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import insert, select
+
+from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.store.schema import replica_keys
+from llmgw_wire.jwk import b64url, b64url_decode, thumbprint
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+    from llmgw_gateway.store.database import Database
+
+KEY_SECONDS = 25 * 3600
+"""Published validity: a day of signing and an hour for the last tokens to end."""
+ROTATE_SECONDS = 24 * 3600
+POLL_SECONDS = 2
+_P256_BYTES = 32
+log = logging.getLogger("llmgw.identity")
+
+
+class Ring:
+    """Signs with this replica's key and knows the public keys of all live replicas."""
+
+    def __init__(self, database: Database, issuer: str, cluster_secret: bytes) -> None:
+        self._database = database
+        self._issuer = issuer
+        self._secret = cluster_secret
+        self._replica = f"rep_{secrets.token_hex(8)}"
+        self._poll: asyncio.Task[None] | None = None
+        self.public: dict[str, ec.EllipticCurvePublicKey] = {}
+        """kid to key, for verification. Replaced whole, never changed in place."""
+        self.jwks: dict[str, Any] = {"keys": []}
+        self.kid = ""
+        self.key: ec.EllipticCurvePrivateKey | None = None
+        self._made_at = 0.0
+
+    async def start(self) -> None:
+        """Publish a fresh key, load the ring, and keep both up to date."""
+        await self._rotate()
+        await self._load()
+        self._poll = asyncio.create_task(self._follow(), name="key-ring")
+
+    def stop(self) -> None:
+        """Stop following the ring."""
+        if self._poll is not None:
+            self._poll.cancel()
+
+    async def _rotate(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        jwk = public_jwk(key.public_key())
+        kid = thumbprint(jwk)
+        now = int(time.time())
+        row: dict[str, Any] = {
+            "kid": kid,
+            "issuer": self._issuer,
+            "replica": self._replica,
+            "public_jwk": json.dumps(jwk, sort_keys=True),
+            "not_before": now * 1000,
+            "not_after": (now + KEY_SECONDS) * 1000,
+            "removed": False,
+        }
+        row["mac"] = self._mac(row)
+        await self._database.submit(_publish, row)
+        # With one process on an embedded store the next line follows at once. Where replicas share a store, signing has
+        # to wait until each of them has polled the new key.
+        self.kid, self.key, self._made_at = kid, key, time.monotonic()
+
+    async def _load(self) -> None:
+        now = int(time.time() * 1000)
+        rows = await self._database.read(lambda connection: connection.execute(select(replica_keys)).all())
+        good = [row for row in rows if self._acceptable(row, now)]
+        jwks = [json.loads(row.public_jwk) for row in good]
+        self.public = {row.kid: public_key(jwk) for row, jwk in zip(good, jwks, strict=True)}
+        self.jwks = {
+            "keys": [jwk | {"kid": row.kid, "alg": "ES256", "use": "sig"} for row, jwk in zip(good, jwks, strict=True)]
+        }
+
+    def _acceptable(self, row: Row[Any], now: int) -> bool:
+        if row.removed or row.issuer != self._issuer or not row.not_before <= now < row.not_after:
+            return False
+        if not hmac.compare_digest(row.mac, self._mac(row._mapping)):  # noqa: SLF001 -- SQLAlchemy's public name for it
+            log.error(
+                "key %s is ignored, its MAC is wrong: someone wrote to the store, or the cluster secret changed",
+                row.kid,
+            )
+            return False
+        return True
+
+    def _mac(self, row: Any) -> str:  # noqa: ANN401 -- a mapping of columns
+        fields = [row[name] for name in ("kid", "issuer", "replica", "public_jwk", "not_before", "not_after")]
+        message = json.dumps([*fields, bool(row["removed"])]).encode()
+        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                if time.monotonic() - self._made_at > ROTATE_SECONDS:
+                    await self._rotate()
+                await self._load()
+            except GatewayError:
+                log.warning("the key ring could not be read; the last one stays in force")
+
+
+def _publish(connection: Connection, batch: list[dict[str, Any]]) -> list[None]:
+    connection.execute(insert(replica_keys), batch)
+    return [None] * len(batch)
+
+
+def public_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
+    """The required members of a P-256 key (RFC 7518 section 6.2.1)."""
+    numbers = key.public_numbers()
+    return {
+        "crv": "P-256",
+        "kty": "EC",
+        "x": b64url(numbers.x.to_bytes(_P256_BYTES, "big")),
+        "y": b64url(numbers.y.to_bytes(_P256_BYTES, "big")),
+    }
+
+
+def public_key(jwk: dict[str, Any]) -> ec.EllipticCurvePublicKey:
+    """The reverse; ValueError when it is no P-256 key or the point is not on the curve."""
+    if jwk.get("kty") != "EC" or jwk.get("crv") != "P-256":
+        raise ValueError("not a P-256 key")
+    x, y = (int.from_bytes(b64url_decode(str(jwk.get(name, ""))), "big") for name in ("x", "y"))
+    return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()

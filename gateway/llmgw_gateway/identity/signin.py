@@ -1,0 +1,144 @@
+"""Verifies a sign-in: a token of a configured identity provider, with every check written out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jwt
+
+from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.identity import tokens
+from llmgw_gateway.identity.jwks import Jwks, ProviderUnavailableError
+from llmgw_wire.errors import ErrorCode
+from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llmgw_gateway.settings import Issuer
+    from llmgw_wire.secret import Secret
+
+LEEWAY = 60
+"""Seconds that an identity provider's clock may differ from ours."""
+MOST_TEXT = 256
+_HEADERS = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
+"""What providers put into headers; x5t is ignored. `jwk`, `jku`, `x5u`, `crit` are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """A verified sign-in. `subject` is stable at its issuer: tid/oid for Entra ID, else sub; never an e-mail."""
+
+    issuer: Issuer
+    subject: str
+    name: str
+    email: str
+    issued_at: int
+    expires_at: int
+
+
+class SignInVerifier:
+    """Knows the configured issuers and their keys."""
+
+    def __init__(self, issuers: Mapping[str, tuple[Issuer, Jwks]]) -> None:
+        self._issuers = issuers
+
+    async def verify(self, unverified_token: Secret, token_type: str, now: float) -> SignIn:
+        """Check a subject token; GatewayError tells whether to sign in again, to refresh, or to wait."""
+        token = unverified_token.reveal()
+        try:
+            unverified_header = tokens.gate(token, allowed=_HEADERS)
+            unverified_issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
+        except (GatewayError, jwt.PyJWTError):
+            raise _refused("it is not a token that can be read") from None
+        if not isinstance(unverified_issuer, str) or unverified_issuer not in self._issuers:
+            raise _refused("its issuer is not configured at this gateway")
+        issuer, jwks = self._issuers[unverified_issuer]
+        expected_type = ID_TOKEN_TYPE if issuer.subject_token == "id_token" else ACCESS_TOKEN_TYPE  # noqa: S105 -- a kind of token
+        if token_type != expected_type:
+            raise _refused(f"this gateway wants the provider's {issuer.subject_token}")
+        claims = await _signature(token, unverified_header, issuer, jwks)
+        _check(claims, unverified_header, issuer)
+        _check_times(claims, issuer, now)
+        subject = _subject(claims, issuer)
+        return SignIn(
+            issuer=issuer,
+            subject=subject,
+            # An access token often carries no profile: what is left is better than nothing for its owner's eyes.
+            name=_display(claims, "name") or _display(claims, "preferred_username") or subject,
+            email=_display(claims, "email") or _display(claims, "preferred_username"),
+            issued_at=claims["iat"],
+            expires_at=claims["exp"],
+        )
+
+
+async def _signature(token: str, header: tokens.UnverifiedHeader, issuer: Issuer, jwks: Jwks) -> dict[str, Any]:
+    if header.get("alg") not in issuer.algorithms:
+        raise _refused(f"its algorithm is not one of {', '.join(issuer.algorithms)}")
+    try:
+        key = await jwks.get(str(header.get("kid", "")))
+    except ProviderUnavailableError:
+        raise GatewayError(
+            ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE,
+            f"The identity provider {issuer.issuer} does not answer the gateway; try again in a moment.",
+            retry_after=5,
+        ) from None
+    if key is None:
+        raise _refused("it was signed with a key that the provider does not publish")
+    try:
+        return jwt.decode(token, key, algorithms=[header["alg"]], options=tokens.SIGNATURE_ONLY)
+    except jwt.PyJWTError:
+        raise _refused("its signature is wrong") from None
+
+
+def _check(claims: dict[str, Any], header: tokens.UnverifiedHeader, issuer: Issuer) -> None:
+    if claims.get("iss") != issuer.issuer:
+        raise _refused("its issuer is not the configured one")
+    audience = claims.get("aud")
+    if audience not in (issuer.expected_audience, [issuer.expected_audience]):
+        raise _refused("it was issued for another audience")
+    if claims.get("azp", issuer.client_id) != issuer.client_id:
+        raise _refused("it was issued to another client")
+    typ = str(header.get("typ", "JWT")).lower().removeprefix("application/")
+    if issuer.subject_token == "id_token":  # noqa: S105 -- a kind of token
+        # RFC 9068 section 5: an access token must never pass for an ID token, nor the other way round.
+        if typ == "at+jwt":
+            raise _refused("it is an access token, not an ID token")
+    elif claims.get("client_id", issuer.client_id) != issuer.client_id:
+        raise _refused("it was issued to another client")
+    elif "nonce" in claims or "at_hash" in claims:
+        raise _refused("it is an ID token, not an access token")
+
+
+def _check_times(claims: dict[str, Any], issuer: Issuer, now: float) -> None:
+    for name in ("iat", "exp"):
+        if type(claims.get(name)) is not int:
+            raise _refused(f"its {name!r} is missing")
+    not_before = claims.get("nbf", claims["iat"])
+    if type(not_before) is not int or not_before > now + LEEWAY or claims["iat"] > now + LEEWAY:
+        raise _refused("it is not valid yet: compare the clocks of the provider, this gateway and the laptop")
+    if claims["exp"] + LEEWAY <= now or claims["iat"] + issuer.freshness_seconds + LEEWAY <= now:
+        raise GatewayError(
+            ErrorCode.SIGN_IN_STALE,
+            f"The sign-in is older than {issuer.freshness_seconds} s: refresh it at the provider and exchange again.",
+        )
+
+
+def _subject(claims: dict[str, Any], issuer: Issuer) -> str:
+    names = ("tid", "oid") if issuer.kind == "entra" else ("sub",)
+    parts = [claims.get(name) for name in names]
+    for name, part in zip(names, parts, strict=True):
+        if not isinstance(part, str) or not 0 < len(part) <= MOST_TEXT or not part.isprintable():
+            raise _refused(f"its {name!r} is missing or not usable")
+    return "/".join(str(part) for part in parts)
+
+
+def _display(claims: dict[str, Any], name: str) -> str:
+    """A text for people's eyes: cut, and without control characters (they would reach logs and terminals)."""
+    value = claims.get(name)
+    return "".join(c for c in value if c.isprintable())[:MOST_TEXT] if isinstance(value, str) else ""
+
+
+def _refused(why: str) -> GatewayError:
+    return GatewayError(ErrorCode.SIGN_IN_INVALID, f"The sign-in was refused: {why}. Sign in again with: llmgw login")

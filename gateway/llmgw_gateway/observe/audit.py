@@ -1,0 +1,173 @@
+"""The audit trail: one JSON line for each request, metadata only, written on every way out.
+
+No prompt, no answer, no credential, no name: who a `person_id` is stands in the store alone. Lines are appended by one
+thread and flushed to disk in batches; what waits is bounded, and a full spool turns readiness off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from llmgw_gateway.errors import GatewayError
+from llmgw_wire.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from llmgw_gateway.call import Call, Caller, Outcome, Target
+
+MOST_WAITING: Final = 10_000
+log = logging.getLogger("llmgw.audit")
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request as it will be remembered. Fields are filled in as the pipeline learns them."""
+
+    request_id: str
+    method: str
+    path: str
+    dialect: str = ""
+    person_id: str = ""
+    session: str = ""
+    token_id: str = ""
+    model: str = ""
+    target: str = ""
+    stream: bool = False
+    request_bytes: int = 0
+    client_session: str = ""
+    """The `x-claude-code-session-id` of the request: groups the calls of one coding session."""
+    status: int = 0
+    code: str = "ok"
+    outcome: Outcome | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def caller(self, caller: Caller) -> None:
+        """Note who calls."""
+        self.person_id, self.session, self.token_id = caller.person_id, caller.session, caller.token_id
+
+    def call(self, call: Call) -> None:
+        """Note what is asked."""
+        self.model, self.stream, self.request_bytes = printable(call.model), call.stream, call.size
+
+    def granted(self, target: Target) -> None:
+        """Note where it goes."""
+        self.model, self.target = target.model, target.invoke_id
+
+    def document(self) -> dict[str, Any]:
+        """The audit line."""
+        outcome = self.outcome
+        usage = outcome.usage if outcome else None
+        return {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "request_id": self.request_id,
+            "person_id": self.person_id,
+            "session": self.session,
+            "token_id": self.token_id,
+            "dialect": self.dialect,
+            "method": self.method,
+            "path": self.path,
+            "model": self.model,
+            "target": self.target,
+            "stream": self.stream,
+            "request_bytes": self.request_bytes,
+            "client_session": self.client_session,
+            "status": self.status,
+            "code": self.code,
+            "outcome": outcome.note if outcome else "",
+            "tokens": {
+                "input": usage.input if usage else 0,
+                "output": usage.output if usage else 0,
+                "cache_read": usage.cache_read if usage else 0,
+                "cache_write_5m": usage.cache_write_5m if usage else 0,
+                "cache_write_1h": usage.cache_write_1h if usage else 0,
+            },
+            "cost_micro_usd": outcome.cost if outcome else 0,
+            "estimated": outcome.estimated if outcome else False,
+            "latency_ms": round((time.monotonic() - self.began) * 1000, 1),
+        }
+
+
+class Audit:
+    """Appends entries to one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: queue.Queue[bytes | None] = queue.Queue(MOST_WAITING)
+        self._thread = threading.Thread(target=self._write, name="audit-writer", daemon=True)
+
+    def start(self) -> None:
+        """Open the file (0600) and start the writer. OSError when it cannot be opened."""
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = os.fdopen(descriptor, "ab", buffering=0)
+        self._thread.start()
+
+    @property
+    def full(self) -> bool:
+        """Whether the spool has no room: this replica must not take more work."""
+        return self._waiting.full()
+
+    @asynccontextmanager
+    async def entry(self, entry: Entry) -> AsyncIterator[Entry]:
+        """Write `entry` when the block is left, however it is left."""
+        if self.full:
+            raise GatewayError(
+                ErrorCode.STORE_UNAVAILABLE,
+                "The gateway cannot write its audit trail; try again.",
+                retry_after=2,
+            )
+        try:
+            yield entry
+        except GatewayError as error:
+            entry.code, entry.status = error.code.value, error.code.wire.status
+            raise
+        except asyncio.CancelledError:
+            entry.code, entry.status = ErrorCode.DRAINING.value, ErrorCode.DRAINING.wire.status
+            raise
+        except BaseException:
+            entry.code, entry.status = "internal", entry.status or 500
+            raise
+        finally:
+            self._waiting.put_nowait(json.dumps(entry.document()).encode() + b"\n")
+
+    def close(self) -> None:
+        """Write what waits, then stop."""
+        self._waiting.put(None)
+        self._thread.join()
+        self._file.close()
+
+    def _write(self) -> None:
+        while True:
+            lines = [self._waiting.get()]
+            while not self._waiting.empty():
+                lines.append(self._waiting.get_nowait())
+            data = b"".join(line for line in lines if line is not None)
+            self._append(data)
+            if None in lines:
+                return
+
+    def _append(self, data: bytes) -> None:
+        """Append and flush; while the disk refuses, keep trying: the spool fills, and readiness turns red."""
+        while data:
+            try:
+                data = data[self._file.write(data) :]
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                log.error("the audit trail cannot be written: %s", error.strerror)  # noqa: TRY400 -- one line, no trace
+                time.sleep(1)
+
+
+def printable(text: str, most: int = 200) -> str:
+    """A client's text as it may stand in a log: cut, and without control characters."""
+    return "".join(c for c in text if c.isprintable())[:most]

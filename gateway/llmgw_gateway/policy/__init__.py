@@ -1,0 +1,1 @@
+"""Who may use which model, with which caps, and where a call goes. Pure."""

@@ -1,0 +1,86 @@
+"""Which names mean which model, and where a call for it goes. Pure: built once from settings and catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from llmgw_gateway.call import Grant, Target
+from llmgw_gateway.errors import GatewayError
+from llmgw_wire.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_GEOGRAPHY = {
+    "us-gov": ("us-gov",),
+    "us": ("us",),
+    "eu": ("eu",),
+    "ap": ("apac", "jp", "au"),
+    "ca": ("us", "ca"),
+}
+"""Which inference profiles serve a region, by the beginning of its name; `global` serves all but us-gov."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A configured model with what the catalogue knows of it."""
+
+    name: str
+    display_name: str
+    names: tuple[str, ...]
+    bedrock_id: str
+    profiles: tuple[str, ...]
+    max_output_tokens: int
+    target: str
+    """A fixed invocation id from the configuration; empty: what the client named, or the region's profile."""
+
+
+class Policy:
+    """Authorizes calls: the model must be served, and the answer bounded."""
+
+    def __init__(self, models: Sequence[ServedModel], region: str, contact: str) -> None:
+        self._models = {model.name: model for model in models}
+        self._names: Mapping[str, ServedModel] = {name: model for model in models for name in model.names}
+        self._region = region
+        self._contact = contact
+
+    @property
+    def served(self) -> tuple[tuple[str, str], ...]:
+        """Name and display name of every model."""
+        return tuple((model.name, model.display_name) for model in self._models.values())
+
+    def authorize(self, asked: str, max_tokens: int) -> Grant:
+        """Find the target for a model name; GatewayError(MODEL_NOT_ALLOWED) names what is served instead.
+
+        A name is looked up, never built upon: no text of a client reaches an upstream path unless the table has it.
+        """
+        model = self._names.get(asked)
+        if model is None:
+            served = ", ".join(self._models)
+            hint = f" Ask {self._contact} for another." if self._contact else ""
+            raise GatewayError(
+                ErrorCode.MODEL_NOT_ALLOWED,
+                f"The model {_quoted(asked)} is not served here. Served: {served}.{hint}",
+            )
+        invoke_id = model.target or (asked if asked.endswith(model.bedrock_id) else self._profile(model))
+        target = Target("bedrock", model.name, invoke_id, _geography(invoke_id))
+        cap = model.max_output_tokens
+        return Grant(target, min(max_tokens or cap, cap))
+
+    def _profile(self, model: ServedModel) -> str:
+        """The inference profile that serves the gateway's region; the bare id where there is none."""
+        start = "us-gov" if self._region.startswith("us-gov") else self._region.partition("-")[0]
+        wanted = _GEOGRAPHY.get(start, ()) + (() if start == "us-gov" else ("global",))
+        prefix = next((each for each in wanted if each in model.profiles), None)
+        return f"{prefix}.{model.bedrock_id}" if prefix else model.bedrock_id
+
+
+def _geography(invoke_id: str) -> Literal["global", "regional"]:
+    """Global profiles have the list price; all else, and any ARN of unknown kind, the regional one (never cheaper)."""
+    return "global" if invoke_id.startswith("global.") else "regional"
+
+
+def _quoted(asked: str) -> str:
+    """A client's text for an error message: short, and without control characters."""
+    return repr("".join(c for c in asked if c.isprintable())[:120])

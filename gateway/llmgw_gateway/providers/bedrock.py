@@ -1,0 +1,152 @@
+"""AWS Bedrock: builds, signs and sends. The only file that knows how Bedrock is called.
+
+Signing is botocore's. The URL goes to aiohttp as already encoded: its default re-quoting turns `%3A` into `:`, and the
+signature no longer matches what is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from yarl import URL
+
+from llmgw_gateway.call import Outcome
+from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.providers import bridge
+from llmgw_wire.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from llmgw_gateway.call import Call, Target
+    from llmgw_gateway.providers.credentials import AwsCredentials
+    from llmgw_gateway.settings import Bedrock as BedrockSettings
+
+SERVICE: Final = "bedrock"
+"""The name in the credential scope; the host is bedrock-runtime."""
+MOST_COUNT_ANSWER: Final = 65_536
+HASH_IN_THREAD: Final = 1024 * 1024
+"""From this size on, hashing the body would stall the loop for half a millisecond and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """An answer whose head has arrived."""
+
+    status: int
+    headers: dict[str, str]
+    """The few that a client may see."""
+    content: aiohttp.StreamReader
+    dispatched_at: float
+
+
+class Bedrock:
+    """Sends calls to one region (or one compatible endpoint)."""
+
+    def __init__(self, settings: BedrockSettings, credentials: AwsCredentials, http: aiohttp.ClientSession) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._http = http
+        self._base = settings.endpoint.rstrip("/") or f"https://bedrock-runtime.{settings.region}.amazonaws.com"
+        self._timeout = aiohttp.ClientTimeout(
+            total=settings.total_seconds,
+            sock_connect=settings.connect_seconds,
+            sock_read=settings.idle_seconds,
+        )
+
+    @asynccontextmanager
+    async def send(self, target: Target, call: Call, outcome: Outcome) -> AsyncIterator[Upstream]:
+        """Dispatch one attempt. The prompt is let go as soon as the head of the answer is there.
+
+        GatewayError(UPSTREAM_UNREACHABLE) when nothing was sent, UPSTREAM_TIMEOUT when no head came in time.
+        """
+        body = bridge.invoke_body(call)
+        action = "invoke-with-response-stream" if call.stream else "invoke"
+        call.release()
+        async with self._request(target, action, body, outcome) as upstream:
+            del body
+            yield upstream
+
+    async def count_tokens(self, target: Target, call: Call) -> tuple[int, bytes]:
+        """Ask Bedrock how many tokens a prompt has (CountTokens, free of charge).
+
+        Returns status and body: on success in the Anthropic form, otherwise Bedrock's own.
+        """
+        inner = base64.b64encode(bridge.invoke_body(call)).decode()
+        body = json.dumps({"input": {"invokeModel": {"body": inner}}}).encode()
+        call.release()
+        async with self._request(target, "count-tokens", body, Outcome()) as upstream:
+            answer = await upstream.content.read(MOST_COUNT_ANSWER)
+        count = _count(answer)
+        return (upstream.status, answer) if count is None else (200, json.dumps({"input_tokens": count}).encode())
+
+    @asynccontextmanager
+    async def _request(self, target: Target, action: str, body: bytes, outcome: Outcome) -> AsyncIterator[Upstream]:
+        url = f"{self._base}/model/{quote(target.invoke_id, safe='')}/{action}"
+        headers = await self._sign(url, body)
+        sent_at = time.monotonic()
+        outcome.dispatched = True
+        try:
+            async with asyncio.timeout(self._settings.first_byte_seconds) as deadline:
+                response = await self._http.post(
+                    URL(url, encoded=True),
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=self._timeout,
+                )
+                deadline.reschedule(None)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            outcome.dispatched = False
+            raise GatewayError(
+                ErrorCode.UPSTREAM_UNREACHABLE,
+                "The gateway cannot reach AWS Bedrock; nothing was sent or charged. Try again.",
+                retry_after=2,
+            ) from error
+        except TimeoutError as error:
+            raise GatewayError(
+                ErrorCode.UPSTREAM_TIMEOUT,
+                f"AWS Bedrock did not begin to answer within {self._settings.first_byte_seconds} s.",
+            ) from error
+        except aiohttp.ClientError as error:
+            raise GatewayError(
+                ErrorCode.UPSTREAM_INVALID, "The connection to AWS Bedrock broke before an answer came."
+            ) from error
+        async with response:
+            outcome.status = response.status
+            yield Upstream(response.status, _visible(response), response.content, sent_at)
+
+    async def _sign(self, url: str, body: bytes) -> dict[str, str]:
+        frozen = self._credentials.current()
+
+        def sign() -> dict[str, str]:
+            request = AWSRequest("POST", url, data=body, headers={"Content-Type": "application/json", "Accept": "*/*"})
+            SigV4Auth(frozen, SERVICE, self._settings.region).add_auth(request)
+            return dict(request.headers.items())
+
+        return await asyncio.to_thread(sign) if len(body) >= HASH_IN_THREAD else sign()
+
+
+def _visible(response: aiohttp.ClientResponse) -> dict[str, str]:
+    """An allow-list: everything else that an upstream says in headers stays here."""
+    names = ("content-type", "retry-after", "x-amzn-errortype", "x-amzn-requestid")
+    return {name: response.headers[name] for name in names if name in response.headers}
+
+
+def _count(body: bytes) -> int | None:
+    """The number in a CountTokens answer, or None when it has another form."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, int])["inputTokens"]
+    except (msgspec.DecodeError, KeyError):
+        return None

@@ -1,0 +1,103 @@
+"""From the Anthropic dialect to Bedrock's InvokeModel: same format, other envelope. `bridge.toml` is the table.
+
+Headers and body fields travel in pairs: a beta that Bedrock does not take goes together with the fields that need it,
+because one without the other is refused with a 400. Pure.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llmgw_gateway.errors import GatewayError
+from llmgw_wire.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from llmgw_gateway.call import Call
+
+VERSION = msgspec.Raw(b'"bedrock-2023-05-31"')
+
+
+class Beta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One `anthropic-beta` value."""
+
+    name: str
+    bedrock: bool
+    source: str
+    sent_as: str = ""
+    """What Bedrock calls it, where that differs."""
+    fields: tuple[str, ...] = ()
+    """Top-level body members that need it."""
+
+
+class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One top-level body member that Bedrock does not take."""
+
+    name: str
+    bedrock: bool
+    source: str
+    on_refuse: str = "drop"
+
+
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    betas: tuple[Beta, ...]
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The table, by name."""
+
+    betas: dict[str, Beta]
+    fields: dict[str, Field]
+
+
+@cache
+def table() -> Table:
+    """The table that ships with the gateway."""
+    text = resources.files("llmgw_gateway.providers").joinpath("bridge.toml").read_text(encoding="utf-8")
+    document = msgspec.convert(tomllib.loads(text), _Document)
+    return Table({beta.name: beta for beta in document.betas}, {each.name: each for each in document.fields})
+
+
+def invoke_body(call: Call) -> bytes:
+    """The body of InvokeModel for a call; GatewayError(REQUEST_MALFORMED) names what cannot be carried over."""
+    members = dict(call.members or {})
+    if call.dialect == "anthropic":
+        members = _bridge(members, call.betas)
+    return msgspec.json.encode(members)
+
+
+def _bridge(members: dict[str, msgspec.Raw], betas: tuple[str, ...]) -> dict[str, msgspec.Raw]:
+    known = table()
+    taken = [name for name in betas if name in known.betas and known.betas[name].bedrock]
+    # A field stays when any accepted beta of this request brings it.
+    kept = {field for name in taken for field in known.betas[name].fields}
+    lost = {
+        field
+        for name in betas
+        if name in known.betas and not known.betas[name].bedrock
+        for field in known.betas[name].fields
+    } - kept
+    result: dict[str, msgspec.Raw] = {"anthropic_version": VERSION}
+    if taken:
+        sent = dict.fromkeys(known.betas[name].sent_as or name for name in taken)
+        result["anthropic_beta"] = msgspec.Raw(msgspec.json.encode(list(sent)))
+    for name, value in members.items():
+        if name in {"model", "stream"} or name in lost:
+            continue
+        field = known.fields.get(name)
+        if field is not None and not field.bedrock:
+            if field.on_refuse == "refuse":
+                raise GatewayError(
+                    ErrorCode.REQUEST_MALFORMED,
+                    f"{name!r} is not available on AWS Bedrock, which serves this gateway's models: leave it out.",
+                )
+            continue
+        result[name] = value
+    return result

@@ -1,0 +1,80 @@
+"""AWS credentials, refreshed off the event loop.
+
+botocore refreshes inline: a slow metadata endpoint froze the loop for as long as it took, and a failing one raises in
+the last ten minutes although the credentials are still good. So a thread asks, and the hot path only reads the last
+good set, until its real expiry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import botocore.session
+from botocore.exceptions import BotoCoreError
+
+from llmgw_gateway.errors import ConfigurationError, GatewayError
+from llmgw_wire.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials, ReadOnlyCredentials
+
+CHECK_SECONDS = 60
+log = logging.getLogger("llmgw.providers")
+
+
+class AwsCredentials:
+    """The gateway's own AWS identity, from the AWS default chain (environment, profile, container, instance)."""
+
+    def __init__(self) -> None:
+        self._source: Credentials | None = None
+        self._frozen: ReadOnlyCredentials | None = None
+        self._expires: datetime | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Load once; ConfigurationError when the chain has nothing."""
+        self._source = await asyncio.to_thread(lambda: botocore.session.get_session().get_credentials())
+        if self._source is None:
+            raise ConfigurationError(
+                "AWS credentials",
+                ["none found: give the gateway a role, a profile, or AWS_ACCESS_KEY_ID and its secret"],
+            )
+        await self._refresh()
+        self._task = asyncio.create_task(self._follow(), name="aws-credentials")
+
+    def stop(self) -> None:
+        """Stop refreshing."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def current(self) -> ReadOnlyCredentials:
+        """The last good set; GatewayError(UPSTREAM_CREDENTIALS) once it has expired."""
+        if self._frozen is None or (self._expires is not None and self._expires <= datetime.now(UTC)):
+            raise GatewayError(
+                ErrorCode.UPSTREAM_CREDENTIALS,
+                "The gateway's own AWS credentials have expired and could not be refreshed; tell the platform team.",
+                retry_after=10,
+            )
+        return self._frozen
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        source = self._source
+        if source is None:
+            return
+        try:
+            self._frozen = await asyncio.to_thread(source.get_frozen_credentials)
+        except BotoCoreError as error:
+            log.warning("AWS credentials could not be refreshed, the last set stays in use: %s", type(error).__name__)
+            return
+        expiry = getattr(source, "_expiry_time", None)  # botocore keeps the real expiry nowhere else
+        self._expires = expiry if isinstance(expiry, datetime) else None
+        if self._expires is not None and self._expires - datetime.now(UTC) < timedelta(minutes=5):
+            log.warning("AWS credentials end at %s", self._expires)

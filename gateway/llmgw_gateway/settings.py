@@ -1,0 +1,265 @@
+"""The configuration: one TOML file, validated whole before anything starts.
+
+Every key is here, with what it means and when it is needed. Nothing here configures anything: it checks and freezes.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from msgspec import Meta
+
+from llmgw_gateway import sections
+from llmgw_gateway.call import MICRO
+from llmgw_gateway.sections import Section, is_loopback, url_faults
+
+__all__ = ["Settings", "is_loopback", "listen_address", "load"]
+
+MIN_SECRET_BYTES = 32
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
+
+Text = Annotated[str, Meta(min_length=1, max_length=2048)]
+Seconds = Annotated[int, Meta(ge=1, le=86_400)]
+Usd = Decimal
+MOST_USD = 1_000_000_000
+Period = Literal["day", "week", "month"]
+Level = Literal["organisation", "team", "project", "user", "key"]
+
+
+class Server(Section, frozen=True, kw_only=True):
+    """Where the gateway listens."""
+
+    listen: Text = "127.0.0.1:8080"
+    """host:port of the public endpoints."""
+    admin_listen: Text = "127.0.0.1:9090"
+    """host:port of /metrics; never the public listener."""
+    public_url: Text
+    """What clients type; the issuer (`iss`) of gateway tokens. https, or http on loopback."""
+    drain_seconds: Seconds = 120
+    """How long running streams may go on after SIGTERM."""
+    body_seconds: Seconds = 60
+    """How long a client may take to send its request body."""
+
+    def faults(self, _base: Path) -> list[str]:
+        """Addresses that cannot be listened on, a public URL that cannot be an issuer."""
+        found = url_faults("public_url", self.public_url)
+        for name in ("listen", "admin_listen"):
+            try:
+                listen_address(getattr(self, name))
+            except ValueError as error:
+                found.append(f"{name}: {error}")
+        if self.public_url.endswith("/"):
+            found.append("public_url: must not end with a slash (it is the issuer of tokens, compared exactly)")
+        return found
+
+
+class Organisation(Section, frozen=True, kw_only=True):
+    """Who pays, and what a refused person is told."""
+
+    name: Text = "the organisation"
+    time_zone: Text = "UTC"
+    """IANA name; budget periods begin at midnight here."""
+    contact: str = ""
+    """Where to ask for more budget or access; shown in refusals."""
+
+    def faults(self, _base: Path) -> list[str]:
+        """A time zone that nobody knows."""
+        try:
+            ZoneInfo(self.time_zone)
+        except (ZoneInfoNotFoundError, ValueError):
+            return [f"time_zone: unknown time zone {self.time_zone!r}"]
+        return []
+
+
+class Store(Section, frozen=True, kw_only=True):
+    """The embedded store: one SQLite file, used by one process."""
+
+    path: Text
+
+    def faults(self, base: Path) -> list[str]:
+        """A folder that is not there."""
+        return _folder_faults(base, self.path)
+
+
+class Audit(Section, frozen=True, kw_only=True):
+    """The audit trail: JSON lines, metadata only."""
+
+    path: Text
+
+    def faults(self, base: Path) -> list[str]:
+        """A folder that is not there."""
+        return _folder_faults(base, self.path)
+
+
+class Tokens(Section, frozen=True, kw_only=True):
+    """Gateway tokens."""
+
+    cluster_secret_file: Text
+    """At least 32 bytes; authenticates the replicas' public keys in the store."""
+    audience: Text = "llmgw"
+    life_seconds: Annotated[int, Meta(ge=2, le=3600)] = 600
+
+    def faults(self, base: Path) -> list[str]:
+        """A secret that is missing, short, or open to others."""
+        path = base / self.cluster_secret_file
+        try:
+            secret, mode = path.read_bytes().strip(), path.stat().st_mode
+        except OSError as error:
+            return [f"cluster_secret_file: {path}: {error.strerror}; it needs {MIN_SECRET_BYTES} random bytes"]
+        found = []
+        if len(secret) < MIN_SECRET_BYTES:
+            found.append(f"cluster_secret_file: holds {len(secret)} bytes, needs at least {MIN_SECRET_BYTES}")
+        if mode & 0o077:
+            found.append(f"cluster_secret_file: {path} is open to others; run: chmod 600 {path}")
+        return found
+
+
+class Issuer(Section, frozen=True, kw_only=True):
+    """One identity provider whose sign-ins are accepted."""
+
+    issuer: Text
+    """Compared with `iss` exactly, to the last slash."""
+    client_id: Text
+    kind: Literal["oidc", "entra"] = "oidc"
+    audience: str = ""
+    """The expected `aud` of the subject token; empty: the client id."""
+    subject_token: Literal["id_token", "access_token"] = "id_token"  # noqa: S105 -- a kind of token
+    scopes: tuple[Text, ...] = ("openid", "profile", "email", "offline_access")
+    algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"], ...] = (
+        "RS256",
+        "ES256",
+    )
+    redirect_host: Literal["127.0.0.1", "localhost"] = "127.0.0.1"
+    response_mode: Literal["query", "form_post"] = "query"
+    freshness_seconds: Annotated[int, Meta(ge=30, le=86_400)] = 300
+    """The oldest `iat` at which a sign-in may be exchanged: bounds how long a removal at the provider takes."""
+    ca_file: str = ""
+    """An extra certificate authority for this provider only."""
+
+    @property
+    def expected_audience(self) -> str:
+        """The only acceptable `aud`."""
+        return self.audience or self.client_id
+
+    @property
+    def identity(self) -> str:
+        """No two issuers may be the same."""
+        return self.issuer
+
+    def faults(self, base: Path) -> list[str]:
+        """An address that is not safe, a certificate file that is not there."""
+        found = url_faults("issuer", self.issuer)
+        if self.ca_file and not (base / self.ca_file).is_file():
+            found.append(f"ca_file: no such file: {base / self.ca_file}")
+        return found
+
+
+class Bedrock(Section, frozen=True, kw_only=True):
+    """The AWS account behind the gateway. Credentials come from the AWS default chain, never from this file."""
+
+    region: Text
+    endpoint: str = ""
+    """Base URL of a Bedrock-compatible endpoint (VPC endpoint, test double); empty: AWS's own for the region."""
+    connect_seconds: Seconds = 10
+    first_byte_seconds: Seconds = 240
+    idle_seconds: Seconds = 290
+    total_seconds: Seconds = 3600
+
+    def faults(self, _base: Path) -> list[str]:
+        """A region that is none, an endpoint that is not safe."""
+        found = url_faults("endpoint", self.endpoint) if self.endpoint else []
+        if not _REGION.fullmatch(self.region):
+            found.append(f"region: {self.region!r} is not an AWS region such as us-east-1")
+        return found
+
+
+class Model(Section, frozen=True, kw_only=True):
+    """A model that the gateway serves, by its name in the price catalogue."""
+
+    name: Text
+    target: str = ""
+    """The Bedrock id, profile id or ARN that is invoked; empty: what the client named, or the region's profile."""
+
+    @property
+    def identity(self) -> str:
+        """No two models may have the same name."""
+        return self.name
+
+
+class Budget(Section, frozen=True, kw_only=True):
+    """A limit on money. Today the level is "user": each person has one of their own."""
+
+    level: Literal["user"]
+    limit_usd: Usd
+    overshoot_usd: Usd | None = None
+    """The published bound: how far running requests may exceed the limit at worst. Default: a quarter, at least 5."""
+    period: Literal["month"] = "month"
+
+    @property
+    def limit(self) -> int:
+        """Micro-USD."""
+        return int(self.limit_usd * MICRO)
+
+    @property
+    def overshoot(self) -> int:
+        """Micro-USD."""
+        usd = self.overshoot_usd if self.overshoot_usd is not None else max(self.limit_usd / 4, Decimal(5))
+        return int(usd * MICRO)
+
+    @property
+    def identity(self) -> str:
+        """No two budgets may be for the same level and period."""
+        return f"{self.level}/{self.period}"
+
+    def faults(self, _base: Path) -> list[str]:
+        """An amount below zero or beyond reason."""
+        amounts = {"limit_usd": self.limit_usd, "overshoot_usd": self.overshoot_usd or Decimal(0)}
+        return [
+            f"{name}: must be between 0 and {MOST_USD}" for name, usd in amounts.items() if not 0 <= usd <= MOST_USD
+        ]
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """Everything the gateway is told, checked and frozen."""
+
+    server: Server
+    store: Store
+    audit: Audit
+    tokens: Tokens
+    issuers: Annotated[tuple[Issuer, ...], Meta(min_length=1)]
+    bedrock: Bedrock
+    models: Annotated[tuple[Model, ...], Meta(min_length=1)]
+    budgets: tuple[Budget, ...] = ()
+    organisation: Organisation = Organisation()
+    base: str = "."
+    """The folder of the file: relative paths start here."""
+
+    def path(self, name: str) -> Path:
+        """A path of the configuration, made absolute."""
+        return Path(self.base).joinpath(name).resolve()
+
+    def cluster_secret(self) -> bytes:
+        """Read the secret that authenticates the key ring (checked by `load` to exist and to be long enough)."""
+        return self.path(self.tokens.cluster_secret_file).read_bytes().strip()
+
+
+def load(path: Path) -> Settings:
+    """Read and check the file. ConfigurationError carries every fault."""
+    return sections.load(Settings, path)
+
+
+def _folder_faults(base: Path, name: str) -> list[str]:
+    folder = (base / name).resolve().parent
+    return [] if folder.is_dir() else [f"path: no such folder: {folder}"]
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """Split host:port (IPv6 in brackets); ValueError tells what is wrong."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 -- the highest port
+        raise ValueError(f"{text!r} is not host:port")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,115 @@
+"""Reads token usage from Anthropic events and answers. Bytes in, numbers out; no I/O.
+
+Only two kinds of events carry usage (`message_start` the prompt, `message_delta` the output so far), so only these are
+decoded as JSON. Three outcomes, and settlement depends on them: nothing known, partly known, complete.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from llmgw_gateway.call import Completeness, Usage
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class _CacheCreation(Struct):
+    ephemeral_5m_input_tokens: Count = 0
+    ephemeral_1h_input_tokens: Count = 0
+
+
+class _Usage(Struct):
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
+    cache_creation: _CacheCreation | None = None
+
+
+class _Message(Struct):
+    usage: _Usage | None = None
+
+
+class _Event(Struct):
+    type: str = ""
+    message: _Message | None = None
+    usage: _Usage | None = None
+
+
+_event = msgspec.json.Decoder(_Event)
+_message = msgspec.json.Decoder(_Message)
+
+
+class Meter:
+    """Follows one answer. `usage` and `completeness` are valid at any moment."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self.completeness: Completeness = "none"
+        self.started = False
+        """Whether a `message_start` was seen: the provider has accepted the prompt."""
+        self.stopped = False
+        """Whether a `message_stop` was seen: anything that breaks after it is no failure."""
+        self._output_known = False
+
+    def event(self, data: bytes) -> str:
+        """Take one event's JSON and return its type ("" for none). Malformed JSON is ignored: it carries no usage."""
+        kind = event_type(data)
+        if kind in {"message_start", "message_delta"}:
+            try:
+                event = _event.decode(data)
+            except (msgspec.DecodeError, RecursionError):
+                return kind
+            self._take(event.usage or (event.message.usage if event.message else None), final=kind == "message_delta")
+            self.started = True
+        elif kind == "message_stop":
+            self.stopped = True
+            if self._output_known:
+                self.completeness = "complete"
+        return kind
+
+    def answer(self, body: bytes) -> None:
+        """Take a whole, unstreamed answer."""
+        try:
+            message = _message.decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            return
+        self._take(message.usage, final=True)
+        if self._output_known:
+            self.completeness = "complete"
+
+    def _take(self, seen: _Usage | None, *, final: bool) -> None:
+        """Merge what an event says: a member that is absent leaves what is known, an explicit zero is a zero."""
+        if seen is None:
+            return
+        usage = self.usage
+        if seen.input_tokens is not None:
+            usage = replace(usage, input=seen.input_tokens)
+        if seen.cache_read_input_tokens is not None:
+            usage = replace(usage, cache_read=seen.cache_read_input_tokens)
+        if seen.cache_creation_input_tokens is not None or seen.cache_creation is not None:
+            hour = seen.cache_creation.ephemeral_1h_input_tokens if seen.cache_creation else 0
+            five = seen.cache_creation.ephemeral_5m_input_tokens if seen.cache_creation else 0
+            total = seen.cache_creation_input_tokens if seen.cache_creation_input_tokens is not None else five + hour
+            usage = replace(usage, cache_write_1h=hour, cache_write_5m=max(total - hour, five))
+        if seen.output_tokens is not None:
+            usage = replace(usage, output=seen.output_tokens)
+            self._output_known = self._output_known or final
+        self.usage = usage
+        if self.completeness == "none":
+            self.completeness = "partial"
+
+
+def event_type(data: bytes) -> str:
+    """The `type` of an event without decoding it, where it stands first (every known upstream writes it there)."""
+    if data.startswith(b'{"type":"'):
+        end = data.find(b'"', 9)
+        return data[9:end].decode("ascii", "replace")
+    try:
+        return _event.decode(data).type
+    except (msgspec.DecodeError, RecursionError):
+        return ""

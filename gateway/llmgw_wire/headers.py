@@ -1,0 +1,27 @@
+"""Paths and header names, spelled once for both sides."""
+
+from __future__ import annotations
+
+from typing import Final
+
+BOOTSTRAP_PATH: Final = "/.well-known/llmgw"
+METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
+JWKS_PATH: Final = "/.well-known/jwks.json"
+TOKEN_PATH: Final = "/oauth/token"  # noqa: S105 -- a path, not a credential
+REVOKE_PATH: Final = "/oauth/revoke"
+"""RFC 7009."""
+ME_PATH: Final = "/v1/me"
+
+REQUEST_ID: Final = "request-id"
+"""The header that Claude Code records in its telemetry: ours, so that audit rows and telemetry join."""
+LLMGW_REQUEST_ID: Final = "x-llmgw-request-id"
+COST: Final = "x-llmgw-cost-usd"
+BUDGET_REMAINING: Final = "x-llmgw-budget-remaining-usd"
+TARGET: Final = "x-llmgw-target"
+SHOULD_RETRY: Final = "x-should-retry"
+AMZN_ERROR_TYPE: Final = "x-amzn-errortype"
+DPOP: Final = "DPoP"
+AGENT_VERSION: Final = "x-llmgw-agent-version"
+
+EVENT_STREAM: Final = "application/vnd.amazon.eventstream"
+"""The exact content type of a Bedrock stream; Claude Code ends the turn on any other."""

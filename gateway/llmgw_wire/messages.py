@@ -1,0 +1,224 @@
+"""The messages that agent and gateway exchange: frozen, each with `parse` and `dump`.
+
+Parsing is tolerant of unknown members (an older agent meets a newer gateway, and the other way round) and strict about
+the known ones: a missing or mistyped member is a `ValueError` that names it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from llmgw_wire.secret import Secret
+
+TOKEN_EXCHANGE_GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 -- RFC 8693 section 2.1
+ACCESS_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 -- RFC 8693 section 3
+ID_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 -- RFC 8693 section 3
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerOffer:
+    """One way to sign in, as the gateway offers it: everything an agent needs besides its own state.
+
+    `kind` is "entra" (through MSAL) or "oidc" (own flow). `subject_token_type` says which of the provider's tokens
+    the gateway wants to see. `scopes` may hold the scope of the gateway's own API at that provider.
+    """
+
+    issuer: str
+    client_id: str
+    kind: str = "oidc"
+    scopes: tuple[str, ...] = ("openid", "profile", "email", "offline_access")
+    subject_token_type: str = ID_TOKEN_TYPE
+    redirect_host: str = "127.0.0.1"
+    response_mode: str = "query"
+    resource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """The answer of `GET /.well-known/llmgw`: from just a gateway URL an agent learns the rest here."""
+
+    gateway: str
+    token_endpoint: str
+    audience: str
+    issuers: tuple[IssuerOffer, ...]
+    minimum_agent_version: str = "0.1.0"
+    dialects: tuple[str, ...] = ("anthropic", "bedrock")
+
+    def dump(self) -> bytes:
+        """The JSON document."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def parse(cls, body: bytes) -> Bootstrap:
+        """Read the JSON document; ValueError names the member that is missing or of the wrong type."""
+        document = _document(body)
+        offers = tuple(
+            IssuerOffer(
+                issuer=_text(offer, "issuer"),
+                client_id=_text(offer, "client_id"),
+                kind=_text(offer, "kind", "oidc"),
+                scopes=_texts(offer, "scopes"),
+                subject_token_type=_text(offer, "subject_token_type", ID_TOKEN_TYPE),
+                redirect_host=_text(offer, "redirect_host", "127.0.0.1"),
+                response_mode=_text(offer, "response_mode", "query"),
+                resource=_text(offer, "resource", ""),
+            )
+            for offer in _objects(document, "issuers")
+        )
+        if not offers:
+            raise ValueError("'issuers' is empty: the gateway offers no way to sign in")
+        return cls(
+            gateway=_text(document, "gateway"),
+            token_endpoint=_text(document, "token_endpoint"),
+            audience=_text(document, "audience"),
+            issuers=offers,
+            minimum_agent_version=_text(document, "minimum_agent_version", "0.1.0"),
+            dialects=_texts(document, "dialects"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeAnswer:
+    """The answer of `POST /oauth/token` (RFC 8693 section 2.2.1)."""
+
+    access_token: Secret
+    expires_in: int
+    """Seconds of life from the moment it was issued."""
+    issued_token_type: str = ACCESS_TOKEN_TYPE
+    token_type: str = "Bearer"  # noqa: S105 -- RFC 6750
+
+    def dump(self) -> bytes:
+        """The JSON document, with the token in clear: write it to the response only."""
+        document = {
+            "access_token": self.access_token.reveal(),
+            "expires_in": self.expires_in,
+            "issued_token_type": self.issued_token_type,
+            "token_type": self.token_type,
+        }
+        return json.dumps(document).encode()
+
+    @classmethod
+    def parse(cls, body: bytes) -> ExchangeAnswer:
+        """Read the JSON document; ValueError names the faulty member and never quotes the body."""
+        document = _document(body)
+        life = document.get("expires_in")
+        if not isinstance(life, int) or isinstance(life, bool) or life <= 0:
+            raise ValueError("'expires_in' is not a positive number of seconds")
+        return cls(
+            access_token=Secret(_text(document, "access_token")),
+            expires_in=life,
+            issued_token_type=_text(document, "issued_token_type"),
+            token_type=_text(document, "token_type"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetView:
+    """One budget as its owner may see it. Amounts are integer micro-USD (1 USD = 1,000,000)."""
+
+    name: str
+    level: str
+    period: str
+    period_key: str
+    limit: int
+    spent: int
+    held: int
+    overshoot_limit: int
+    resets_at: str
+    """RFC 3339, UTC."""
+    model: str | None = None
+
+    @property
+    def remaining(self) -> int:
+        """What can still be admitted: never below zero."""
+        return max(0, self.limit - self.spent - self.held)
+
+
+@dataclass(frozen=True, slots=True)
+class Me:
+    """The answer of `GET /v1/me`: who the gateway takes the caller for, what is allowed, and what is left."""
+
+    person: str
+    name: str
+    email: str
+    issuer: str
+    session: str
+    token_expires_at: int
+    """Seconds since the epoch."""
+    models: tuple[str, ...]
+    budgets: tuple[BudgetView, ...] = field(default=())
+
+    def dump(self) -> bytes:
+        """The JSON document; each budget also carries `remaining`."""
+        document = asdict(self)
+        document["budgets"] = [asdict(budget) | {"remaining": budget.remaining} for budget in self.budgets]
+        return json.dumps(document).encode()
+
+    @classmethod
+    def parse(cls, body: bytes) -> Me:
+        """Read the JSON document; ValueError names the faulty member."""
+        document = _document(body)
+        return cls(
+            person=_text(document, "person"),
+            name=_text(document, "name", ""),
+            email=_text(document, "email", ""),
+            issuer=_text(document, "issuer", ""),
+            session=_text(document, "session", ""),
+            token_expires_at=_number(document, "token_expires_at"),
+            models=_texts(document, "models"),
+            budgets=tuple(
+                BudgetView(
+                    name=_text(budget, "name"),
+                    level=_text(budget, "level"),
+                    period=_text(budget, "period"),
+                    period_key=_text(budget, "period_key"),
+                    limit=_number(budget, "limit"),
+                    spent=_number(budget, "spent"),
+                    held=_number(budget, "held"),
+                    overshoot_limit=_number(budget, "overshoot_limit"),
+                    resets_at=_text(budget, "resets_at"),
+                    model=_text(budget, "model") if budget.get("model") is not None else None,
+                )
+                for budget in _objects(document, "budgets")
+            ),
+        )
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        raise ValueError("the answer is not JSON") from None
+    if not isinstance(document, dict):
+        raise ValueError("the answer is not a JSON object")  # noqa: TRY004 -- callers catch one type
+    return document
+
+
+def _text(document: dict[str, Any], name: str, default: str | None = None) -> str:
+    value = document.get(name, default)
+    if not isinstance(value, str):
+        raise ValueError(f"{name!r} is missing or not a string")  # noqa: TRY004 -- callers catch one type
+    return value
+
+
+def _number(document: dict[str, Any], name: str) -> int:
+    value = document.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name!r} is missing or not a whole number")  # noqa: TRY004 -- callers catch one type
+    return value
+
+
+def _texts(document: dict[str, Any], name: str) -> tuple[str, ...]:
+    values = document.get(name)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{name!r} is missing or not a list of strings")
+    return tuple(values)
+
+
+def _objects(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    values = document.get(name)
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise ValueError(f"{name!r} is missing or not a list of objects")
+    return values

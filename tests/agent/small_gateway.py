@@ -1,0 +1,102 @@
+"""A gateway small enough to be told what to answer: bootstrap, exchange and /v1/me over real HTTP, proofs verified.
+
+The agent is tested against the real gateway elsewhere (tests/functional); here its answers must be wrong on demand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+import jwt
+from aiohttp import web
+
+from llmgw_wire.errors import ErrorCode, oauth_body
+from llmgw_wire.jwk import thumbprint
+from llmgw_wire.messages import Bootstrap, BudgetView, ExchangeAnswer, IssuerOffer, Me
+from llmgw_wire.secret import Secret
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+OFFER = IssuerOffer(issuer="http://127.0.0.1:9/op", client_id="llmgw-agent")
+BUDGET = BudgetView(
+    name="monthly",
+    level="user",
+    period="month",
+    period_key="2026-11",
+    limit=20_000_000,
+    spent=5_000_000,
+    held=0,
+    overshoot_limit=1_000_000,
+    resets_at="2099-12-01T00:00:00Z",
+)
+
+
+@dataclass
+class SmallGateway:
+    offers: tuple[IssuerOffer, ...] = (OFFER,)
+    life: int = 600
+    delay: float = 0.0
+    refusals: list[ErrorCode] = field(default_factory=list)
+    """Answers of the next exchanges; afterwards they succeed."""
+    elsewhere: str = ""
+    """A token endpoint at another origin."""
+    minimum_agent_version: str = "0.1.0"
+    exchanges: list[dict[str, str]] = field(default_factory=list)
+    devices: list[str] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_get("/.well-known/llmgw", self._bootstrap)
+        app.router.add_post("/oauth/token", self._exchange)
+        app.router.add_post("/oauth/revoke", self._revoke)
+        app.router.add_get("/v1/me", self._me)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._runner.cleanup()
+
+    async def _bootstrap(self, _request: web.Request) -> web.Response:
+        endpoint = self.elsewhere or f"{self.url}/oauth/token"
+        document = Bootstrap(self.url, endpoint, "llmgw", self.offers, self.minimum_agent_version)
+        return web.Response(body=document.dump(), content_type="application/json")
+
+    async def _exchange(self, request: web.Request) -> web.Response:
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        header = jwt.get_unverified_header(request.headers["DPoP"])
+        key = jwt.PyJWK(header["jwk"], algorithm="ES256")
+        proof = jwt.decode(request.headers["DPoP"], key.key, algorithms=["ES256"])
+        assert proof["htu"] == f"{self.url}/oauth/token"
+        assert proof["htm"] == "POST"
+        assert abs(proof["iat"] - time.time()) < 5
+        self.devices.append(thumbprint(header["jwk"]))
+        self.exchanges.append(form)
+        await asyncio.sleep(self.delay)
+        if self.refusals:
+            code = self.refusals.pop(0)
+            return web.Response(
+                status=code.wire.status, body=oauth_body(code, "Said no.", "r1"), content_type="application/json"
+            )
+        answer = ExchangeAnswer(Secret(f"gw.{secrets.token_urlsafe(16)}"), self.life)
+        return web.Response(body=answer.dump(), content_type="application/json")
+
+    async def _revoke(self, request: web.Request) -> web.Response:
+        self.revoked.append(str((await request.post())["token"]))
+        return web.Response()
+
+    async def _me(self, request: web.Request) -> web.Response:
+        assert request.headers["Authorization"].startswith("Bearer gw.")
+        me = Me("per_1", "Ada", "ada@example.com", OFFER.issuer, "ses_1", 4102444800, ("claude",), (BUDGET,))
+        return web.Response(body=me.dump(), content_type="application/json")

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmgw_agent.vault import SealedFile, Vault, VaultDamagedError
+from llmgw_wire.secret import Secret
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = Secret(base64.b64encode(bytes(range(32))).decode())
+DOCUMENT = {"sign_in": {"renewal": "canary-refresh"}}
+MANY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+KEYRING = shutil.which("dbus-run-session") and shutil.which("gnome-keyring-daemon")
+needs_keyring = pytest.mark.skipif(not KEYRING, reason="needs dbus-run-session and gnome-keyring-daemon")
+
+
+@pytest.fixture
+def sealed(home: Path) -> SealedFile:
+    return SealedFile(home / "vault.bin", KEY, "profile")
+
+
+def test_what_is_written_is_read(sealed: SealedFile) -> None:
+    sealed.write(7, DOCUMENT)
+    assert sealed.read(7) == (7, DOCUMENT)
+    assert b"canary" not in sealed.path.read_bytes()
+    assert stat.S_IMODE(sealed.path.stat().st_mode) == 0o600
+    assert [path.name for path in sealed.path.parent.iterdir()] == ["vault.bin"]
+
+
+@MANY
+@given(position=st.integers(min_value=0), bit=st.integers(0, 7))
+def test_one_flipped_bit_is_refused(sealed: SealedFile, position: int, bit: int) -> None:
+    sealed.write(7, DOCUMENT)
+    content = bytearray(sealed.path.read_bytes())
+    content[position % len(content)] ^= 1 << bit
+    sealed.path.write_bytes(content)
+    with pytest.raises(VaultDamagedError):
+        sealed.read(0)
+
+
+@MANY
+@given(length=st.integers(min_value=0, max_value=110))
+def test_a_file_cut_short_is_refused(sealed: SealedFile, length: int) -> None:
+    sealed.write(7, DOCUMENT)
+    content = sealed.path.read_bytes()
+    sealed.path.write_bytes(content[: min(length, len(content) - 1)])
+    with pytest.raises(VaultDamagedError):
+        sealed.read(0)
+
+
+@MANY
+@given(counters=st.lists(st.integers(0, 2**40), min_size=2, max_size=2, unique=True))
+def test_an_older_file_is_refused(sealed: SealedFile, counters: list[int]) -> None:
+    older, newer = sorted(counters)
+    sealed.write(older, DOCUMENT)
+    with pytest.raises(VaultDamagedError, match="older copy"):
+        sealed.read(newer)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda path: SealedFile(path, KEY, "another profile"),
+        lambda path: SealedFile(path, Secret(base64.b64encode(bytes(32)).decode()), "profile"),
+    ],
+)
+def test_another_profile_or_key_is_refused(sealed: SealedFile, other: type) -> None:
+    sealed.write(7, DOCUMENT)
+    with pytest.raises(VaultDamagedError, match="altered") as failure:
+        other(sealed.path).read(0)
+    assert "canary" not in str(failure.value)
+
+
+def test_a_planted_link_is_not_followed(sealed: SealedFile, home: Path) -> None:
+    target = home / "target"
+    target.write_text("untouched")
+    sealed.path.with_suffix(".new").symlink_to(target)
+    sealed.write(1, DOCUMENT)
+    assert target.read_text() == "untouched"
+
+
+async def test_without_a_keyring_nothing_is_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+    vault = Vault(home / "vault.bin", "profile")
+    await vault.open()
+    await vault.put(sign_in="canary")
+    await vault.close()
+    assert vault.get("sign_in") == "canary"
+    assert not vault.is_persistent
+    assert vault.description.startswith("memory only: no desktop session")
+    assert os.listdir(home) == []  # noqa: PTH208 -- the loop has nothing else to do
+
+
+async def test_a_bus_without_a_keyring_is_named_and_does_not_hang(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={home}/nobody")
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+    vault = Vault(home / "vault.bin", "profile")
+    await vault.open()
+    assert vault.description.startswith("memory only: ")
+
+
+def in_session(script: str, folder: Path, *, keyring: bool) -> str:
+    """Run Python inside a D-Bus session, perhaps with an unlocked gnome-keyring; what it printed."""
+    runner = folder / "session.sh"
+    unlock = "printf password | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1\n"
+    runner.write_text((unlock if keyring else "") + f"exec {sys.executable} {folder}/script.py\n")
+    (folder / "script.py").write_text(script)
+    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": str(folder / "share")}
+    env |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    done = subprocess.run(
+        ["dbus-run-session", "--", "sh", str(runner)], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@needs_keyring
+def test_a_real_secret_service_keeps_the_key_and_the_counter(home: Path) -> None:
+    script = f"""
+import asyncio, pathlib, shutil
+from llmgw_agent.vault import Vault
+path = pathlib.Path({str(home)!r}) / "vault.bin"
+async def main():
+    first = Vault(path, "profile"); await first.open(); print(first.description)
+    await first.put(sign_in="one"); await first.close()
+    shutil.copy(path, path.with_suffix(".copy"))
+    await first.put(sign_in="two"); await first.close()
+    second = Vault(path, "profile"); await second.open(); print(second.get("sign_in"))
+    shutil.copy(path.with_suffix(".copy"), path)
+    third = Vault(path, "profile"); await third.open(); print(third.get("sign_in"), third.description)
+asyncio.run(main())
+"""
+    lines = in_session(script, home, keyring=True).splitlines()
+    assert lines[0] == "encrypted file, key in SecretService"
+    assert lines[1] == "two"
+    assert lines[2].startswith("None encrypted file, key in SecretService (the file found was not used: it is an older")
+
+
+@pytest.mark.skipif(not shutil.which("dbus-run-session"), reason="needs dbus-run-session")
+def test_a_silent_secret_service_costs_a_deadline_not_for_ever(home: Path) -> None:
+    """Somebody owns the name and never answers."""
+    script = f"""
+import asyncio, pathlib, time
+from jeepney.bus_messages import message_bus
+from jeepney.io.blocking import open_dbus_connection
+from llmgw_agent import vault
+connection = open_dbus_connection()
+connection.send_and_get_reply(message_bus.RequestName("org.freedesktop.secrets", 7))
+vault.KEYRING_SECONDS = 1.0
+async def main():
+    begun = time.monotonic()
+    opened = vault.Vault(pathlib.Path({str(home)!r}) / "vault.bin", "profile")
+    await opened.open()
+    print(opened.description, time.monotonic() - begun < 4)
+asyncio.run(main())
+"""
+    assert in_session(script, home, keyring=False) == "memory only: the keyring did not answer within 1 s True\n"

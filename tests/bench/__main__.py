@@ -1,0 +1,54 @@
+"""`make bench`: what the README and the decisions claim, measured on this machine as ratios of paired runs."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.lab.canaille import Canaille
+from tests.lab.scripted import ScriptedBedrock
+from tests.lab.system import System
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+PAIRS = 60
+WARM_UP = 5
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="llmgw-bench-") as name:
+        folder = Path(name)
+        with (
+            Canaille(folder / "canaille") as canaille,
+            ScriptedBedrock() as cloud,
+            System(folder / "system", provider=canaille, cloud=cloud) as system,
+        ):
+            system.sign_in()
+            token_command(system)
+
+
+def token_command(system: System) -> None:
+    """`llmgw-token`, warm, beside an interpreter that does nothing."""
+    token = [Path(sys.executable).parent / "llmgw-token"]
+    nothing = [sys.executable, "-I", "-S", "-c", "pass"]
+    pairs = [(seconds(token, system.agent.env), seconds(nothing, system.agent.env)) for _ in range(WARM_UP + PAIRS)]
+    pairs = pairs[WARM_UP:]
+    ratio = statistics.median(one / other for one, other in pairs)
+    ours, bare = (statistics.median(times) * 1000 for times in zip(*pairs, strict=True))
+    print(f"llmgw-token: {ratio:.2f}x `python -I -S -c pass`: median of {PAIRS} pairs ({ours:.1f}, {bare:.1f} ms)")
+
+
+def seconds(command: Sequence[str | Path], environment: Mapping[str, str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, env=dict(environment), check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Where nothing may be skipped (LLMGW_SKIPS=fail, as in CI), a skipped test is a failure of the run."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter: TerminalReporter | None = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and os.environ.get("LLMGW_SKIPS") == "fail" and reporter.stats.get("skipped"):
+        reporter.write_line(f"LLMGW_SKIPS=fail: {len(reporter.stats['skipped'])} tests were skipped", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

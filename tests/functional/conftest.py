@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.functional.device import Device
+from tests.lab.fixtures import canaille, ministack, oidc_provider, recorder, scripted, system
+from tests.lab.gateway import Gateway
+from tests.lab.native_app import NativeApp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.lab.canaille import Canaille
+    from tests.lab.scripted import ScriptedBedrock
+
+__all__ = ["canaille", "ministack", "oidc_provider", "recorder", "scripted", "system"]
+
+
+@pytest.fixture(scope="session")
+def sign_in(canaille: Canaille) -> Callable[[str], str]:
+    """Signs a person in at canaille and gives the token that a gateway wants to see."""
+    app = NativeApp(canaille.issuer)
+
+    def visit(user_name: str) -> str:
+        token: str = app.sign_in(canaille.person(user_name))["access_token"]
+        return token
+
+    return visit
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, canaille: Canaille, scripted: ScriptedBedrock) -> Iterator[Gateway]:
+    """A gateway before the scripted cloud; nobody has a token yet."""
+    with Gateway(
+        tmp_path / "gateway",
+        issuers=[canaille.issuer_section()],
+        endpoint=scripted.endpoint,
+        region=scripted.region,
+        credentials=scripted.key.environment(),
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def ada(gateway: Gateway, sign_in: Callable[[str], str]) -> Device:
+    """Ada's laptop without an agent: a device key and a gateway token."""
+    device = Device(gateway.url)
+    device.exchange(sign_in("ada"))
+    return device

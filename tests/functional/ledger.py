@@ -1,0 +1,59 @@
+"""Looks into a gateway's store from outside, as an auditor would: read-only, while the gateway runs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import NullPool, create_engine, select
+
+from llmgw_gateway.money.ledger import verify
+from llmgw_gateway.store.schema import attempts, ledger
+from tests.lab.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sqlalchemy import Connection, Row
+
+DEADLINE_SECONDS = 15
+Result = TypeVar("Result")
+
+
+def read(db: Path, query: Callable[[Connection], Result]) -> Result:
+    engine = create_engine(f"sqlite:///{db}", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA query_only = 1")
+        return query(connection)
+
+
+def rows(db: Path) -> list[Row[Any]]:
+    """Every ledger entry, oldest first."""
+    return read(db, lambda connection: list(connection.execute(select(ledger).order_by(ledger.c.entry_id))))
+
+
+def settled(db: Path, count: int) -> list[Row[Any]]:
+    """The entries, as soon as there are `count` and no attempt is open: settlement is off the response path."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        found = rows(db)
+        open_attempts = read(db, lambda c: c.scalars(select(attempts.c.attempt_id).where(~attempts.c.settled)).all())
+        if len(found) >= count and not open_attempts:
+            break
+        assert time.monotonic() < deadline, f"{len(found)} of {count} entries, open: {open_attempts}"
+        time.sleep(0.02)
+    assert len(found) == count
+    assert read(db, verify) == []
+    return found
+
+
+def usage_of(row: Row[Any]) -> Usage:
+    """The token classes of an entry."""
+    return Usage(
+        input=row.input_tokens,
+        output=row.output_tokens,
+        cache_read=row.cache_read_tokens,
+        cache_write_5m=row.cache_write_5m_tokens,
+        cache_write_1h=row.cache_write_1h_tokens,
+    )

@@ -1,0 +1,113 @@
+"""The agent as its user has it: a home of its own, a daemon, and the commands beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmgw_agent.token_stub import socket_path
+from tests.lab import toml_text
+from tests.lab.environment import clean_environment
+from tests.lab.process import Finished, Program, ProgramError, run
+from tests.lab.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+URL = re.compile(r"https?://\S+")
+COMMAND_SECONDS = 30
+
+
+def installed(name: str) -> Path:
+    """A command of this project, where the interpreter's environment has it."""
+    path = Path(sys.executable).parent / name
+    if not path.is_file():
+        raise ProgramError(f"{path} is missing: install the project into this environment (make does)")
+    return path
+
+
+class Agent(Server):
+    """One laptop: `home` is its LLMGW_HOME. Entering it starts the daemon; nobody is signed in yet."""
+
+    def __init__(self, folder: Path, *, gateway_url: str, ca_file: Path | None = None) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self._settings = {"gateway_url": gateway_url} | ({"ca_file": str(ca_file)} if ca_file else {})
+        self.env = clean_environment(folder, LLMGW_HOME=str(self.home))
+        self.socket = Path(socket_path(self.env, os.getuid()))
+        self.program = self._daemon()
+
+    @property
+    def token_command(self) -> str:
+        """What Claude Code's `apiKeyHelper` is set to: works in any shell, whatever its environment."""
+        return shlex.join(["env", f"LLMGW_HOME={self.home}", str(installed("llmgw-token"))])
+
+    def command(self, *words: str, seconds: float = COMMAND_SECONDS) -> Finished:
+        """`llmgw WORDS...`"""
+        return run([installed("llmgw"), *words], env=self.env, folder=self.folder, seconds=seconds)
+
+    def token(self) -> Finished:
+        """`llmgw-token`: what a tool gets."""
+        return run([installed("llmgw-token")], env=self.env, folder=self.folder, seconds=COMMAND_SECONDS)
+
+    def sign_in(self, visit: Callable[[str], object], *, seconds: float = COMMAND_SECONDS) -> str:
+        """`llmgw login --no-browser`; `visit` opens the address that it prints. Returns what it printed."""
+        login = subprocess.Popen(
+            [installed("llmgw"), "login", "--no-browser"],
+            env=self.env,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        deadline = threading.Timer(seconds, login.kill)
+        deadline.start()
+        with login:
+            try:
+                printed = _until_url(login)
+                visit(URL.findall(printed)[-1].rstrip(".,"))
+                rest, _ = login.communicate()
+            except BaseException:
+                login.kill()
+                raise
+            finally:
+                deadline.cancel()
+        if login.returncode != 0:
+            raise ProgramError(f"llmgw login ended with {login.returncode}\n{printed}{rest}\n{self.program.tail()}")
+        return printed + rest
+
+    def prepare(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # In the file rather than the environment: `llmgw-token` has to find it when all it knows is LLMGW_HOME.
+        (self.home / "config.toml").write_text(toml_text.table(self._settings), encoding="utf-8")
+
+    def wait_ready(self) -> None:
+        self.program.wait_until(self._listens, "listening")
+
+    def _daemon(self) -> Program:
+        return Program("agent", [installed("llmgw"), "daemon"], env=self.env, folder=self.folder)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.connect(str(self.socket))
+            return True
+        return False
+
+
+def _until_url(login: subprocess.Popen[str]) -> str:
+    """What was printed up to the line with the address."""
+    printed = ""
+    for line in login.stdout or ():
+        printed += line
+        if URL.search(line):
+            return printed
+    raise ProgramError(f"llmgw login ended with {login.wait()} and printed no address\n{printed}")
