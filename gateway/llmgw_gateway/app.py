@@ -24,6 +24,7 @@ from llmgw_gateway.money.holds import Money
 from llmgw_gateway.observe.audit import Audit
 from llmgw_gateway.observe.metrics import Metrics
 from llmgw_gateway.pipeline import Pipeline
+from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.policy.models import Policy, ServedModel
 from llmgw_gateway.providers.bedrock import Bedrock
 from llmgw_gateway.providers.credentials import AwsCredentials
@@ -92,6 +93,7 @@ class Gateway:
             audit=audit,
             metrics=Metrics(),
             authenticator=Authenticator(ring, revocations, public_url, settings.tokens.audience),
+            directory=Directory(database, Accounts(settings.teams, settings.projects)),
             policy=policy(settings, self._catalogue),
             money=money,
             bedrock=Bedrock(settings.bedrock, credentials, http),
@@ -109,7 +111,6 @@ class Gateway:
             pipeline,
             exchange,
             ring,
-            Directory(database),
             revocations,
             bootstrap(settings),
             settings.server.body_seconds,

@@ -28,6 +28,18 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """Who pays for a call: every budget that concerns one of these has to admit it."""
+
+    person_id: str
+    email: str = ""
+    team: str = ""
+    """Empty: in no team."""
+    project: str = ""
+    """Empty: charged to no project."""
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one attempt by class, as the provider bills them. The classes do not overlap."""
 

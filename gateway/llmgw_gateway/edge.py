@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from llmgw_gateway.call import Call, Caller
-    from llmgw_gateway.identity.directory import Directory
     from llmgw_gateway.identity.exchange import Exchange
     from llmgw_gateway.identity.revocation import Revocations
     from llmgw_gateway.identity.ring import Ring
@@ -83,7 +82,6 @@ class Edge:
         pipeline: Pipeline,
         exchange: Exchange,
         ring: Ring,
-        directory: Directory,
         revocations: Revocations,
         bootstrap: Bootstrap,
         body_seconds: int,
@@ -91,7 +89,6 @@ class Edge:
         self._pipeline = pipeline
         self._exchange = exchange
         self._ring = ring
-        self._directory = directory
         self._revocations = revocations
         self._bootstrap = bootstrap
         self._body_seconds = body_seconds
@@ -202,7 +199,8 @@ class Edge:
 
     async def _me(self, request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
         caller = self._caller(request)
-        person = await self._directory.person(caller.person_id)
+        person = await self._pipeline.directory.person(caller.person_id)
+        account = await self._pipeline.directory.account(caller, request.headers.get(headers.PROJECT, ""))
         me = Me(
             person=caller.person_id,
             name=person.name,
@@ -211,7 +209,7 @@ class Edge:
             session=caller.session,
             token_expires_at=caller.token_expires_at,
             models=tuple(name for name, _ in self._pipeline.policy.served),
-            budgets=await self._pipeline.money.budgets_of(caller),
+            budgets=await self._pipeline.money.budgets_of(account),
         )
         return _json(me.dump())
 

@@ -22,6 +22,7 @@ from llmgw_wire.errors import ErrorCode
 if TYPE_CHECKING:
     from llmgw_gateway.call import Call, Outcome
     from llmgw_gateway.identity.authenticate import Authenticator
+    from llmgw_gateway.identity.directory import Directory
     from llmgw_gateway.money.holds import Hold, Money
     from llmgw_gateway.observe.audit import Audit, Entry
     from llmgw_gateway.observe.metrics import Metrics
@@ -51,6 +52,7 @@ class Pipeline:
     audit: Audit
     metrics: Metrics
     authenticator: Authenticator
+    directory: Directory
     policy: Policy
     money: Money
     bedrock: Bedrock
@@ -61,11 +63,13 @@ class Pipeline:
         async with self.audit.entry(entry):  # written on every way out
             caller = self.authenticator.authenticate(request.headers)  # 401
             entry.caller(caller)
+            account = await self.directory.account(caller, request.headers.get(headers.PROJECT, ""))  # 400
+            entry.account(account)
             call = await dialect.read(request)  # 400
             entry.call(call)
             grant = self.policy.authorize(call.model, call.max_tokens)  # refusal by policy: model, caps
             entry.granted(grant.target)
-            async with self.money.admit(caller, grant, call, entry.request_id) as hold:  # 402; settles on leaving
+            async with self.money.admit(account, grant, call, entry.request_id) as hold:  # 402; settles on leaving
                 entry.outcome = hold.outcome
                 async with self.bedrock.send(grant.target, call, hold.outcome) as upstream:  # 502, 503, 529
                     response = await self._deliver(request, entry, dialect, upstream, hold)

@@ -43,7 +43,7 @@ def load(kind: type[S], path: Path) -> S:
         raise ConfigurationError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise ConfigurationError(str(path), ["is not UTF-8 text"]) from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:  # ValueError: a number of 5,000 digits
         raise ConfigurationError(str(path), [f"is not valid TOML: {error}"]) from None
     faults = ["base: unknown key"] if "base" in document else []
     base = path.resolve().parent
@@ -88,6 +88,9 @@ class _Reader:
         item = getattr(info, "item_type", None)
         if isinstance(item, msgspec.inspect.StructType):
             return self._list(item.cls, value, place)
+        if _is_decimal(info) and (not isinstance(value, int | Decimal) or isinstance(value, bool)):
+            self._faults.append(f"{place}: must be a number")
+            return None
         try:
             # A whole number is a fine amount of money; nothing else is coerced.
             return msgspec.convert(Decimal(value) if type(value) is int and _is_decimal(info) else value, kind)
@@ -126,7 +129,7 @@ def url_faults(place: str, text: str) -> list[str]:
         return [f"{place}: {text!r} is not an http(s) URL"]
     if url.scheme == "http" and not is_loopback(url.host):
         return [f"{place}: plain http is accepted for loopback only; use https"]
-    if url.user or url.query_string or url.fragment:
+    if url.user is not None or url.password is not None or "?" in text or "#" in text:
         return [f"{place}: must have no user, query or fragment"]
     return []
 

@@ -27,7 +27,6 @@ Seconds = Annotated[int, Meta(ge=1, le=86_400)]
 Usd = Decimal
 MOST_USD = 1_000_000_000
 Period = Literal["day", "week", "month"]
-Level = Literal["organisation", "team", "project", "user", "key"]
 
 
 class Server(Section, frozen=True, kw_only=True):
@@ -108,8 +107,10 @@ class Tokens(Section, frozen=True, kw_only=True):
         path = base / self.cluster_secret_file
         try:
             secret, mode = path.read_bytes().strip(), path.stat().st_mode
-        except OSError as error:
-            return [f"cluster_secret_file: {path}: {error.strerror}; it needs {MIN_SECRET_BYTES} random bytes"]
+        except (OSError, ValueError) as error:
+            return [
+                f"cluster_secret_file: {_why(error)}: {str(path)[:200]!r}; it needs {MIN_SECRET_BYTES} random bytes"
+            ]
         found = []
         if len(secret) < MIN_SECRET_BYTES:
             found.append(f"cluster_secret_file: holds {len(secret)} bytes, needs at least {MIN_SECRET_BYTES}")
@@ -153,8 +154,8 @@ class Issuer(Section, frozen=True, kw_only=True):
     def faults(self, base: Path) -> list[str]:
         """An address that is not safe, a certificate file that is not there."""
         found = url_faults("issuer", self.issuer)
-        if self.ca_file and not (base / self.ca_file).is_file():
-            found.append(f"ca_file: no such file: {base / self.ca_file}")
+        if self.ca_file:
+            found += _path_faults("ca_file", base / self.ca_file)
         return found
 
 
@@ -190,14 +191,52 @@ class Model(Section, frozen=True, kw_only=True):
         return self.name
 
 
-class Budget(Section, frozen=True, kw_only=True):
-    """A limit on money. Today the level is "user": each person has one of their own."""
+class Team(Section, frozen=True, kw_only=True):
+    """People who share a budget: whoever is in one of the provider's groups, or is named."""
 
-    level: Literal["user"]
+    name: Text
+    groups: tuple[Text, ...] = ()
+    """Values of the sign-in's `groups` claim, compared exactly. Unknown groups (an overage) make nobody a member."""
+    members: tuple[Text, ...] = ()
+    """E-mail addresses as the provider gives them, for people without a group."""
+
+    @property
+    def identity(self) -> str:
+        """No two teams may have the same name."""
+        return self.name
+
+
+class Project(Section, frozen=True, kw_only=True):
+    """What a call can be charged to besides its person: named by the request header `x-llmgw-project`."""
+
+    name: Text
+    teams: tuple[Text, ...] = ()
+    """Teams whose members may charge it; empty: everyone."""
+
+    @property
+    def identity(self) -> str:
+        """No two projects may have the same name."""
+        return self.name
+
+
+class Budget(Section, frozen=True, kw_only=True):
+    """A limit on money. Every budget that concerns a call must admit it.
+
+    Of several for the same person, model and period the most particular counts: one for this person, then one for the
+    team's members, then the general one.
+    """
+
+    level: Literal["organisation", "team", "project", "user"]
     limit_usd: Usd
+    of: str = ""
+    """Which team, project or person (by e-mail); empty: each of them has one of their own."""
+    team: str = ""
+    """Level user only: for the members of this team."""
+    model: str = ""
+    """Only calls of this model count; empty: all do."""
     overshoot_usd: Usd | None = None
     """The published bound: how far running requests may exceed the limit at worst. Default: a quarter, at least 5."""
-    period: Literal["month"] = "month"
+    period: Period = "month"
 
     @property
     def limit(self) -> int:
@@ -212,15 +251,22 @@ class Budget(Section, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> str:
-        """No two budgets may be for the same level and period."""
-        return f"{self.level}/{self.period}"
+        """No two budgets may be for the same calls and period."""
+        return f"{self.level}/{self.of}/{self.team}/{self.model}/{self.period}"
 
     def faults(self, _base: Path) -> list[str]:
-        """An amount below zero or beyond reason."""
+        """An amount below zero or beyond reason, a combination that means nothing."""
         amounts = {"limit_usd": self.limit_usd, "overshoot_usd": self.overshoot_usd or Decimal(0)}
-        return [
-            f"{name}: must be between 0 and {MOST_USD}" for name, usd in amounts.items() if not 0 <= usd <= MOST_USD
+        found = [
+            f"{name}: must be between 0 and {MOST_USD}"
+            for name, usd in amounts.items()
+            if not (usd.is_finite() and 0 <= usd <= MOST_USD)
         ]
+        if self.of and self.level == "organisation":
+            found.append("of: there is one organisation only")
+        if self.team and (self.level != "user" or self.of):
+            found.append('team: goes with level = "user" and without `of`')
+        return found
 
 
 class Settings(Section, frozen=True, kw_only=True):
@@ -234,9 +280,27 @@ class Settings(Section, frozen=True, kw_only=True):
     bedrock: Bedrock
     models: Annotated[tuple[Model, ...], Meta(min_length=1)]
     budgets: tuple[Budget, ...] = ()
+    teams: tuple[Team, ...] = ()
+    projects: tuple[Project, ...] = ()
     organisation: Organisation = Organisation()
     base: str = "."
     """The folder of the file: relative paths start here."""
+
+    def faults(self, _base: Path) -> list[str]:
+        """A team, project or model that is named and not there: its budget would silently never apply."""
+        teams, projects, models = ({each.name for each in named} for named in (self.teams, self.projects, self.models))
+        found = []
+        for number, budget in enumerate(self.budgets):
+            known = {"team": teams, "project": projects}.get(budget.level, {budget.of})
+            if budget.of and budget.of not in known:
+                found.append(f"budgets[{number}].of: there is no {budget.level} {budget.of!r}")
+            if budget.team and budget.team not in teams:
+                found.append(f"budgets[{number}].team: there is no team {budget.team!r}")
+            if budget.model and budget.model not in models:
+                found.append(f"budgets[{number}].model: {budget.model!r} is not served here")
+        for number, project in enumerate(self.projects):
+            found += [f"projects[{number}].teams: there is no team {t!r}" for t in project.teams if t not in teams]
+        return found
 
     def path(self, name: str) -> Path:
         """A path of the configuration, made absolute."""
@@ -253,8 +317,24 @@ def load(path: Path) -> Settings:
 
 
 def _folder_faults(base: Path, name: str) -> list[str]:
-    folder = (base / name).resolve().parent
-    return [] if folder.is_dir() else [f"path: no such folder: {folder}"]
+    """A file that is written into: it need not be there, its folder must."""
+    path = base / name
+    return _path_faults("path", path, missing_ok=True) or _path_faults("path", path.parent, kind="folder")
+
+
+def _path_faults(key: str, path: Path, *, kind: str = "file", missing_ok: bool = False) -> list[str]:
+    """A file or folder that is not there, or a name that no disk can hold."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return [] if missing_ok else [f"{key}: no such {kind}: {path}"]
+    except (OSError, ValueError) as error:
+        return [f"{key}: {_why(error)}: {str(path)[:200]!r}"]
+    return []
+
+
+def _why(error: OSError | ValueError) -> str:
+    return (error.strerror or "cannot be used") if isinstance(error, OSError) else "is no path"
 
 
 def listen_address(text: str) -> tuple[str, int]:

@@ -150,6 +150,6 @@ def read_refusal(status: int, body: bytes) -> Refusal:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -6,6 +6,11 @@ import hashlib
 import hmac
 
 
+def _octets(value: str) -> bytes:
+    """Headers of any bytes arrive as text with lone surrogates, which UTF-8 itself refuses."""
+    return value.encode("utf-8", "surrogatepass")
+
+
 class Secret:
     """Holds a credential. It has no printable form: `repr`, `str`, `format` and pickling never show it.
 
@@ -23,7 +28,7 @@ class Secret:
 
     def fingerprint(self) -> str:
         """Return eight hexadecimal digits of its SHA-256: enough to tell two apart in a log, useless to anyone else."""
-        return hashlib.sha256(self._value.encode()).hexdigest()[:8]
+        return hashlib.sha256(_octets(self._value)).hexdigest()[:8]
 
     def __repr__(self) -> str:
         return f"Secret({self.fingerprint()})" if self._value else "Secret(empty)"
@@ -39,7 +44,7 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self._value.encode(), other._value.encode())
+        return hmac.compare_digest(_octets(self._value), _octets(other._value))
 
     def __hash__(self) -> int:
         return hash(self._value)

@@ -8,6 +8,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.lab.environment import clean_environment
 from tests.lab.node import REPOSITORY
 from tests.lab.process import Program, run
@@ -46,7 +48,10 @@ def test_once_shows_everything_and_ends(tmp_path: Path) -> None:
     assert not any(alive(int(pid)) for pid in handed_out(tmp_path)["LLMGW_PIDS"].split())
 
 
-def test_it_stays_until_a_signal_and_its_token_command_works_in_any_shell(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_it_stays_until_a_signal_and_its_token_command_works_in_any_shell(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     with Program("demo", DEMO, env=environment(tmp_path), folder=tmp_path) as demo:
         demo.wait_until(lambda: "Ctrl-C ends" in demo.log.read_text(encoding="utf-8"), "up", seconds=SECONDS)
         values = handed_out(tmp_path)
@@ -54,9 +59,16 @@ def test_it_stays_until_a_signal_and_its_token_command_works_in_any_shell(tmp_pa
         assert (printed.exit_code, printed.stdout.count("."), printed.stderr) == (0, 2, "")
         pids = [int(pid) for pid in values["LLMGW_PIDS"].split()]
         assert all(alive(pid) for pid in pids)
-        demo.send_signal(signal.SIGTERM)
+        demo.send_signal(number)
         assert demo.wait(seconds=SECONDS) == 0, demo.tail()
         assert not any(alive(pid) for pid in pids)
+
+
+def test_a_budget_too_small_for_the_prompt_ends_with_the_gateways_own_words(tmp_path: Path) -> None:
+    wishes = environment(tmp_path, ONCE="1", DEMO_BUDGET_USD="0.000001")
+    finished = run(DEMO, env=wishes, folder=tmp_path, seconds=SECONDS)
+    assert finished.exit_code != 0
+    assert "monthly budget" in " ".join(finished.stdout.split())
 
 
 def test_a_wish_that_cannot_be_met_is_refused_at_once(tmp_path: Path) -> None:

@@ -120,3 +120,87 @@ def test_a_killed_gateway_charges_what_was_held_and_loses_nothing(
     gateway.restart()
     assert ada.me()["budgets"][0]["held"] > 0, "unknown is not free"
     assert ledger.rows(gateway.db)[0].cost > 0
+
+
+def budgets(gateway: Gateway, *tables: dict[str, object], **more: list[dict[str, object]]) -> None:
+    gateway.document["budgets"] = [{"overshoot_usd": 100} | table for table in tables]
+    gateway.document.update(more)
+    gateway.restart()
+
+
+def test_every_level_must_admit_and_the_refusing_one_is_named(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock, sign_in: Callable[[str], str]
+) -> None:
+    """Ada's own budget is ample; the team she shares with nobody else is used up by her; Grace goes on."""
+    budgets(
+        gateway,
+        {"level": "user", "limit_usd": 20},
+        {"level": "team", "of": "analysis", "limit_usd": 0.05},
+        {"level": "organisation", "limit_usd": 20, "period": "week"},
+        teams=[
+            {"name": "analysis", "members": ["ada@example.com"]},
+            {"name": "navy", "members": ["grace@example.com"]},
+        ],
+    )
+    grace = Device(gateway.url)
+    grace.exchange(sign_in("grace"))
+    scripted.script(Answer(usage=Usage(input=100_000, output=10_000)))
+    assert ada.ask().status == 200
+    (row,) = ledger.settled(gateway.db, 1)
+    refused = ada.ask()
+    assert refused.status == 402
+    assert "The monthly budget of team analysis" in refused.error["message"]
+    assert grace.ask().status == 200
+    spent = {budget["level"]: budget["spent"] for budget in ada.me()["budgets"]}
+    assert spent["user"] == spent["team"] == row.cost
+    assert spent["organisation"] >= row.cost
+
+
+def test_a_budget_for_one_model_leaves_the_others_alone(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
+) -> None:
+    budgets(
+        gateway,
+        {"level": "user", "limit_usd": 20},
+        {"level": "user", "model": "claude-opus-5-5", "limit_usd": 0.05, "period": "day"},
+    )
+    scripted.script(Answer(usage=Usage(input=100_000, output=10_000)))
+    assert ada.ask(model="claude-opus-5-5").status == 200
+    ledger.settled(gateway.db, 1)
+    refused = ada.ask(model="claude-opus-5-5")
+    assert refused.status == 402
+    assert "Your daily budget for claude-opus-5-5" in refused.error["message"]
+    assert ada.ask(model="claude-sonnet-4-5").status == 200
+
+
+def test_a_project_pays_when_the_request_names_it(gateway: Gateway, ada: Device) -> None:
+    budgets(
+        gateway,
+        {"level": "user", "limit_usd": 20},
+        {"level": "project", "of": "apollo", "limit_usd": 0},
+        projects=[{"name": "apollo"}, {"name": "gemini", "teams": ["navy"]}],
+        teams=[{"name": "navy", "members": ["grace@example.com"]}],
+    )
+
+    def charged_to(project: str) -> tuple[int, str]:
+        body = b'{"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}'
+        reply = ada.request("POST", "/v1/messages", body, {"x-llmgw-project": project})
+        return reply.status, reply.body.decode()
+
+    assert ada.ask().status == 200
+    status, text = charged_to("apollo")
+    assert status == 402
+    assert "budget of project apollo" in text
+    for project in ("gemini", "appollo"):
+        status, text = charged_to(project)
+        assert status == 400, "a project that is not hers, or misspelt, must not escape its budget"
+        assert "Yours: apollo" in text
+
+
+def test_the_provider_s_groups_decide_the_team(gateway: Gateway, ada: Device, sign_in: Callable[[str], str]) -> None:
+    budgets(gateway, {"level": "team", "limit_usd": 0}, teams=[{"name": "analysis", "groups": ["analysts"]}])
+    grace = Device(gateway.url)
+    grace.exchange(sign_in("grace"))
+    ada.exchange(sign_in("ada"))
+    assert "team analysis" in ada.ask().error["message"]
+    assert grace.ask().status == 200

@@ -83,7 +83,7 @@ def test_an_audit_line_has_no_content_and_no_name(system: System, scripted: Scri
     device.token = system.agent.token().stdout.strip()
     device.ask(messages=[{"role": "user", "content": PROMPT_CANARY}])
     assert scripted.calls
-    line = next(line for line in system.gateway.audit_lines() if line["path"] == "/v1/messages")
+    line = system.gateway.audited("/v1/messages")
     assert line["person_id"].startswith("per_")
     assert "ada" not in json.dumps(line).lower()
     assert line["cost_micro_usd"] > 0

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from canaille import create_app  # type: ignore[import-untyped]
-from canaille.app import models  # type: ignore[import-untyped]
-from canaille.backends import Backend  # type: ignore[import-untyped]
+from canaille import create_app
+from canaille.app import models
+from canaille.backends import Backend
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from llmgw_gateway.money.prices import built_in
 from tests.lab import toml_text
 from tests.lab.environment import clean_environment
 from tests.lab.loopback import HOST, answers, free_port
-from tests.lab.process import Program
+from tests.lab.process import POLL_SECONDS, Program
 from tests.lab.server import Server
 
 if TYPE_CHECKING:
@@ -76,6 +77,17 @@ class Gateway(Server):
         """The audit trail so far: complete lines only."""
         text = self.audit.read_text(encoding="utf-8") if self.audit.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def audited(self, path: str, *, seconds: float = 10) -> dict[str, Any]:
+        """The first audit line of a path, as soon as it is written: that is off the response path."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for line in self.audit_lines():
+                if line["path"] == path:
+                    return line
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no audit line for {path} after {seconds:g} s")
+            time.sleep(POLL_SECONDS)
 
     def prepare(self) -> None:
         """The file, and the cluster secret beside it."""

@@ -65,7 +65,7 @@ def exception_text(frame: Frame) -> str:
     """The message of an exception frame."""
     try:
         document = msgspec.json.decode(frame.payload)
-    except (msgspec.DecodeError, RecursionError):
+    except messages.UNREADABLE:
         return "no message"
     return str(document.get("message", "no message")) if isinstance(document, dict) else "no message"
 

@@ -70,5 +70,5 @@ def inner_event(frame: Frame) -> bytes | None:
     """The Anthropic event inside a `chunk` frame; None when the frame holds none."""
     try:
         return _chunk.decode(frame.payload).event
-    except (msgspec.DecodeError, RecursionError):
+    except messages.UNREADABLE:
         return None

@@ -13,6 +13,7 @@ from llmgw_gateway.errors import GatewayError
 from llmgw_wire.errors import ErrorCode
 
 MOST_TOKENS = 10_000_000
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ONE_HOUR = (b'"ttl":"1h"', b'"ttl": "1h"')
 
@@ -21,7 +22,7 @@ def members_of(body: bytes) -> dict[str, msgspec.Raw]:
     """The top-level members, undecoded and in order; GatewayError(REQUEST_MALFORMED) when it is no JSON object."""
     try:
         return _members.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, f"The request body is not a JSON object: {error}.") from None
 
 
@@ -32,7 +33,7 @@ def max_tokens_of(members: dict[str, msgspec.Raw]) -> int:
         return 0
     try:
         value = msgspec.json.decode(raw, type=int)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         value = -1
     if not 0 < value <= MOST_TOKENS:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, "'max_tokens' must be a positive whole number.")
@@ -43,7 +44,7 @@ def text_of(members: dict[str, msgspec.Raw], name: str) -> str:
     """A member that must be a text."""
     try:
         return msgspec.json.decode(members.get(name, msgspec.Raw(b"null")), type=str)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, f"{name!r} is missing or not a string.") from None
 
 
@@ -51,7 +52,7 @@ def flag_of(members: dict[str, msgspec.Raw], name: str) -> bool:
     """A member that is true or false; absent and null mean false."""
     try:
         return bool(msgspec.json.decode(members.get(name, msgspec.Raw(b"null")), type=bool | None))
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, f"{name!r} must be true or false.") from None
 
 

@@ -1,9 +1,12 @@
-"""Who a `person_id` is: read from the one erasable table."""
+"""Who a `person_id` is, and whose budgets their calls concern: from the one erasable table, remembered briefly."""
 
 from __future__ import annotations
 
+import json
+import time
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import select
 
@@ -12,7 +15,19 @@ from llmgw_gateway.store.schema import persons
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from llmgw_gateway.call import Account, Caller
     from llmgw_gateway.store.database import Database
+
+REMEMBER_SECONDS = 30
+"""How long a change of groups may take to change the paying team."""
+MOST_REMEMBERED = 10_000
+
+
+class Resolver(Protocol):
+    """Policy's part: teams and projects."""
+
+    def resolve(self, person_id: str, email: str, groups: frozenset[str], project: str) -> Account:
+        """The account; an error when the project may not be charged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +37,34 @@ class Person:
     name: str = ""
     email: str = ""
     issuer: str = ""
+    groups: frozenset[str] = frozenset()
 
 
 class Directory:
     """Looks people up."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, accounts: Resolver) -> None:
         self._database = database
+        self._accounts = accounts
+        self._known: OrderedDict[str, tuple[Person, float]] = OrderedDict()
+
+    async def account(self, caller: Caller, project: str) -> Account:
+        """Who pays for the caller's request; GatewayError when the project is not theirs to charge."""
+        person = await self.person(caller.person_id)
+        return self._accounts.resolve(caller.person_id, person.email, person.groups, project)
 
     async def person(self, person_id: str) -> Person:
         """The person, or an empty one."""
+        known = self._known.get(person_id)
+        if known is not None and time.monotonic() < known[1]:
+            return known[0]
 
         def query(connection: Connection) -> Person:
             row = connection.execute(select(persons).where(persons.c.person_id == person_id)).one_or_none()
-            return Person(row.name, row.email, row.issuer) if row else Person()
+            return Person(row.name, row.email, row.issuer, frozenset(json.loads(row.groups))) if row else Person()
 
-        return await self._database.read(query)
+        person = await self._database.read(query)
+        self._known[person_id] = (person, time.monotonic() + REMEMBER_SECONDS)
+        if len(self._known) > MOST_REMEMBERED:
+            self._known.popitem(last=False)
+        return person

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from dataclasses import dataclass
@@ -113,7 +114,12 @@ def _enrol(connection: Connection, each: Enrolment) -> Enrolled | GatewayError:
     if not fresh.rowcount:
         return GatewayError(ErrorCode.PROOF_INVALID, "The proof of the device key was used before.")
     sign_in = each.sign_in
-    seen: dict[str, Any] = {"name": sign_in.name, "email": sign_in.email, "last_seen": each.now}
+    seen: dict[str, Any] = {
+        "name": sign_in.name,
+        "email": sign_in.email,
+        "groups": json.dumps(sign_in.groups),
+        "last_seen": each.now,
+    }
     person = connection.execute(
         select(persons).where(persons.c.issuer == sign_in.issuer.issuer, persons.c.subject == sign_in.subject)
     ).one_or_none()

@@ -7,6 +7,7 @@ import json
 import logging
 import ssl
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -31,6 +32,14 @@ class ProviderUnavailableError(Exception):
     """The provider's keys were never seen: no sign-in of it can be judged now."""
 
 
+@dataclass(frozen=True, slots=True)
+class ProviderKey:
+    """A public key of a provider, and the one algorithm it is for; None: any that fits its type."""
+
+    key: Any
+    algorithm: str | None
+
+
 class Jwks:
     """kid to key of one issuer. The last good set survives an outage of the provider."""
 
@@ -39,13 +48,13 @@ class Jwks:
         self._http = http
         self._ssl = ssl.create_default_context(cafile=ca_file) if ca_file else True
         self._lock = asyncio.Lock()
-        self._keys: dict[str, jwt.PyJWK] = {}
+        self._keys: dict[str, ProviderKey] = {}
         self._fetched = -FRESH_SECONDS * 2.0
         self._tried = -COOL_DOWN_SECONDS * 2.0
 
-    async def get(self, kid: str) -> jwt.PyJWK | None:
+    async def get(self, kid: str) -> ProviderKey | None:
         """The key, or None when the provider has none. ProviderUnavailableError before the first good answer."""
-        if self._due(kid):
+        if self._due(kid) or (kid not in self._keys and self._lock.locked()):
             async with self._lock:  # one fetch in flight; the others look again when it is over
                 if self._due(kid):
                     self._tried = time.monotonic()
@@ -68,7 +77,7 @@ class Jwks:
             if address.scheme != "https" and not is_loopback(address.host or ""):
                 raise ValueError("its jwks_uri is not https")  # noqa: TRY301 -- the same
             keys = _keys(await self._document(address))
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
             log.warning("the keys of %s could not be fetched: %s", self._issuer, str(error) or type(error).__name__)
             return
         self._keys, self._fetched = keys, time.monotonic()
@@ -89,16 +98,19 @@ class Jwks:
         return document
 
 
-def _keys(document: dict[str, Any]) -> dict[str, jwt.PyJWK]:
+def _keys(document: dict[str, Any]) -> dict[str, ProviderKey]:
     """The usable signature keys; ValueError when there is none. Symmetric keys and unknown types are passed over."""
-    keys: dict[str, jwt.PyJWK] = {}
-    for jwk in document.get("keys") or []:
-        if not isinstance(jwk, dict) or jwk.get("kty") not in _KEY_TYPES or jwk.get("use", "sig") != "sig":
+    keys: dict[str, ProviderKey] = {}
+    listed = document.get("keys")
+    for jwk in listed if isinstance(listed, list) else []:
+        if not isinstance(jwk, dict) or str(jwk.get("kty")) not in _KEY_TYPES or jwk.get("use", "sig") != "sig":
             continue
         try:
-            keys.setdefault(str(jwk.get("kid", "")), jwt.PyJWK.from_dict(jwk))
-        except (jwt.PyJWTError, ValueError):
+            key = jwt.PyJWK.from_dict(jwk).key
+        except (jwt.PyJWTError, ValueError, TypeError):
             continue
+        algorithm = jwk.get("alg")
+        keys.setdefault(str(jwk.get("kid", "")), ProviderKey(key, algorithm if isinstance(algorithm, str) else None))
     if not keys:
         raise ValueError("its key set holds no usable key")
     return keys

@@ -94,15 +94,21 @@ class Ring:
         }
 
     def _acceptable(self, row: Row[Any], now: int) -> bool:
-        if row.removed or row.issuer != self._issuer or not row.not_before <= now < row.not_after:
-            return False
-        if not hmac.compare_digest(row.mac, self._mac(row._mapping)):  # noqa: SLF001 -- SQLAlchemy's public name for it
+        # The MAC comes first: only what we wrote has the types that the rest relies on.
+        if not self._authentic(row):
             log.error(
                 "key %s is ignored, its MAC is wrong: someone wrote to the store, or the cluster secret changed",
                 row.kid,
             )
             return False
-        return True
+        return not row.removed and row.issuer == self._issuer and row.not_before <= now < row.not_after
+
+    def _authentic(self, row: Row[Any]) -> bool:
+        try:
+            expected = self._mac(row._mapping)  # noqa: SLF001 -- SQLAlchemy's public name for it
+        except (TypeError, ValueError):
+            return False
+        return hmac.compare_digest(str(row.mac).encode(), expected.encode())
 
     def _mac(self, row: Any) -> str:  # noqa: ANN401 -- a mapping of columns
         fields = [row[name] for name in ("kid", "issuer", "replica", "public_jwk", "not_before", "not_after")]
@@ -140,5 +146,9 @@ def public_key(jwk: dict[str, Any]) -> ec.EllipticCurvePublicKey:
     """The reverse; ValueError when it is no P-256 key or the point is not on the curve."""
     if jwk.get("kty") != "EC" or jwk.get("crv") != "P-256":
         raise ValueError("not a P-256 key")
-    x, y = (int.from_bytes(b64url_decode(str(jwk.get(name, ""))), "big") for name in ("x", "y"))
+    coordinates = [b64url_decode(str(jwk.get(name, ""))) for name in ("x", "y")]
+    # Exactly 32 bytes (RFC 7518 section 6.2.1.2): with a leading zero more, one key would have two thumbprints.
+    if any(len(coordinate) != _P256_BYTES for coordinate in coordinates):
+        raise ValueError("a coordinate has not 32 bytes")
+    x, y = (int.from_bytes(coordinate, "big") for coordinate in coordinates)
     return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LEEWAY = 60
 """Seconds that an identity provider's clock may differ from ours."""
 MOST_TEXT = 256
+MOST_GROUPS = 500
 _HEADERS = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 """What providers put into headers; x5t is ignored. `jwk`, `jku`, `x5u`, `crit` are refused."""
 
@@ -34,6 +35,8 @@ class SignIn:
     subject: str
     name: str
     email: str
+    groups: tuple[str, ...]
+    """The `groups` claim; empty when absent or replaced by a reference (overage): unknown, which grants nothing."""
     issued_at: int
     expires_at: int
 
@@ -68,6 +71,7 @@ class SignInVerifier:
             # An access token often carries no profile: what is left is better than nothing for its owner's eyes.
             name=_display(claims, "name") or _display(claims, "preferred_username") or subject,
             email=_display(claims, "email") or _display(claims, "preferred_username"),
+            groups=_groups(claims),
             issued_at=claims["iat"],
             expires_at=claims["exp"],
         )
@@ -86,9 +90,11 @@ async def _signature(token: str, header: tokens.UnverifiedHeader, issuer: Issuer
         ) from None
     if key is None:
         raise _refused("it was signed with a key that the provider does not publish")
+    if key.algorithm not in {None, header["alg"]}:
+        raise _refused("its key is for another algorithm")
     try:
-        return jwt.decode(token, key, algorithms=[header["alg"]], options=tokens.SIGNATURE_ONLY)
-    except jwt.PyJWTError:
+        return jwt.decode(token, key.key, algorithms=[header["alg"]], options=tokens.SIGNATURE_ONLY)
+    except (jwt.PyJWTError, TypeError, ValueError):  # the latter two: a key of another type than the algorithm's
         raise _refused("its signature is wrong") from None
 
 
@@ -132,6 +138,13 @@ def _subject(claims: dict[str, Any], issuer: Issuer) -> str:
         if not isinstance(part, str) or not 0 < len(part) <= MOST_TEXT or not part.isprintable():
             raise _refused(f"its {name!r} is missing or not usable")
     return "/".join(str(part) for part in parts)
+
+
+def _groups(claims: dict[str, Any]) -> tuple[str, ...]:
+    groups = claims.get("groups")
+    if not isinstance(groups, list):
+        return ()
+    return tuple(group for group in groups[:MOST_GROUPS] if isinstance(group, str) and len(group) <= MOST_TEXT)
 
 
 def _display(claims: dict[str, Any], name: str) -> str:

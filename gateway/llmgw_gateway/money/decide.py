@@ -24,6 +24,10 @@ class BudgetRef:
     limit: int
     overshoot: int
     resets_at: str
+    level: str = "user"
+    period: str = "month"
+    model: str = ""
+    """Only calls of this model count; empty: all."""
 
 
 @dataclass(slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -16,19 +16,20 @@ from sqlalchemy import select
 
 from llmgw_gateway.call import MICRO, Outcome
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.money import admission, ledger, periods
-from llmgw_gateway.money.decide import BudgetRef, Denial
+from llmgw_gateway.money import admission, ledger
+from llmgw_gateway.money.budgets import Budgets
+from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.estimate import estimate
 from llmgw_gateway.store.schema import counters
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import BudgetView
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from sqlalchemy import Connection
 
-    from llmgw_gateway.call import Call, Caller, Grant, Usage
+    from llmgw_gateway.call import Account, Call, Grant, Usage
     from llmgw_gateway.money.estimate import Estimate
     from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.settings import Settings
@@ -83,8 +84,7 @@ class Money:
         self._database = database
         self._catalogue = catalogue
         self._organisation = settings.organisation
-        self._budgets = settings.budgets
-        self._zone = ZoneInfo(settings.organisation.time_zone)
+        self._budgets = Budgets(settings.budgets, ZoneInfo(settings.organisation.time_zone))
         self._open: dict[str, Hold] = {}
         self._settling: set[asyncio.Task[None]] = set()
         self._heart: asyncio.Task[None] | None = None
@@ -100,8 +100,8 @@ class Money:
         if self._heart is not None:
             self._heart.cancel()
 
-    @asynccontextmanager
-    async def admit(self, caller: Caller, grant: Grant, call: Call, operation_id: str) -> AsyncIterator[Hold]:
+    @contextlib.asynccontextmanager
+    async def admit(self, account: Account, grant: Grant, call: Call, operation_id: str) -> AsyncIterator[Hold]:
         """Hold the expected cost of one attempt; settle or release it on leaving, off the response path.
 
         GatewayError(BUDGET_EXCEEDED) names the budget, what is spent and held of it, and when it resets.
@@ -112,17 +112,17 @@ class Money:
         asked = admission.Admission(
             attempt_id=f"att_{secrets.token_hex(12)}",
             operation_id=operation_id,
-            person_id=caller.person_id,
+            person_id=account.person_id,
             model=grant.target.model,
             target=grant.target.invoke_id,
             price_version=self._catalogue.version,
             hold=keep.hold,
             ceiling=keep.ceiling,
-            budgets=self._concerned(caller, now),
+            budgets=self._budgets.concerning(account, now, grant.target.model),
             now=int(now * 1000),
             lease_until=int((now + LEASE_SECONDS) * 1000),
         )
-        answer: admission.Admitted | Denial = await self._database.submit(admission.admit, asked)
+        answer = await self._admit(asked)
         if isinstance(answer, Denial):
             raise GatewayError(ErrorCode.BUDGET_EXCEEDED, self._explain(answer, keep.hold))
         hold = Hold(asked.attempt_id, answer.remaining, self._catalogue, grant, day)
@@ -130,13 +130,32 @@ class Money:
         try:
             yield hold
         finally:
-            task = asyncio.create_task(self._settle(hold.close()), name="settle")
-            self._settling.add(task)
-            task.add_done_callback(self._settling.discard)
+            self._track(self._settle(hold.close()))
 
-    async def budgets_of(self, caller: Caller) -> tuple[BudgetView, ...]:
-        """The caller's budgets as they stand."""
-        concerned = self._concerned(caller, time.time())
+    async def _admit(self, asked: admission.Admission) -> admission.Admitted | Denial:
+        """Ask the store. A caller that is cancelled meanwhile leaves no hold: it is given back once it is known."""
+        submission: asyncio.Future[admission.Admitted | Denial]
+        submission = asyncio.ensure_future(self._database.submit(admission.admit, asked))
+        try:
+            return await asyncio.shield(submission)
+        except asyncio.CancelledError:
+            self._track(self._give_back(submission, asked.attempt_id))
+            raise
+
+    async def _give_back(self, submission: asyncio.Future[admission.Admitted | Denial], attempt_id: str) -> None:
+        with contextlib.suppress(GatewayError):  # the store refused: nothing was held
+            if isinstance(await submission, admission.Admitted):
+                await self._settle(ledger.Settlement(attempt_id, "released", _milliseconds(), cost=0))
+
+    def _track(self, work: Coroutine[None, None, None]) -> None:
+        """Run to its end what must not be lost when a request is; `drain` waits for it."""
+        task = asyncio.create_task(work)
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def budgets_of(self, account: Account) -> tuple[BudgetView, ...]:
+        """All budgets of an account as they stand."""
+        concerned = self._budgets.concerning(account, time.time())
 
         def query(connection: Connection) -> dict[tuple[str, str], tuple[int, int]]:
             rows = connection.execute(
@@ -148,8 +167,9 @@ class Money:
         return tuple(
             BudgetView(
                 name=budget.name,
-                level="user",
-                period="month",
+                level=budget.level,
+                period=budget.period,
+                model=budget.model or None,
                 period_key=budget.period_key,
                 limit=budget.limit,
                 spent=sums.get((budget.budget, budget.period_key), (0, 0))[0],
@@ -169,32 +189,18 @@ class Money:
         )
         return estimate(call.size, grant.max_tokens, model.context_tokens, expected, dearest)
 
-    def _concerned(self, caller: Caller, now: float) -> tuple[BudgetRef, ...]:
-        return tuple(
-            BudgetRef(
-                budget=f"{budget.level}/{caller.person_id}//{budget.period}",
-                name="monthly budget",
-                period_key=periods.key(now, budget.period, self._zone),
-                limit=budget.limit,
-                overshoot=budget.overshoot,
-                resets_at=periods.end(now, budget.period, self._zone).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            )
-            for budget in self._budgets
-        )
-
     def _explain(self, denial: Denial, hold: int) -> str:
         budget = denial.budget
+        which = f"{'Your' if budget.level == 'user' else 'The'} {budget.name} for {budget.period_key}"
         state = f"{usd(denial.spent)} spent and {usd(denial.held)} held of {usd(budget.limit)}"
         if denial.exposed:
-            what = f"Your {budget.name} for {budget.period_key} cannot cover the worst case of what is running: {state}"
+            what = f"{which} cannot cover the worst case of what is running: {state}"
             advice = "Wait until some of them have ended, or ask for a smaller max_tokens."
         elif denial.spent >= budget.limit:
-            what = f"Your {budget.name} for {budget.period_key} is used up: {state}"
+            what = f"{which} is used up: {state}"
             advice = ""
         else:
-            what = (
-                f"Your {budget.name} for {budget.period_key} does not cover this request (about {usd(hold)}): {state}"
-            )
+            what = f"{which} does not cover this request (about {usd(hold)}): {state}"
             advice = ""
         where = f"To raise it, ask {self._organisation.contact}." if self._organisation.contact else ""
         resets = f"It resets at {budget.resets_at}."

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SETTLEMENT = "settlement"
 CORRECTION = "correction"
+TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,20 @@ _CLOSE = update(attempts).where(attempts.c.attempt_id == bindparam("attempt")).v
 def settle(connection: Connection, batch: list[Settlement]) -> list[bool]:
     """Settle a batch. True: a settlement or correction was written; False: it had been, nothing changed (I6)."""
     rows = _attempts(connection, {each.attempt_id for each in batch})
-    answers: list[bool] = []
     fresh: dict[str, Settlement] = {}
-    for each in batch:
+    winners: set[int] = set()
+    for number, each in enumerate(batch):
         row = rows.get(each.attempt_id)
         if row is not None and not row.settled and each.attempt_id not in fresh:
             fresh[each.attempt_id] = each
-            answers.append(True)
-        else:
-            answers.append(row is not None and each.attempt_id not in fresh and _correct(connection, row, each))
+            winners.add(number)
     if fresh:
         _write(connection, rows, fresh)
+    # What is left of the batch comes after: a truth that was committed together with its estimate still corrects it.
+    answers: list[bool] = []
+    for number, each in enumerate(batch):
+        row = rows.get(each.attempt_id)
+        answers.append(number in winners or (row is not None and _correct(connection, row, each)))
     return answers
 
 
@@ -142,7 +146,9 @@ def _correct(connection: Connection, row: Row[Any], exact: Settlement) -> bool:
     if len(entries) != 1 or not entries[0].estimated:
         return False
     difference = exact.cost - entries[0].cost
-    connection.execute(insert(ledger), _entry(row, exact, difference, CORRECTION))
+    entry = _entry(row, exact, difference, CORRECTION)
+    # Tokens are corrected like money, by the difference: a sum over the ledger is right for both.
+    connection.execute(insert(ledger), entry | {name: entry[name] - getattr(entries[0], name) for name in TOKENS})
     charged = connection.scalars(select(charges.c.counter_id).where(charges.c.attempt_id == row.attempt_id)).all()
     for counter_id in charged:
         connection.execute(

@@ -7,6 +7,7 @@ so nothing can be free by omission. Rows of the ledger keep token classes and th
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date  # noqa: TC003 -- msgspec reads the annotation
 from importlib import resources
@@ -53,7 +54,7 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True, rename={"effective"
     @property
     def dearest_prompt(self) -> int:
         """The highest rate that a prompt token can be billed at."""
-        return max(self.input, self.cache_write_5m, self.cache_write_1h)
+        return max(self.input, self.cache_read, self.cache_write_5m, self.cache_write_1h)
 
 
 class CatalogueModel(Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,10 +102,12 @@ class Catalogue:
             and price.effective <= day
             and (prompt_tokens > price.context_over or not price.context_over)
         ]
-        candidates = [price for price in in_force if price.geography == geography] or in_force
-        if not candidates:
+        if not in_force:
             raise LookupError(f"no price of {model!r} is in force on {day}")
-        return max(candidates, key=lambda price: (price.context_over, price.effective, price.dearest_prompt))
+        tier = max(price.context_over for price in in_force)
+        fitting = [price for price in in_force if price.context_over == tier]
+        candidates = [price for price in fitting if price.geography == geography] or fitting
+        return max(candidates, key=lambda price: (price.effective, price.dearest_prompt))
 
 
 def built_in() -> Catalogue:
@@ -125,6 +128,8 @@ def parse(text: str, source: str) -> Catalogue:
         for model in document.models
         if model.prices and not any(price.tier == "standard" and price.context_over == 0 for price in model.prices)
     ]
+    counts = Counter(model.name for model in document.models)
+    faults += [f"{name}: stands there twice" for name, count in counts.items() if count > 1]
     owners: dict[str, str] = {}
     for model in document.models:
         for name in set(model.names()):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from llmgw_gateway.call import Call, Caller, Outcome, Target
+    from llmgw_gateway.call import Account, Call, Caller, Outcome, Target
 
 MOST_WAITING: Final = 10_000
 log = logging.getLogger("llmgw.audit")
@@ -40,6 +40,8 @@ class Entry:
     path: str
     dialect: str = ""
     person_id: str = ""
+    team: str = ""
+    project: str = ""
     session: str = ""
     token_id: str = ""
     model: str = ""
@@ -57,6 +59,10 @@ class Entry:
         """Note who calls."""
         self.person_id, self.session, self.token_id = caller.person_id, caller.session, caller.token_id
 
+    def account(self, account: Account) -> None:
+        """Note who pays."""
+        self.team, self.project = account.team, account.project
+
     def call(self, call: Call) -> None:
         """Note what is asked."""
         self.model, self.stream, self.request_bytes = printable(call.model), call.stream, call.size
@@ -73,6 +79,8 @@ class Entry:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request_id": self.request_id,
             "person_id": self.person_id,
+            "team": self.team,
+            "project": self.project,
             "session": self.session,
             "token_id": self.token_id,
             "dialect": self.dialect,

@@ -20,6 +20,8 @@ from llmgw_wire.errors import ErrorCode
 if TYPE_CHECKING:
     from llmgw_gateway.call import Call
 
+ENVELOPE = frozenset({"model", "stream", "anthropic_version", "anthropic_beta"})
+"""Members that this dialect says elsewhere: in the path and in headers. A body's own would get past the table."""
 VERSION = msgspec.Raw(b'"bedrock-2023-05-31"')
 
 
@@ -89,7 +91,7 @@ def _bridge(members: dict[str, msgspec.Raw], betas: tuple[str, ...]) -> dict[str
         sent = dict.fromkeys(known.betas[name].sent_as or name for name in taken)
         result["anthropic_beta"] = msgspec.Raw(msgspec.json.encode(list(sent)))
     for name, value in members.items():
-        if name in {"model", "stream"} or name in lost:
+        if name in ENVELOPE or name in lost:
             continue
         field = known.fields.get(name)
         if field is not None and not field.bedrock:

@@ -217,9 +217,13 @@ def _migrate(connection: Connection, path: Path) -> None:
         )
     from alembic import command  # noqa: PLC0415 -- 0.2 s of imports that an up-to-date store does not need
     from alembic.config import Config  # noqa: PLC0415 -- the same
+    from alembic.util import CommandError  # noqa: PLC0415 -- the same
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise StoreError(f"{path} has a schema ({version}) that this gateway cannot upgrade: {error}") from None
     connection.commit()

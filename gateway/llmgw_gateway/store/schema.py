@@ -45,6 +45,7 @@ persons = Table(
     Column("subject", Text, nullable=False, comment="tid/oid for Entra, sub elsewhere"),
     Column("name", Text, nullable=False, default=""),
     Column("email", Text, nullable=False, default=""),
+    Column("groups", Text, nullable=False, default="[]", comment="JSON list, as of the last exchange"),
     Column("first_seen", BigInteger, nullable=False),
     Column("last_seen", BigInteger, nullable=False),
     Column("disabled_at", BigInteger),

@@ -14,6 +14,7 @@ PRELUDE = 12
 TRAILER = 4
 MOST_BYTES = 16 * 1024 * 1024
 """The largest frame by the specification; checked before anything is buffered for it."""
+_BYTES = 6
 _STRING = 7
 _FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 """Header types with values of a fixed size: booleans, integers, timestamp, UUID."""
@@ -49,38 +50,58 @@ class FrameParser:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._fault: EventStreamError | None = None
         self.taken = b""
         """The bytes of the frames that the last `feed` returned: whole frames only, fit to be passed on."""
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Add bytes and return the frames that are now complete. EventStreamError on a wrong length or checksum."""
-        buffer = self._buffer
-        buffer += data
+        """Add bytes and return the frames that are now complete.
+
+        EventStreamError on a wrong length or checksum, once the good frames ahead of it were returned: they may carry
+        the usage of the whole answer.
+        """
+        if self._fault is not None:
+            raise self._fault
+        self._buffer += data
         frames: list[Frame] = []
         start = 0
-        while len(buffer) - start >= PRELUDE:
-            total, headers_length = _lengths.unpack_from(buffer, start)
-            if zlib.crc32(buffer[start : start + 8]) != _crc.unpack_from(buffer, start + 8)[0]:
-                raise EventStreamError("the checksum of a frame's prelude is wrong")
-            if total > MOST_BYTES or headers_length > total - PRELUDE - TRAILER:
-                raise EventStreamError(f"a frame announces impossible lengths: {total} and {headers_length} bytes")
-            if len(buffer) - start < total:
-                break
-            end = start + total
-            if zlib.crc32(buffer[start : end - TRAILER]) != _crc.unpack_from(buffer, end - TRAILER)[0]:
-                raise EventStreamError("the checksum of a frame is wrong")
-            body = start + PRELUDE + headers_length
-            headers = _headers(bytes(buffer[start + PRELUDE : body]))
-            frames.append(Frame(headers, bytes(buffer[body : end - TRAILER])))
-            start = end
-        self.taken = bytes(buffer[:start])
-        del buffer[:start]
+        try:
+            while (end := self._end(start)) is not None:
+                frames.append(self._frame(start, end))
+                start = end
+        except EventStreamError as fault:
+            self._fault = fault
+            if not frames:
+                raise
+        self.taken = bytes(self._buffer[:start])
+        del self._buffer[:start]
         return frames
 
     def finish(self) -> None:
-        """Say that no more bytes come; EventStreamError when a frame is incomplete."""
+        """Say that no more bytes come; EventStreamError when a frame is corrupt or incomplete."""
+        if self._fault is not None:
+            raise self._fault
         if self._buffer:
             raise EventStreamError(f"the stream ended inside a frame ({len(self._buffer)} bytes of it came)")
+
+    def _end(self, start: int) -> int | None:
+        """Where the frame at `start` ends; None while it is incomplete. Lengths are judged before it is buffered."""
+        buffer = self._buffer
+        if len(buffer) - start < PRELUDE:
+            return None
+        total, headers_length = _lengths.unpack_from(buffer, start)
+        if zlib.crc32(buffer[start : start + 8]) != _crc.unpack_from(buffer, start + 8)[0]:
+            raise EventStreamError("the checksum of a frame's prelude is wrong")
+        if total > MOST_BYTES or headers_length > total - PRELUDE - TRAILER:
+            raise EventStreamError(f"a frame announces impossible lengths: {total} and {headers_length} bytes")
+        return start + total if len(buffer) - start >= total else None
+
+    def _frame(self, start: int, end: int) -> Frame:
+        buffer = self._buffer
+        if zlib.crc32(buffer[start : end - TRAILER]) != _crc.unpack_from(buffer, end - TRAILER)[0]:
+            raise EventStreamError("the checksum of a frame is wrong")
+        body = start + PRELUDE + _lengths.unpack_from(buffer, start)[1]
+        return Frame(_headers(bytes(buffer[start + PRELUDE : body])), bytes(buffer[body : end - TRAILER]))
 
 
 def encode(headers: dict[str, str], payload: bytes) -> bytes:
@@ -110,6 +131,8 @@ def _headers(block: bytes) -> dict[str, str]:
             if kind in _FIXED:
                 position += _FIXED[kind]
                 continue
+            if kind not in {_BYTES, _STRING}:
+                raise EventStreamError(f"a frame's header has the unknown type {kind}")
             size = _short.unpack_from(block, position)[0]
             value = block[position + 2 : position + 2 + size]
             position += 2 + size

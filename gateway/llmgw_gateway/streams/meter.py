@@ -40,6 +40,7 @@ class _Event(Struct):
     usage: _Usage | None = None
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _event = msgspec.json.Decoder(_Event)
 _message = msgspec.json.Decoder(_Message)
 
@@ -62,7 +63,7 @@ class Meter:
         if kind in {"message_start", "message_delta"}:
             try:
                 event = _event.decode(data)
-            except (msgspec.DecodeError, RecursionError):
+            except UNREADABLE:
                 return kind
             self._take(event.usage or (event.message.usage if event.message else None), final=kind == "message_delta")
             self.started = True
@@ -76,7 +77,7 @@ class Meter:
         """Take a whole, unstreamed answer."""
         try:
             message = _message.decode(body)
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             return
         self._take(message.usage, final=True)
         if self._output_known:
@@ -91,11 +92,14 @@ class Meter:
             usage = replace(usage, input=seen.input_tokens)
         if seen.cache_read_input_tokens is not None:
             usage = replace(usage, cache_read=seen.cache_read_input_tokens)
-        if seen.cache_creation_input_tokens is not None or seen.cache_creation is not None:
-            hour = seen.cache_creation.ephemeral_1h_input_tokens if seen.cache_creation else 0
-            five = seen.cache_creation.ephemeral_5m_input_tokens if seen.cache_creation else 0
+        if seen.cache_creation is not None:
+            hour, five = seen.cache_creation.ephemeral_1h_input_tokens, seen.cache_creation.ephemeral_5m_input_tokens
             total = seen.cache_creation_input_tokens if seen.cache_creation_input_tokens is not None else five + hour
             usage = replace(usage, cache_write_1h=hour, cache_write_5m=max(total - hour, five))
+        elif seen.cache_creation_input_tokens is not None:
+            # A later event repeats the total without the split: what an hour's share is already known stays.
+            hour = min(usage.cache_write_1h, seen.cache_creation_input_tokens)
+            usage = replace(usage, cache_write_1h=hour, cache_write_5m=seen.cache_creation_input_tokens - hour)
         if seen.output_tokens is not None:
             usage = replace(usage, output=seen.output_tokens)
             self._output_known = self._output_known or final
@@ -111,5 +115,5 @@ def event_type(data: bytes) -> str:
         return data[9:end].decode("ascii", "replace")
     try:
         return _event.decode(data).type
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return ""

@@ -85,6 +85,7 @@ def upgrade() -> None:
         sa.Column("subject", sa.Text(), nullable=False, comment="tid/oid for Entra, sub elsewhere"),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("email", sa.Text(), nullable=False),
+        sa.Column("groups", sa.Text(), nullable=False, comment="JSON list, as of the last exchange"),
         sa.Column("first_seen", sa.BigInteger(), nullable=False),
         sa.Column("last_seen", sa.BigInteger(), nullable=False),
         sa.Column("disabled_at", sa.BigInteger(), nullable=True),

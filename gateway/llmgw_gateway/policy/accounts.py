@@ -1,0 +1,45 @@
+"""Whose budgets a call concerns: the person's team and the project that the request names. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmgw_gateway.call import Account
+from llmgw_gateway.errors import GatewayError
+from llmgw_wire.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmgw_gateway.settings import Project, Team
+
+
+class Accounts:
+    """Resolves accounts by the configured teams and projects."""
+
+    def __init__(self, teams: Sequence[Team], projects: Sequence[Project]) -> None:
+        self._teams = teams
+        self._projects = {project.name: project for project in projects}
+
+    def team_of(self, email: str, groups: frozenset[str]) -> str:
+        """The paying team: the first in the order of the configuration that the person belongs to; "" for none."""
+        for team in self._teams:
+            if not groups.isdisjoint(team.groups) or (email and email in team.members):
+                return team.name
+        return ""
+
+    def resolve(self, person_id: str, email: str, groups: frozenset[str], project: str) -> Account:
+        """The account of a call; GatewayError when it names a project that is not there or not the caller's to charge.
+
+        An unknown project is refused, not ignored: a misspelt one would escape its budget.
+        """
+        team = self.team_of(email, groups)
+        if project:
+            known = self._projects.get(project)
+            if known is None or (known.teams and team not in known.teams):
+                mine = [each.name for each in self._projects.values() if not each.teams or team in each.teams]
+                offered = f"Yours: {', '.join(mine)}." if mine else "You have none: leave the header out."
+                raise GatewayError(
+                    ErrorCode.REQUEST_MALFORMED, f"x-llmgw-project names no project that you may charge. {offered}"
+                )
+        return Account(person_id, email, team, project)

@@ -1,0 +1,118 @@
+"""From Anthropic's dialect to InvokeModel: headers and fields travel in pairs, by the table that ships."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmgw_gateway.dialects import anthropic, bedrock
+from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.providers import bridge
+from llmgw_wire.errors import ErrorCode
+
+TABLE = bridge.table()
+TAKEN = [beta for beta in TABLE.betas.values() if beta.bedrock]
+NOT_TAKEN = [beta for beta in TABLE.betas.values() if not beta.bedrock]
+DROPPED = [each.name for each in TABLE.fields.values() if not each.bedrock and each.on_refuse == "drop"]
+REFUSED = [each.name for each in TABLE.fields.values() if not each.bedrock and each.on_refuse == "refuse"]
+BODY: dict[str, Any] = {"model": "m", "stream": True, "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+
+
+def sent(*betas: str, **members: Any) -> dict[str, Any]:
+    body = bridge.invoke_body(anthropic.read(json.dumps(BODY | members).encode(), ",".join(betas)))
+    document = json.loads(body)
+    assert isinstance(document, dict)
+    return document
+
+
+def test_the_envelope_is_exchanged_and_the_rest_is_not_touched() -> None:
+    assert sent() == {
+        "anthropic_version": "bedrock-2023-05-31",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+
+
+def test_bedrock_s_own_dialect_is_not_bridged() -> None:
+    body = b'{"anthropic_version":"x","model":"m","stream":true,"anthropic_beta":["whatever"],"made_up":1}'
+    assert bridge.invoke_body(bedrock.read(body, "m", stream=False)) == body
+
+
+def test_what_nobody_has_listed_is_passed_on() -> None:
+    # A new member of the API must not need a new gateway: Bedrock itself says what it does not know.
+    assert sent(a_member_of_tomorrow={"x": 1})["a_member_of_tomorrow"] == {"x": 1}
+
+
+@pytest.mark.parametrize("beta", TAKEN, ids=lambda beta: beta.name)
+def test_a_beta_that_bedrock_takes_goes_with_its_fields_by_bedrock_s_name_for_it(beta: bridge.Beta) -> None:
+    members = {name: {"x": 1} for name in beta.fields if name not in BODY}
+    document = sent(beta.name, **members)
+    assert document["anthropic_beta"] == [beta.sent_as or beta.name]
+    assert {name: document[name] for name in members} == members
+
+
+def test_two_names_of_one_beta_are_sent_once() -> None:
+    renamed = next(beta for beta in TAKEN if beta.sent_as)
+    assert sent(renamed.name, renamed.sent_as, renamed.name)["anthropic_beta"] == [renamed.sent_as]
+
+
+@pytest.mark.parametrize("beta", NOT_TAKEN, ids=lambda beta: beta.name)
+def test_a_beta_that_bedrock_does_not_take_stays_here_with_its_fields(beta: bridge.Beta) -> None:
+    members = {name: {"x": 1} for name in beta.fields if name not in {*BODY, *REFUSED}}
+    document = sent(beta.name, **members)
+    assert "anthropic_beta" not in document
+    shared = {name for taken in TAKEN for name in taken.fields}
+    assert {name for name in members if name in document} <= shared
+
+
+def test_an_unknown_beta_stays_here() -> None:
+    assert "anthropic_beta" not in sent("a-beta-of-tomorrow-2030-01-01")
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_a_field_that_bedrock_does_not_take_is_left_out(name: str) -> None:
+    assert name not in sent(**{name: {"x": 1}})
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_field_that_cannot_be_left_out_is_refused_by_name(name: str) -> None:
+    with pytest.raises(GatewayError, match=f"'{name}'") as caught:
+        sent(**{name: {"x": 1}})
+    assert caught.value.code is ErrorCode.REQUEST_MALFORMED
+
+
+@given(st.lists(st.sampled_from(sorted(TABLE.betas)) | st.text("abc-", min_size=1, max_size=5), max_size=8))
+def test_the_betas_that_go_are_those_that_bedrock_takes_once_each_in_the_client_s_order(names: list[str]) -> None:
+    known = [TABLE.betas[name] for name in names if name in TABLE.betas]
+    expected = list(dict.fromkeys(beta.sent_as or beta.name for beta in known if beta.bedrock))
+    assert sent(*names).get("anthropic_beta", []) == expected
+
+
+@given(st.lists(st.sampled_from(sorted(TABLE.betas)), unique=True, max_size=6))
+def test_a_field_stays_exactly_when_some_beta_of_the_request_brings_it(names: list[str]) -> None:
+    betas = [TABLE.betas[name] for name in names]
+    paired = {field for beta in TABLE.betas.values() for field in beta.fields} - {*REFUSED, *DROPPED}
+    document = sent(*names, **{field: {"x": 1} for field in paired})
+    for field in paired:
+        brought = any(beta.bedrock and field in beta.fields for beta in betas)
+        lost = any(not beta.bedrock and field in beta.fields for beta in betas)
+        assert (field in document) is (brought or not lost)
+
+
+def test_every_row_of_the_table_says_where_it_comes_from() -> None:
+    sources = [beta.source for beta in TABLE.betas.values()] + [each.source for each in TABLE.fields.values()]
+    assert sources
+    assert all(sources)
+    assert {each.on_refuse for each in TABLE.fields.values()} <= {"drop", "refuse"}
+
+
+@pytest.mark.parametrize("member", ["anthropic_version", "anthropic_beta"])
+def test_a_body_does_not_write_on_the_envelope(member: str) -> None:
+    # In this dialect both travel in headers: a body that brings its own gets past the table.
+    document = sent(**{member: ["a-beta-that-nobody-judged"]})
+    assert document["anthropic_version"] == "bedrock-2023-05-31"
+    assert "a-beta-that-nobody-judged" not in json.dumps(document)

@@ -1,0 +1,353 @@
+"""Settings: every fault at once, each with its place, and never anything but a `ConfigurationError`."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from llmgw_gateway import settings
+from llmgw_gateway.errors import ConfigurationError
+from llmgw_gateway.settings import Settings, listen_address
+from tests.gateway import configuration
+
+if TYPE_CHECKING:
+    from tests.gateway.configuration import Document
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return configuration.folder(tmp_path)
+
+
+def changed(place: str, value: object) -> Document:
+    """The good document with one value replaced, or removed by None. A place is "section.key" or "list.0.key"."""
+    document = configuration.good()
+    *way, last = place.split(".")
+    inner: Any = document
+    for step in way:
+        inner = inner[int(step)] if isinstance(inner, list) else inner.setdefault(step, {})
+    if value is None:
+        del inner[last]
+    else:
+        inner[last] = value
+    return document
+
+
+def faults(path: Path, document: Document | str) -> list[str]:
+    if isinstance(document, str):
+        path.write_text(document, encoding="utf-8")
+    else:
+        configuration.write(path, document)
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load(path)
+    assert caught.value.source == str(path)
+    assert caught.value.faults
+    return caught.value.faults
+
+
+def test_a_good_document_is_read(path: Path) -> None:
+    read = settings.load(configuration.write(path, configuration.good()))
+    assert read.budgets[0].limit == 25_500_000
+    assert read.budgets[0].overshoot == 5_000_000
+    assert read.issuers[0].expected_audience == "client"
+    assert read.path("gateway.db") == (path.parent / "gateway.db").resolve()
+    assert len(read.cluster_secret()) == 64
+
+
+@pytest.mark.parametrize("section", ["organisation", "budgets"])
+def test_a_section_with_defaults_may_be_left_out(path: Path, section: str) -> None:
+    document = configuration.good()
+    del document[section]
+    assert isinstance(settings.load(configuration.write(path, document)), Settings)
+
+
+def test_all_faults_are_said_at_once_each_with_its_place(path: Path) -> None:
+    document = configuration.good()
+    document["server"]["public_url"] = "http://gateway.example/"
+    document["server"]["lisen"] = "127.0.0.1:80"
+    document["organisation"]["time_zone"] = "Europe/Atlantis"
+    del document["store"]["path"]
+    document["tokens"]["life_seconds"] = 10_000
+    document["bedrock"]["region"] = "Frankfurt"
+    document["issuers"][1]["client_id"] = 5
+    document["issuers"][0]["kind"] = "saml"
+    document["budgets"][0]["limit_usd"] = -1
+    document["modells"] = [{"name": "x"}]
+    said = faults(path, document)
+    places = [
+        "server.lisen: unknown key",
+        "organisation.time_zone: unknown time zone 'Europe/Atlantis'",
+        "store.path: missing",
+        "tokens.life_seconds:",
+        "bedrock.region: 'Frankfurt' is not an AWS region",
+        "issuers[1].client_id:",
+        "issuers[0].kind:",
+        "budgets[0].limit_usd: must be between 0",
+        "modells: unknown key",
+    ]
+    for place in places:
+        assert any(each.startswith(place) for each in said), place
+    assert len(said) == len(places)
+
+
+FAULTS: dict[str, tuple[str, object, str]] = {
+    "a key misspelt": ("server.lisen", "x", "server.lisen: unknown key"),
+    "a key of another section": ("store.region", "x", "store.region: unknown key"),
+    "the name we keep for ourselves": ("base", {"x": 1}, "base: unknown key"),
+    "a required key missing": ("server.public_url", None, "server.public_url: missing"),
+    "a required section missing": ("tokens", None, "tokens: missing"),
+    "a section that is a list": ("server", [{"listen": "x"}], "server: must be a table"),
+    "a list that is a section": ("issuers", {"issuer": "x"}, "issuers: must be one or more tables"),
+    "a number as text": ("server.drain_seconds", "60", "server.drain_seconds:"),
+    "a fraction of a second": ("server.drain_seconds", 1.5, "server.drain_seconds:"),
+    "true as a number": ("server.drain_seconds", True, "server.drain_seconds:"),
+    "zero seconds": ("server.drain_seconds", 0, "server.drain_seconds:"),
+    "an empty text": ("store.path", "", "store.path:"),
+    "no port": ("server.listen", "127.0.0.1", "server.listen:"),
+    "a port too high": ("server.listen", "127.0.0.1:65536", "server.listen:"),
+    "a slash at the end": ("server.public_url", "https://gateway.example/", "server.public_url: must not end"),
+    "a user in the URL": ("server.public_url", "https://me@gateway.example", "server.public_url: must have no user"),
+    "a password in the URL": ("server.public_url", "https://:pw@gateway.example", "server.public_url: must have no"),
+    "a query in the URL": ("server.public_url", "https://gateway.example?a=b", "server.public_url: must have no user"),
+    "an empty query": ("server.public_url", "https://gateway.example?", "server.public_url:"),
+    "an empty fragment": ("server.public_url", "https://gateway.example#", "server.public_url:"),
+    "no host": ("server.public_url", "https://", "server.public_url:"),
+    "another scheme": ("server.public_url", "ftp://gateway.example", "server.public_url:"),
+    "a broken URL": ("server.public_url", "http://[::1", "server.public_url:"),
+    "http to the outside": ("issuers.1.issuer", "http://idp.example", "issuers[1].issuer: plain http"),
+    "http to a private address": ("bedrock.endpoint", "http://10.0.0.1", "bedrock.endpoint: plain http"),
+    "http to what only looks local": (
+        "bedrock.endpoint",
+        "http://127.0.0.1.evil.example",
+        "bedrock.endpoint: plain http",
+    ),
+    "http to localhost's neighbour": ("bedrock.endpoint", "http://localhost.example", "bedrock.endpoint: plain http"),
+    "an unknown algorithm": ("issuers.0.algorithms", ["HS256"], "issuers[0].algorithms"),
+    "no algorithm": ("issuers.0.algorithms", ["none"], "issuers[0].algorithms"),
+    "an issuer twice": ("issuers.1.issuer", "https://login.example/tenant/v2.0", "issuers: 'https://login"),
+    "a model twice": ("models", [{"name": "a"}, {"name": "a"}], "models: 'a' stands there twice"),
+    "a budget twice": ("budgets", [{"level": "user", "limit_usd": 1}] * 2, "budgets: 'user"),
+    "no models": ("models", [], "models:"),
+    "a budget without a limit": ("budgets.0.limit_usd", None, "budgets[0].limit_usd: missing"),
+    "a budget as text": ("budgets.0.limit_usd", "25", "budgets[0].limit_usd:"),
+    "a budget beyond reason": ("budgets.0.limit_usd", 10**12, "budgets[0].limit_usd: must be between"),
+    "an overshoot below zero": ("budgets.0.overshoot_usd", -0.01, "budgets[0].overshoot_usd: must be between"),
+    "an unknown level": ("budgets.0.level", "planet", "budgets[0].level:"),
+    "a certificate that is not there": ("issuers.0.ca_file", "none.pem", "issuers[0].ca_file: no such file"),
+    "a folder that is not there": ("store.path", "nowhere/gateway.db", "store.path: no such folder"),
+    "an audit folder that is not there": ("audit.path", "nowhere/audit", "audit.path: no such folder"),
+    "a NUL in a path": ("store.path", "gate\0way.db", "store.path:"),
+    "a NUL in the secret's path": ("tokens.cluster_secret_file", "a\0b", "tokens.cluster_secret_file:"),
+    "a path too long for any disk": ("store.path", "x" * 300 + "/gateway.db", "store.path:"),
+    "a NUL in a time zone": ("organisation.time_zone", "Europe\0", "organisation.time_zone:"),
+    "a time zone outside its folder": ("organisation.time_zone", "../passwd", "organisation.time_zone:"),
+    "a time zone that is a folder": ("organisation.time_zone", "Europe", "organisation.time_zone:"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_fault_is_said_with_its_place(path: Path, case: str) -> None:
+    place, value, says = FAULTS[case]
+    said = faults(path, changed(place, value))
+    assert [each for each in said if not each.startswith(says)] == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:80", "http://127.8.8.8", "http://[::1]:80", "http://localhost:4566", "https://x.example"]
+)
+def test_plain_http_is_for_this_machine_only(path: Path, url: str) -> None:
+    assert settings.load(configuration.write(path, changed("bedrock.endpoint", url))).bedrock.endpoint == url
+
+
+@pytest.mark.parametrize(
+    ("mode", "good"), [(0o600, True), (0o400, True), (0o640, False), (0o604, False), (0o610, False)]
+)
+def test_the_cluster_secret_is_for_its_owner_only(path: Path, mode: int, good: bool) -> None:  # noqa: FBT001 -- a table
+    configuration.write(path, configuration.good())
+    (path.parent / "cluster.secret").chmod(mode)
+    if good:
+        assert settings.load(path).cluster_secret()
+    else:
+        (said,) = faults(path, configuration.good())
+        assert said.startswith("tokens.cluster_secret_file:")
+        assert "chmod 600" in said
+
+
+SECRETS = [(b"x" * 32, True), (b"x" * 31, False), (b"x" * 31 + b"\n", False), (b"", False)]
+
+
+@pytest.mark.parametrize(("secret", "good"), SECRETS)
+def test_a_cluster_secret_that_is_too_short_is_refused_and_never_shown(
+    path: Path,
+    secret: bytes,
+    good: bool,  # noqa: FBT001 -- a table
+) -> None:
+    (path.parent / "cluster.secret").write_bytes(secret)
+    if good:
+        assert settings.load(configuration.write(path, configuration.good())).cluster_secret() == secret
+    else:
+        (said,) = faults(path, configuration.good())
+        assert f"holds {len(secret.strip())} bytes" in said
+        assert "xxx" not in said
+
+
+def test_a_cluster_secret_that_is_not_there_is_missed(path: Path) -> None:
+    (path.parent / "cluster.secret").unlink()
+    (said,) = faults(path, configuration.good())
+    assert "No such file" in said
+
+
+TEXTS = {
+    "nothing": "",
+    "no TOML": "server = [",
+    "a table twice": "[server]\n[server]\n",
+    "a key twice": "[server]\nlisten = 'a'\nlisten = 'b'\n",
+    "a date for a table": "server = 2026-11-21\n",
+    "a deep list": "server = " + "[" * 5_000,
+    "a deep table": "server = " + "{a=" * 5_000,
+    "a limit that is no number": "[[budgets]]\nlevel = 'user'\nlimit_usd = nan\n",
+    "a limit without end": "[[budgets]]\nlevel = 'user'\nlimit_usd = inf\n",
+    "an overshoot that is no number": "[[budgets]]\nlevel = 'user'\nlimit_usd = 1\novershoot_usd = nan\n",
+    "a number of 5,000 digits": "[server]\ndrain_seconds = " + "9" * 5_000,
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_a_text_that_is_no_configuration_is_refused(path: Path, case: str) -> None:
+    assert faults(path, TEXTS[case])
+
+
+def test_a_file_that_cannot_be_read_is_refused(path: Path) -> None:
+    for where, says in ((path, "No such file"), (path.parent, "Is a directory")):
+        with pytest.raises(ConfigurationError) as caught:
+            settings.load(where)
+        assert says in caught.value.faults[0]
+    path.write_bytes(b"[server]\nlisten = '\xff'\n")
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load(path)
+    assert caught.value.faults == ["is not UTF-8 text"]
+
+
+def tables(document: Document) -> list[tuple[str, dict[str, Any]]]:
+    """Every table of a document with its place."""
+    found: list[tuple[str, dict[str, Any]]] = [("", document)]
+    for name, value in document.items():
+        found += [(name, value)] if isinstance(value, dict) else []
+        found += [(f"{name}.{number}", each) for number, each in enumerate(value)] if isinstance(value, list) else []
+    return found
+
+
+REQUIRED = {
+    "": ["server", "store", "audit", "tokens", "issuers", "bedrock", "models"],
+    "server": ["public_url"],
+    "store": ["path"],
+    "audit": ["path"],
+    "tokens": ["cluster_secret_file"],
+    "bedrock": ["region"],
+    "issuers.0": ["issuer", "client_id"],
+    "issuers.1": ["issuer", "client_id"],
+    "models.0": ["name"],
+    "budgets.0": ["level", "limit_usd"],
+}
+KEYS = [(place, key) for place, table in tables(configuration.good()) for key in table if place]
+toml_values = st.one_of(
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=20),
+    st.lists(st.integers(), max_size=3),
+)
+
+
+def load(document: Document) -> ConfigurationError | None:
+    """Load a document from a folder of its own; None when it is good, and no other exception than ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = configuration.write(configuration.folder(Path(folder)), document)
+        # Python's JSON writes these three in capitals, TOML in small letters.
+        text = path.read_text(encoding="utf-8")
+        for name, written in (("-Infinity", "-inf"), ("Infinity", "inf"), ("NaN", "nan")):
+            text = text.replace(f"= {name}\n", f"= {written}\n")
+        path.write_text(text, encoding="utf-8")
+        found = None
+        try:
+            settings.load(path)
+        except ConfigurationError as error:
+            found = error
+        assert found is None or found.faults
+        return found
+
+
+@given(st.sampled_from([(place, key) for place, keys in REQUIRED.items() for key in keys]))
+def test_a_document_without_a_required_key_is_refused(where: tuple[str, str]) -> None:
+    document = changed(".".join(filter(None, where)), None)
+    error = load(document)
+    assert error is not None
+    assert any(fault.endswith(f"{where[1]}: missing") for fault in error.faults)
+
+
+@given(st.sampled_from(sorted(REQUIRED)), st.from_regex(r"\A[a-z_]{1,12}\Z"), st.integers())
+def test_a_document_with_an_unknown_key_is_refused(place: str, key: str, value: int) -> None:
+    document = configuration.good()
+    table = dict(tables(document))[place]
+    if key in table or key in {*Settings.__struct_fields__, *SECTION_KEYS}:
+        return
+    table[key] = value if place else {"key": value}
+    error = load(document)
+    assert error is not None
+    assert any(fault.endswith(f"{key}: unknown key") for fault in error.faults)
+
+
+SECTION_KEYS = {
+    name
+    for section in (
+        *(settings.Server, settings.Organisation, settings.Store, settings.Audit, settings.Tokens),
+        *(settings.Issuer, settings.Bedrock, settings.Model, settings.Budget),
+    )
+    for name in section.__struct_fields__
+}
+
+
+@given(st.sampled_from(KEYS), toml_values)
+@example(("store", "path"), "a\0b")
+@example(("tokens", "cluster_secret_file"), "\0")
+@example(("issuers.0", "ca_file"), "\0")
+@example(("budgets.0", "limit_usd"), float("nan"))
+@example(("organisation", "time_zone"), "x" * 300)
+def test_a_value_of_any_kind_is_taken_or_refused_and_nothing_worse(where: tuple[str, str], value: object) -> None:
+    place, key = where
+    document = configuration.good()
+    dict(tables(document))[place][key] = value
+    error = load(copy.deepcopy(document))
+    if error is not None:
+        head = place.replace(".0", "[0]").replace(".1", "[1]").partition("[")[0]
+        assert all(fault.startswith(head) for fault in error.faults)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("[::1]:0", ("::1", 0)),
+        ("gateway:65535", ("gateway", 65535)),
+        (":8080", None),
+        ("8080", None),
+        ("host:", None),
+        ("host:-1", None),
+        ("host:+1", None),
+        ("host: 1", None),
+        ("host:65536", None),
+        ("host:" + "9" * 5000, None),
+    ],
+)
+def test_an_address_is_host_and_port(text: str, address: tuple[str, int] | None) -> None:
+    if address is not None:
+        assert listen_address(text) == address
+    else:
+        with pytest.raises(ValueError, match=r"."):
+            listen_address(text)
