@@ -151,6 +151,12 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
         for number, model in enumerate(settings.models)
         if model.name not in catalogue.models
     ]
+    owners = {name: known.name for known in catalogue.models.values() for name in known.names()}
+    faults += [
+        f"models[{number}].target: {model.target!r} is {owners[model.target]}, which has other prices than {model.name}"
+        for number, model in enumerate(settings.models)
+        if owners.get(model.target, model.name) != model.name
+    ]
     if faults:
         raise ConfigurationError("models", faults)
     served = []

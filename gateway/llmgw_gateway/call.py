@@ -72,6 +72,8 @@ class Call:
     body: bytes | None
     members: Mapping[str, msgspec.Raw] | None
     betas: tuple[str, ...] = ()
+    session: str = ""
+    """The client's coding session, when it names one: successive prompts of one are much alike."""
     long_cache: bool = False
     """Whether the request asks for one-hour cache entries, which cost more to write."""
 

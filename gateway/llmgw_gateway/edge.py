@@ -53,7 +53,9 @@ class _Anthropic:
 
     async def read(self, request: web.BaseRequest) -> Call:
         betas = ",".join(request.headers.getall("anthropic-beta", []))
-        return anthropic.read(await read_body(request, MOST_BODY, self.body_seconds), betas)
+        call = anthropic.read(await read_body(request, MOST_BODY, self.body_seconds), betas)
+        call.session = session_of(request)
+        return call
 
     def writer(self) -> anthropic.EventWriter:
         return anthropic.EventWriter()
@@ -68,7 +70,10 @@ class _Bedrock:
     stream: bool
 
     async def read(self, request: web.BaseRequest) -> Call:
-        return bedrock.read(await read_body(request, MOST_BODY, self.body_seconds), self.model, stream=self.stream)
+        body = await read_body(request, MOST_BODY, self.body_seconds)
+        call = bedrock.read(body, self.model, stream=self.stream)
+        call.session = session_of(request)
+        return call
 
     def writer(self) -> bedrock.EventWriter:
         return bedrock.EventWriter()
@@ -117,7 +122,7 @@ class Edge:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request; whatever happens, the client gets an answer it can read."""
         entry = Entry(f"req_{secrets.token_hex(12)}", request.method, printable(request.path))
-        entry.client_session = printable(request.headers.get("x-claude-code-session-id", ""), 64)
+        entry.client_session = session_of(request)
         entry.dialect = _dialect(request.path)
         task = asyncio.current_task()
         if task is not None:
@@ -286,6 +291,11 @@ class Edge:
         if not request.content.is_eof():
             response.force_close()  # the rest of the body is not worth reading
         return response
+
+
+def session_of(request: web.BaseRequest) -> str:
+    """The coding session that Claude Code names; "" when the client names none."""
+    return printable(request.headers.get("x-claude-code-session-id", ""), 64)
 
 
 def _dialect(path: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from aiohttp import web
+from aiohttp import ClientError, web
 
 from llmgw_gateway.call import MICRO
 from llmgw_gateway.dialects import bedrock as bedrock_dialect
@@ -69,10 +69,11 @@ class Pipeline:
             entry.call(call)
             grant = self.policy.authorize(call.model, call.max_tokens)  # refusal by policy: model, caps
             entry.granted(grant.target)
+            meter = Meter(long_cache=call.long_cache)
             async with self.money.admit(account, grant, call, entry.request_id) as hold:  # 402; settles on leaving
                 entry.outcome = hold.outcome
                 async with self.bedrock.send(grant.target, call, hold.outcome) as upstream:  # 502, 503, 529
-                    response = await self._deliver(request, entry, dialect, upstream, hold)
+                    response = await self._deliver(request, entry, dialect, meter, upstream, hold)
             entry.status = response.status
             return response
 
@@ -93,6 +94,7 @@ class Pipeline:
         request: web.BaseRequest,
         entry: Entry,
         dialect: Dialect,
+        meter: Meter,
         upstream: Upstream,
         hold: Hold,
     ) -> web.StreamResponse:
@@ -100,20 +102,19 @@ class Pipeline:
         if upstream.status >= FIRST_ERROR:
             return await _refused(upstream, hold.outcome, ours)
         if not entry.stream:
-            return await _whole(upstream, hold, ours)
+            return await _whole(upstream, meter, hold, ours)
         try:
             return await self.relay.run(
-                request, upstream.content, dialect.writer(), bedrock_dialect.inner_event, ours, hold.outcome
+                request, upstream.content, dialect.writer(), bedrock_dialect.inner_event, ours, meter, hold.outcome
             )
         except StreamRefused as refusal:
             error_type = {headers.AMZN_ERROR_TYPE: refusal.exception, "content-type": "application/json"}
             return web.Response(status=refusal.status, body=refusal.payload, headers=ours | error_type)
 
 
-async def _whole(upstream: Upstream, hold: Hold, ours: dict[str, str]) -> web.Response:
+async def _whole(upstream: Upstream, meter: Meter, hold: Hold, ours: dict[str, str]) -> web.Response:
     """An answer that does not stream: read, metered, passed on as it is."""
     body = await _read(upstream)
-    meter = Meter()
     meter.answer(body)
     hold.outcome.usage, hold.outcome.completeness = meter.usage, meter.completeness
     cost = f"{hold.cost(meter.usage) / MICRO:.6f}"
@@ -134,12 +135,19 @@ async def _refused(upstream: Upstream, outcome: Outcome, ours: dict[str, str]) -
 
 
 async def _read(upstream: Upstream) -> bytes:
-    body = b""
-    while chunk := await upstream.content.read(1024 * 1024):
-        body += chunk
-        if len(body) > MOST_ANSWER:
-            raise GatewayError(ErrorCode.UPSTREAM_INVALID, "The provider's answer is too large to be passed on.")
-    return body
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        while chunk := await upstream.content.readany():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MOST_ANSWER:
+                raise GatewayError(ErrorCode.UPSTREAM_INVALID, "The provider's answer is too large to be passed on.")
+    except (ClientError, TimeoutError) as error:
+        raise GatewayError(
+            ErrorCode.UPSTREAM_INVALID, "The connection to the provider broke in the middle of the answer."
+        ) from error
+    return b"".join(chunks)
 
 
 def _headers(entry: Entry, hold: Hold) -> dict[str, str]:

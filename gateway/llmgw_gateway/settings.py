@@ -191,6 +191,19 @@ class Model(Section, frozen=True, kw_only=True):
         return self.name
 
 
+class Prices(Section, frozen=True, kw_only=True):
+    """Prices of your own, beside and above the catalogue that ships."""
+
+    file: str = ""
+    """Rows in the catalogue's format (docs/money.md); empty: the catalogue as it ships."""
+
+    def faults(self, base: Path) -> list[str]:
+        """A file that is not there."""
+        if self.file and not (base / self.file).is_file():
+            return [f"file: no such file: {base / self.file}"]
+        return []
+
+
 class Team(Section, frozen=True, kw_only=True):
     """People who share a budget: whoever is in one of the provider's groups, or is named."""
 
@@ -283,6 +296,7 @@ class Settings(Section, frozen=True, kw_only=True):
     teams: tuple[Team, ...] = ()
     projects: tuple[Project, ...] = ()
     organisation: Organisation = Organisation()
+    prices: Prices = Prices()
     base: str = "."
     """The folder of the file: relative paths start here."""
 

@@ -32,7 +32,7 @@ class Authenticator:
         self._issuer = issuer
         self._audience = audience
         # Keyed by the whole SHA-256: a cache keyed by a part of the token made CVE-2026-35030 elsewhere.
-        self._verified: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._verified: OrderedDict[bytes, tuple[Caller, float, str]] = OrderedDict()
 
     def authenticate(self, headers: CIMultiDictProxy[str]) -> Caller:
         """The person behind the request; GatewayError (401) names what is wrong with the credential."""
@@ -53,11 +53,17 @@ class Authenticator:
         digest = hashlib.sha256(token.reveal().encode("utf-8", "surrogatepass")).digest()
         now = time.time()
         known = self._verified.get(digest)
-        if known is not None and now < known[1]:
+        if (
+            known is not None and now < known[1] and known[2] in self._ring.public
+        ):  # a removed key ends its tokens at once
             return known[0]
         claims = tokens.verify(token, self._ring.public, issuer=self._issuer, audience=self._audience, now=now)
         caller = Caller(claims.person_id, claims.session, claims.token_id, claims.expires_at)
-        self._verified[digest] = (caller, min(now + REMEMBER_SECONDS, claims.expires_at + tokens.LEEWAY))
+        self._verified[digest] = (
+            caller,
+            min(now + REMEMBER_SECONDS, claims.expires_at + tokens.LEEWAY),
+            claims.kid,
+        )
         self._verified.move_to_end(digest)
         if len(self._verified) > MOST_REMEMBERED:
             self._verified.popitem(last=False)

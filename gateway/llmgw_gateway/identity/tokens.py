@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NewType
 
 import jwt
@@ -57,6 +57,8 @@ class TokenClaims:
     client_id: str
     issued_at: int
     expires_at: int
+    kid: str = field(default="", compare=False)
+    """The key that signed it; set by `verify`."""
 
 
 def mint(claims: TokenClaims, *, issuer: str, audience: str, kid: str, key: EllipticCurvePrivateKey) -> Secret:
@@ -98,7 +100,8 @@ def verify(
         payload = jwt.decode(token, key, algorithms=[ALGORITHM], options=SIGNATURE_ONLY)
     except jwt.PyJWTError:
         raise _invalid() from None
-    return _claims(payload, issuer=issuer, audience=audience, now=now)
+    claims = _claims(payload, issuer=issuer, audience=audience, now=now)
+    return replace(claims, kid=str(unverified_header["kid"]))
 
 
 def gate(token: str, *, allowed: frozenset[str]) -> UnverifiedHeader:

@@ -20,6 +20,7 @@ from llmgw_gateway.money import admission, ledger
 from llmgw_gateway.money.budgets import Budgets
 from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.estimate import estimate
+from llmgw_gateway.money.learning import Learned
 from llmgw_gateway.store.schema import counters
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import BudgetView
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.call import Account, Call, Grant, Usage
     from llmgw_gateway.money.estimate import Estimate
-    from llmgw_gateway.money.prices import Catalogue
+    from llmgw_gateway.money.prices import Catalogue, Price
     from llmgw_gateway.settings import Settings
     from llmgw_gateway.store.database import Database
 
@@ -48,9 +49,14 @@ class Hold:
     attempt_id: str
     remaining: int | None
     """Micro-USD left in the tightest budget after this hold; None without a budget."""
+    amount: int
+    """Micro-USD held."""
     catalogue: Catalogue
     grant: Grant
     day: datetime
+    person: str
+    session: str
+    size: int
     outcome: Outcome = field(default_factory=Outcome)
 
     def cost(self, usage: Usage) -> int:
@@ -73,7 +79,7 @@ class Hold:
             outcome.cost = seen
             return ledger.Settlement(self.attempt_id, outcome.note, now, cost=seen, usage=outcome.usage)
         outcome.estimated = True
-        outcome.cost = seen
+        outcome.cost = max(self.amount, seen)  # what the ledger charges for the unknown
         return ledger.Settlement(self.attempt_id, outcome.note, now, cost=None, usage=outcome.usage, observed=seen)
 
 
@@ -85,6 +91,7 @@ class Money:
         self._catalogue = catalogue
         self._organisation = settings.organisation
         self._budgets = Budgets(settings.budgets, ZoneInfo(settings.organisation.time_zone))
+        self._learned = Learned()
         self._open: dict[str, Hold] = {}
         self._settling: set[asyncio.Task[None]] = set()
         self._heart: asyncio.Task[None] | None = None
@@ -108,7 +115,7 @@ class Money:
         """
         now = time.time()
         day = datetime.fromtimestamp(now, UTC)
-        keep = self._estimate(grant, call, day)
+        keep = self._estimate(account, grant, call, day)
         asked = admission.Admission(
             attempt_id=f"att_{secrets.token_hex(12)}",
             operation_id=operation_id,
@@ -125,12 +132,34 @@ class Money:
         answer = await self._admit(asked)
         if isinstance(answer, Denial):
             raise GatewayError(ErrorCode.BUDGET_EXCEEDED, self._explain(answer, keep.hold))
-        hold = Hold(asked.attempt_id, answer.remaining, self._catalogue, grant, day)
+        hold = Hold(
+            asked.attempt_id,
+            answer.remaining,
+            keep.hold,
+            self._catalogue,
+            grant,
+            day,
+            account.person_id,
+            call.session,
+            call.size,
+        )
         self._open[hold.attempt_id] = hold
         try:
             yield hold
         finally:
             self._track(self._settle(hold.close()))
+            self._learn(hold)
+
+    def _learn(self, hold: Hold) -> None:
+        if hold.outcome.completeness == "complete":
+            self._learned.observe(
+                model=hold.grant.target.model,
+                person=hold.person,
+                session=hold.session,
+                size=hold.size,
+                usage=hold.outcome.usage,
+                now=time.time(),
+            )
 
     async def _admit(self, asked: admission.Admission) -> admission.Admitted | Denial:
         """Ask the store. A caller that is cancelled meanwhile leaves no hold: it is given back once it is known."""
@@ -180,14 +209,24 @@ class Money:
             for budget in concerned
         )
 
-    def _estimate(self, grant: Grant, call: Call, day: datetime) -> Estimate:
+    def _estimate(self, account: Account, grant: Grant, call: Call, day: datetime) -> Estimate:
         model = self._catalogue.models[grant.target.model]
-        geography = grant.target.geography
-        expected = self._catalogue.price(model.name, geography=geography, day=day.date(), prompt_tokens=call.size // 4)
-        dearest = self._catalogue.price(
-            model.name, geography=geography, day=day.date(), prompt_tokens=model.context_tokens
+        likely = self._learned.expect(
+            model=model.name,
+            person=account.person_id,
+            session=call.session,
+            size=call.size,
+            most_output=grant.max_tokens,
+            now=day.timestamp(),
         )
-        return estimate(call.size, grant.max_tokens, model.context_tokens, expected, dearest)
+
+        def price(prompt_tokens: int) -> Price:
+            place = grant.target.geography
+            return self._catalogue.price(model.name, geography=place, day=day.date(), prompt_tokens=prompt_tokens)
+
+        return estimate(
+            call.size, grant.max_tokens, model.context_tokens, likely, price(likely.prompt), price(model.context_tokens)
+        )
 
     def _explain(self, denial: Denial, hold: int) -> str:
         budget = denial.budget

@@ -15,12 +15,16 @@ from llmgw_gateway.call import Usage
 from llmgw_gateway.store.schema import attempts, charges, counters, holds, ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Connection, Row
 
 SETTLEMENT = "settlement"
 CORRECTION = "correction"
+LEASE_EXPIRED = "lease_expired"
+"""The outcome of a swept attempt: whoever sent it may still be alive and bring the truth."""
+TRUTH_MILLISECONDS = 2 * 3600 * 1000
+"""How long the truth about a swept attempt may take: longer than any answer. Until then its worst case counts."""
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
 
 
@@ -75,7 +79,8 @@ def sweep(connection: Connection, batch: list[int]) -> list[int]:
         select(attempts.c.attempt_id).where(attempts.c.settled.is_(False), attempts.c.lease_until < now)
     ).all()
     if lost:
-        settle(connection, [Settlement(each, outcome="lease_expired", now=now, cost=None) for each in lost])
+        settle(connection, [Settlement(each, outcome=LEASE_EXPIRED, now=now, cost=None) for each in lost])
+    _forget(connection, now)
     return [len(lost)] * len(batch)
 
 
@@ -125,8 +130,13 @@ def _write(connection: Connection, rows: dict[str, Row[Any]], fresh: dict[str, S
     taken = connection.execute(select(holds).where(holds.c.attempt_id.in_(list(fresh)))).all()
     if taken:
         connection.execute(insert(charges), [_charge(row, costs[row.attempt_id]) for row in taken])
-        connection.execute(_MOVE, [_move(row, costs[row.attempt_id]) for row in taken])
+        kept = [_remainder(row, costs[row.attempt_id], fresh[row.attempt_id]) for row in taken]
+        connection.execute(
+            _MOVE, [_move(row, costs[row.attempt_id], rest) for row, rest in zip(taken, kept, strict=True)]
+        )
         connection.execute(delete(holds).where(holds.c.attempt_id.in_(list(fresh))))
+        if rests := [rest for rest in kept if rest["exposure"]]:
+            connection.execute(insert(holds), rests)
     connection.execute(_CLOSE, [{"attempt": attempt_id} for attempt_id in fresh])
 
 
@@ -134,21 +144,47 @@ def _charge(row: Row[Any], cost: int) -> dict[str, Any]:
     return {"attempt_id": row.attempt_id, "kind": SETTLEMENT, "counter_id": row.counter_id, "amount": cost}
 
 
-def _move(row: Row[Any], cost: int) -> dict[str, Any]:
-    return {"counter": row.counter_id, "cost": cost, "hold": row.amount, "beyond": row.exposure}
+def _move(row: Row[Any], cost: int, rest: dict[str, Any]) -> dict[str, Any]:
+    return {"counter": row.counter_id, "cost": cost, "hold": row.amount, "beyond": row.exposure - rest["exposure"]}
+
+
+def _remainder(row: Row[Any], cost: int, settlement: Settlement) -> dict[str, Any]:
+    """What a swept attempt may still cost beyond its estimate: without it a late truth could pass the bound (I5)."""
+    ceiling = row.amount + row.exposure
+    exposure = max(0, ceiling - cost) if settlement.outcome == LEASE_EXPIRED else 0
+    return {"attempt_id": row.attempt_id, "counter_id": row.counter_id, "amount": 0, "exposure": exposure}
+
+
+def _release(connection: Connection, taken: Sequence[Row[Any]]) -> None:
+    """Stop counting what is left of these holds."""
+    if taken:
+        rows = [{"counter": row.counter_id, "cost": 0, "hold": row.amount, "beyond": row.exposure} for row in taken]
+        connection.execute(_MOVE, rows)
+        connection.execute(delete(holds).where(holds.c.attempt_id.in_({row.attempt_id for row in taken})))
+
+
+def _forget(connection: Connection, now: int) -> None:
+    """The truth about attempts swept long ago will not come any more: their worst case is no longer counted."""
+    query = (
+        select(holds)
+        .join(attempts, attempts.c.attempt_id == holds.c.attempt_id)
+        .where(attempts.c.settled.is_(True), attempts.c.admitted_at < now - TRUTH_MILLISECONDS)
+    )
+    _release(connection, connection.execute(query).all())
 
 
 def _correct(connection: Connection, row: Row[Any], exact: Settlement) -> bool:
-    """A settled estimate whose truth arrived late gets one correction; anything else is a replay."""
+    """A swept attempt whose truth arrived late gets one correction; anything else is a replay."""
     if exact.cost is None:
         return False
     entries = connection.execute(select(ledger).where(ledger.c.attempt_id == row.attempt_id)).all()
-    if len(entries) != 1 or not entries[0].estimated:
+    if len(entries) != 1 or entries[0].outcome != LEASE_EXPIRED:
         return False
     difference = exact.cost - entries[0].cost
     entry = _entry(row, exact, difference, CORRECTION)
     # Tokens are corrected like money, by the difference: a sum over the ledger is right for both.
     connection.execute(insert(ledger), entry | {name: entry[name] - getattr(entries[0], name) for name in TOKENS})
+    _release(connection, connection.execute(select(holds).where(holds.c.attempt_id == row.attempt_id)).all())
     charged = connection.scalars(select(charges.c.counter_id).where(charges.c.attempt_id == row.attempt_id)).all()
     for counter_id in charged:
         connection.execute(

@@ -12,14 +12,20 @@ from llmgw_wire.errors import ErrorCode
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_GEOGRAPHY = {
-    "us-gov": ("us-gov",),
-    "us": ("us",),
-    "eu": ("eu",),
-    "ap": ("apac", "jp", "au"),
-    "ca": ("us", "ca"),
-}
-"""Which inference profiles serve a region, by the beginning of its name; `global` serves all but us-gov."""
+_PROFILES = (
+    ("us-gov-", ("us-gov",)),
+    ("us-", ("us", "global")),
+    ("ca-", ("us", "ca", "global")),
+    ("eu-", ("eu", "global")),
+    ("ap-northeast-1", ("jp", "apac", "global")),
+    ("ap-northeast-3", ("jp", "apac", "global")),
+    ("ap-southeast-2", ("au", "apac", "global")),
+    ("ap-southeast-4", ("au", "apac", "global")),
+    ("ap-south-", ("in", "apac", "global")),
+    ("ap-", ("apac", "global")),
+    ("", ("global",)),
+)
+"""Which inference profiles serve a region, by the beginning of its name, nearest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,11 @@ class ServedModel:
     max_output_tokens: int
     target: str
     """A fixed invocation id from the configuration; empty: what the client named, or the region's profile."""
+
+    @property
+    def invocable(self) -> frozenset[str]:
+        """The names that Bedrock itself knows: aliases are ours or the clients'."""
+        return frozenset({self.bedrock_id, *(f"{prefix}.{self.bedrock_id}" for prefix in self.profiles)})
 
 
 class Policy:
@@ -63,15 +74,14 @@ class Policy:
                 ErrorCode.MODEL_NOT_ALLOWED,
                 f"The model {_quoted(asked)} is not served here. Served: {served}.{hint}",
             )
-        invoke_id = model.target or (asked if asked.endswith(model.bedrock_id) else self._profile(model))
+        invoke_id = model.target or (asked if asked in model.invocable else self._profile(model))
         target = Target("bedrock", model.name, invoke_id, _geography(invoke_id))
         cap = model.max_output_tokens
         return Grant(target, min(max_tokens or cap, cap))
 
     def _profile(self, model: ServedModel) -> str:
         """The inference profile that serves the gateway's region; the bare id where there is none."""
-        start = "us-gov" if self._region.startswith("us-gov") else self._region.partition("-")[0]
-        wanted = _GEOGRAPHY.get(start, ()) + (() if start == "us-gov" else ("global",))
+        wanted = next(prefixes for start, prefixes in _PROFILES if self._region.startswith(start))
         prefix = next((each for each in wanted if each in model.profiles), None)
         return f"{prefix}.{model.bedrock_id}" if prefix else model.bedrock_id
 

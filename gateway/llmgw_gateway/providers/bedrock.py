@@ -71,7 +71,7 @@ class Bedrock:
 
         GatewayError(UPSTREAM_UNREACHABLE) when nothing was sent, UPSTREAM_TIMEOUT when no head came in time.
         """
-        body = bridge.invoke_body(call)
+        body = bridge.invoke_body(call, target.model)
         action = "invoke-with-response-stream" if call.stream else "invoke"
         call.release()
         async with self._request(target, action, body, outcome) as upstream:
@@ -83,7 +83,7 @@ class Bedrock:
 
         Returns status and body: on success in the Anthropic form, otherwise Bedrock's own.
         """
-        inner = base64.b64encode(bridge.invoke_body(call)).decode()
+        inner = base64.b64encode(bridge.invoke_body(call, target.model)).decode()
         body = json.dumps({"input": {"invokeModel": {"body": inner}}}).encode()
         call.release()
         async with self._request(target, "count-tokens", body, Outcome()) as upstream:

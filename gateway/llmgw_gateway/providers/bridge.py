@@ -33,6 +33,8 @@ class Beta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     sent_as: str = ""
     """What Bedrock calls it, where that differs."""
+    models: tuple[str, ...] = ()
+    """Catalogue names that take it; empty: all."""
     fields: tuple[str, ...] = ()
     """Top-level body members that need it."""
 
@@ -67,28 +69,27 @@ def table() -> Table:
     return Table({beta.name: beta for beta in document.betas}, {each.name: each for each in document.fields})
 
 
-def invoke_body(call: Call) -> bytes:
-    """The body of InvokeModel for a call; GatewayError(REQUEST_MALFORMED) names what cannot be carried over."""
+def invoke_body(call: Call, model: str) -> bytes:
+    """The body of InvokeModel for a call of a catalogue's `model`.
+
+    GatewayError(REQUEST_MALFORMED) names what cannot be carried over.
+    """
     members = dict(call.members or {})
     if call.dialect == "anthropic":
-        members = _bridge(members, call.betas)
+        members = _bridge(members, call.betas, model)
     return msgspec.json.encode(members)
 
 
-def _bridge(members: dict[str, msgspec.Raw], betas: tuple[str, ...]) -> dict[str, msgspec.Raw]:
+def _bridge(members: dict[str, msgspec.Raw], betas: tuple[str, ...], model: str) -> dict[str, msgspec.Raw]:
     known = table()
-    taken = [name for name in betas if name in known.betas and known.betas[name].bedrock]
+    asked = [known.betas[name] for name in betas if name in known.betas]
+    taken = [beta for beta in asked if beta.bedrock and (not beta.models or model in beta.models)]
     # A field stays when any accepted beta of this request brings it.
-    kept = {field for name in taken for field in known.betas[name].fields}
-    lost = {
-        field
-        for name in betas
-        if name in known.betas and not known.betas[name].bedrock
-        for field in known.betas[name].fields
-    } - kept
+    kept = {field for beta in taken for field in beta.fields}
+    lost = {field for beta in asked if beta not in taken for field in beta.fields} - kept
     result: dict[str, msgspec.Raw] = {"anthropic_version": VERSION}
     if taken:
-        sent = dict.fromkeys(known.betas[name].sent_as or name for name in taken)
+        sent = dict.fromkeys(beta.sent_as or beta.name for beta in taken)
         result["anthropic_beta"] = msgspec.Raw(msgspec.json.encode(list(sent)))
     for name, value in members.items():
         if name in ENVELOPE or name in lost:

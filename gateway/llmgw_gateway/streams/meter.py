@@ -46,9 +46,14 @@ _message = msgspec.json.Decoder(_Message)
 
 
 class Meter:
-    """Follows one answer. `usage` and `completeness` are valid at any moment."""
+    """Follows one answer. `usage` and `completeness` are valid at any moment.
 
-    def __init__(self) -> None:
+    `long_cache`: the request asks for one-hour cache entries. Where the provider does not say which writes were such,
+    all are taken for them: the dearer class.
+    """
+
+    def __init__(self, *, long_cache: bool = False) -> None:
+        self._long_cache = long_cache
         self.usage = Usage()
         self.completeness: Completeness = "none"
         self.started = False
@@ -98,8 +103,10 @@ class Meter:
             usage = replace(usage, cache_write_1h=hour, cache_write_5m=max(total - hour, five))
         elif seen.cache_creation_input_tokens is not None:
             # A later event repeats the total without the split: what an hour's share is already known stays.
-            hour = min(usage.cache_write_1h, seen.cache_creation_input_tokens)
-            usage = replace(usage, cache_write_1h=hour, cache_write_5m=seen.cache_creation_input_tokens - hour)
+            total = seen.cache_creation_input_tokens
+            known = usage.cache_write_5m + usage.cache_write_1h > 0
+            hour = min(usage.cache_write_1h, total) if known or not self._long_cache else total
+            usage = replace(usage, cache_write_1h=hour, cache_write_5m=total - hour)
         if seen.output_tokens is not None:
             usage = replace(usage, output=seen.output_tokens)
             self._output_known = self._output_known or final

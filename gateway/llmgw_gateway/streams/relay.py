@@ -16,13 +16,13 @@ from aiohttp import web
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.streams.eventstream import EventStreamError, Frame, FrameParser
-from llmgw_gateway.streams.meter import Meter
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llmgw_gateway.call import Outcome
+    from llmgw_gateway.streams.meter import Meter
 
 GATE_SECONDS: Final = 15
 """How long the status line waits for the first event, so that a failure in the stream can still be an HTTP status."""
@@ -81,13 +81,14 @@ class Relay:
         writer: Writer,
         inner: Callable[[Frame], bytes | None],
         headers: Mapping[str, str],
+        meter: Meter,
         outcome: Outcome,
     ) -> web.StreamResponse:
         """Relay one stream to its end. `outcome` holds the usage and how it ended, on every way out.
 
         StreamRefused before the head, when the provider's first event is an error.
         """
-        stream = _Stream(request, writer, headers, outcome)
+        stream = _Stream(request, writer, headers, meter, outcome)
         keepalive = asyncio.create_task(stream.keep_alive(), name="keepalive")
         try:
             await self._pump(stream, content, inner)
@@ -145,7 +146,9 @@ class Relay:
 class _Stream:
     """One answer on its way: the client's response, the meter, and whether the client is still there."""
 
-    def __init__(self, request: web.BaseRequest, writer: Writer, headers: Mapping[str, str], outcome: Outcome) -> None:
+    def __init__(
+        self, request: web.BaseRequest, writer: Writer, headers: Mapping[str, str], meter: Meter, outcome: Outcome
+    ) -> None:
         self.outcome = outcome
         self.gone = False
         self.draining_since = 0.0
@@ -154,7 +157,7 @@ class _Stream:
         )
         self._request = request
         self._writer = writer
-        self._meter = Meter()
+        self._meter = meter
         self._opening = asyncio.Lock()
         self._last_write = time.monotonic()
 
@@ -233,6 +236,8 @@ class _Stream:
 
     def _lost(self) -> None:
         self.gone = True
+        if self._request.transport is not None:
+            self._request.transport.abort()  # a stalled client must not hold the connection while the upstream drains
         if self.outcome.note == "ok":
             self.outcome.note = "client_gone"
         log.debug("the client is gone; draining the upstream to its usage event")

@@ -81,7 +81,7 @@ def test_a_body_of_any_bytes_is_read_or_malformed_and_nothing_worse(body: bytes)
     for read in (by_bedrock, by_anthropic):
         code = None
         try:
-            bridge.invoke_body(read(body))
+            bridge.invoke_body(read(body), "m")
         except GatewayError as error:
             code = error.code
         assert code in {None, ErrorCode.REQUEST_MALFORMED}
@@ -126,8 +126,8 @@ DOUBLES = [
 @pytest.mark.parametrize("body", DOUBLES)
 def test_a_cap_named_twice_shows_the_provider_no_other_value_than_us(body: bytes) -> None:
     call = by_bedrock(body)
-    names = [name for name, _ in pairs(bridge.invoke_body(call)) if name == "max_tokens"]
-    sent = dict(pairs(bridge.invoke_body(call)))
+    names = [name for name, _ in pairs(bridge.invoke_body(call, "m")) if name == "max_tokens"]
+    sent = dict(pairs(bridge.invoke_body(call, "m")))
     assert (names, sent["max_tokens"]) == (["max_tokens"], call.max_tokens)
 
 
@@ -142,7 +142,7 @@ def test_no_spelling_of_a_double_member_gets_past(members: list[tuple[str, bool,
 
     body = "{" + ",".join(f'"{spelled(name, escaped)}":{value}' for name, escaped, value in members) + "}"
     call = by_bedrock(body.encode())
-    sent = pairs(bridge.invoke_body(call))
+    sent = pairs(bridge.invoke_body(call, "m"))
     assert len({name for name, _ in sent}) == len(sent)
     assert dict(sent).get("max_tokens", 0) == call.max_tokens
 
@@ -178,7 +178,7 @@ def test_members_that_are_not_judged_go_upstream_byte_for_byte_and_in_their_orde
     gap = space.encode()
     parts = [json.dumps(name).encode() + gap + b":" + gap + value for name, value in members.items()]
     call = by_bedrock(gap + b"{" + gap + (gap + b"," + gap).join(parts) + gap + b"}" + gap)
-    sent = bridge.invoke_body(call)
+    sent = bridge.invoke_body(call, "m")
     position = 0
     for value in members.values():
         position = sent.index(value, position) + len(value)

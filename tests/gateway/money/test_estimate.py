@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from msgspec import convert
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.money.estimate import PROVIDER_OVERHEAD, estimate
+from llmgw_gateway.money.estimate import PROVIDER_OVERHEAD, Estimate
+from llmgw_gateway.money.estimate import estimate as estimated
+from llmgw_gateway.money.learning import Learned
 from llmgw_gateway.money.prices import Price
 
 DAY = date(2026, 1, 1)
@@ -27,6 +29,12 @@ def prices(draw: st.DrawFn) -> tuple[Price, Price]:
 
 def priced(rates_of_classes: list[int]) -> Price:
     return convert(dict(zip(CLASSES, rates_of_classes, strict=True)) | {"from": DAY}, Price)
+
+
+def estimate(size: int, most_output: int, context: int, expected: Price, dearest: Price) -> Estimate:
+    """The estimate of a call about which nothing was learned yet."""
+    likely = Learned().expect(model="m", person="p", session="", size=size, most_output=most_output, now=0)
+    return estimated(size, most_output, context, likely, expected, dearest)
 
 
 sizes = st.integers(0, 32 * 1024 * 1024)

@@ -52,7 +52,6 @@ GRANT = Grant(Target("bedrock", "m", "v.m", "regional"), 1000)
 CALL = Call("bedrock", "m", stream=True, max_tokens=1000, size=4000, body=b"", members={})
 HOLD = 1000 + 10 * 1000
 """What is held for it: a quarter of its bytes as prompt, and all of the output that it may produce."""
-KEY = ("user/per_1//month",)
 
 
 @dataclasses.dataclass
@@ -124,6 +123,15 @@ async def test_an_attempt_is_charged_what_is_known_and_never_nothing_for_the_unk
     ((name, (charged, estimated)),) = accounts.entries(bench.store).items()
     assert (name[1], charged) == ("settlement", cost)
     assert estimated is (case.startswith(("nothing known", "partly known")))
+
+
+@pytest.mark.parametrize("case", ENDINGS)
+async def test_the_audit_trail_and_the_metrics_say_what_the_ledger_charged(bench: Bench, case: str) -> None:
+    change, cost = ENDINGS[case]
+    async with bench.money.admit(ACCOUNT, GRANT, CALL, "req_1") as hold:
+        outcome(hold.outcome, change)
+    await bench.settled()
+    assert hold.outcome.cost == cost
 
 
 class BrokenError(Exception):

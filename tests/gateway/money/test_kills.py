@@ -48,5 +48,5 @@ async def test_a_killed_process_loses_no_row_that_it_acknowledged(store: Path, a
     finally:
         database.close()
     spent = 7 * len(written) + 5 * open_attempts
-    assert set(accounts.counters(store).values()) == {(spent, 0, 0)}
+    assert {(counted, held) for counted, held, _ in accounts.counters(store).values()} == {(spent, 0)}
     assert accounts.rows(store, "PRAGMA integrity_check") == [("ok",)]

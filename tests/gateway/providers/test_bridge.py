@@ -11,19 +11,21 @@ from hypothesis import strategies as st
 
 from llmgw_gateway.dialects import anthropic, bedrock
 from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.money.prices import built_in
 from llmgw_gateway.providers import bridge
 from llmgw_wire.errors import ErrorCode
 
 TABLE = bridge.table()
-TAKEN = [beta for beta in TABLE.betas.values() if beta.bedrock]
-NOT_TAKEN = [beta for beta in TABLE.betas.values() if not beta.bedrock]
+MODEL = "claude-opus-5-5"
+TAKEN = [beta for beta in TABLE.betas.values() if beta.bedrock and (not beta.models or MODEL in beta.models)]
+NOT_TAKEN = [beta for beta in TABLE.betas.values() if beta not in TAKEN]
 DROPPED = [each.name for each in TABLE.fields.values() if not each.bedrock and each.on_refuse == "drop"]
 REFUSED = [each.name for each in TABLE.fields.values() if not each.bedrock and each.on_refuse == "refuse"]
 BODY: dict[str, Any] = {"model": "m", "stream": True, "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
 
 
 def sent(*betas: str, **members: Any) -> dict[str, Any]:
-    body = bridge.invoke_body(anthropic.read(json.dumps(BODY | members).encode(), ",".join(betas)))
+    body = bridge.invoke_body(anthropic.read(json.dumps(BODY | members).encode(), ",".join(betas)), MODEL)
     document = json.loads(body)
     assert isinstance(document, dict)
     return document
@@ -39,7 +41,7 @@ def test_the_envelope_is_exchanged_and_the_rest_is_not_touched() -> None:
 
 def test_bedrock_s_own_dialect_is_not_bridged() -> None:
     body = b'{"anthropic_version":"x","model":"m","stream":true,"anthropic_beta":["whatever"],"made_up":1}'
-    assert bridge.invoke_body(bedrock.read(body, "m", stream=False)) == body
+    assert bridge.invoke_body(bedrock.read(body, "m", stream=False), "m") == body
 
 
 def test_what_nobody_has_listed_is_passed_on() -> None:
@@ -53,6 +55,15 @@ def test_a_beta_that_bedrock_takes_goes_with_its_fields_by_bedrock_s_name_for_it
     document = sent(beta.name, **members)
     assert document["anthropic_beta"] == [beta.sent_as or beta.name]
     assert {name: document[name] for name in members} == members
+
+
+def test_a_beta_for_other_models_is_left_out() -> None:
+    limited = next(beta for beta in TABLE.betas.values() if beta.bedrock and beta.models and MODEL not in beta.models)
+    assert "anthropic_beta" not in sent(limited.name)
+
+
+def test_every_model_that_the_table_names_is_in_the_catalogue() -> None:
+    assert {model for beta in TABLE.betas.values() for model in beta.models} <= set(built_in().models)
 
 
 def test_two_names_of_one_beta_are_sent_once() -> None:
@@ -88,7 +99,7 @@ def test_a_field_that_cannot_be_left_out_is_refused_by_name(name: str) -> None:
 @given(st.lists(st.sampled_from(sorted(TABLE.betas)) | st.text("abc-", min_size=1, max_size=5), max_size=8))
 def test_the_betas_that_go_are_those_that_bedrock_takes_once_each_in_the_client_s_order(names: list[str]) -> None:
     known = [TABLE.betas[name] for name in names if name in TABLE.betas]
-    expected = list(dict.fromkeys(beta.sent_as or beta.name for beta in known if beta.bedrock))
+    expected = list(dict.fromkeys(beta.sent_as or beta.name for beta in known if beta in TAKEN))
     assert sent(*names).get("anthropic_beta", []) == expected
 
 
@@ -98,8 +109,8 @@ def test_a_field_stays_exactly_when_some_beta_of_the_request_brings_it(names: li
     paired = {field for beta in TABLE.betas.values() for field in beta.fields} - {*REFUSED, *DROPPED}
     document = sent(*names, **{field: {"x": 1} for field in paired})
     for field in paired:
-        brought = any(beta.bedrock and field in beta.fields for beta in betas)
-        lost = any(not beta.bedrock and field in beta.fields for beta in betas)
+        brought = any(beta in TAKEN and field in beta.fields for beta in betas)
+        lost = any(beta not in TAKEN and field in beta.fields for beta in betas)
         assert (field in document) is (brought or not lost)
 
 

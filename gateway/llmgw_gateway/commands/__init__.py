@@ -1,0 +1,1 @@
+"""What operators type: one module for each noun. They parse, call, and print; nothing is decided here."""

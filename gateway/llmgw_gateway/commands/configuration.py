@@ -1,0 +1,90 @@
+"""What every command begins with: reading the configuration, and saying in sentences why that does not work."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from llmgw_gateway import settings as configuration
+from llmgw_gateway.errors import ConfigurationError, StoreError
+from llmgw_gateway.money import prices
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llmgw_gateway.money.prices import Catalogue
+    from llmgw_gateway.settings import Settings
+
+EXIT_FAULTS = 1
+"""What was examined is not as it has to be."""
+EXIT_CONFIGURATION = 2
+EXIT_STORE = 3
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+
+
+def today() -> date:
+    """The day whose prices hold now: prices change at midnight UTC."""
+    return datetime.now(UTC).date()
+
+
+def read(config: Path) -> tuple[Settings, Catalogue]:
+    """Configuration and prices, each good in itself. ConfigurationError carries every fault."""
+    settings = configuration.load(config)
+    file = settings.prices.file
+    return settings, prices.load(settings.path(file) if file else None)
+
+
+def load(config: Path) -> tuple[Settings, Catalogue]:
+    """Configuration and prices that a gateway can start with, or every fault on standard error and exit status 2."""
+    from llmgw_gateway.app import policy  # noqa: PLC0415 -- half of the gateway; what only reads the ledger does without
+
+    with refusals():
+        settings, catalogue = read(config)
+        policy(settings, catalogue)
+        faults = unpriced(settings, catalogue, today())
+        if faults:
+            raise ConfigurationError(str(config), faults)
+    return settings, catalogue
+
+
+def unpriced(settings: Settings, catalogue: Catalogue, day: date) -> list[str]:
+    """Configured models that cannot be charged: unknown ones, ones whose price begins later, ones of another kind."""
+    faults = []
+    for number, model in enumerate(settings.models):
+        known = catalogue.models.get(model.name)
+        if known is None:
+            what = "has no price"
+        elif known.kind == "embedding":
+            what = "is an embedding model, and no endpoint of the gateway serves these yet"
+        elif not any(p.tier == "standard" and not p.context_over for p in catalogue.in_force(model.name, day)):
+            what = f"has no price in force on {day}: its first one begins later"
+        else:
+            continue
+        faults.append(f"models[{number}].name: {model.name!r} {what}")
+    return faults
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what the configuration or the store refuses into sentences on standard error and an exit status."""
+    try:
+        yield
+    except ConfigurationError as error:
+        report(error)
+    except StoreError as error:
+        click.echo(f"llmgw-gateway: {error}", err=True)
+        sys.exit(EXIT_STORE)
+
+
+def report(error: ConfigurationError) -> NoReturn:
+    """Say every fault."""
+    count = len(error.faults)
+    click.echo(f"llmgw-gateway: {error.source}: {count} {'fault' if count == 1 else 'faults'}", err=True)
+    for fault in error.faults:
+        click.echo(f"  {fault}", err=True)
+    sys.exit(EXIT_CONFIGURATION)

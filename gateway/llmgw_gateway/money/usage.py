@@ -1,0 +1,210 @@
+"""What was used and what it cost, added up from the ledger. Queries only; the same for SQLite and PostgreSQL.
+
+An attempt is counted as a whole, with its correction, on the day it was admitted: that is where its budgets were
+charged, so that a month here is a month there. An operation counts where its first attempt does. Hence every grouping
+of the same period has the same sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import case, func, literal, select
+
+from llmgw_gateway.money.ledger import CORRECTION
+from llmgw_gateway.store.schema import attempts, ledger, persons
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+    from sqlalchemy import ColumnElement, Connection, Row, Subquery
+
+DAY_MILLISECONDS = 86_400_000
+
+# Of each attempt: when it was admitted, and whether what it cost is known. A row without an attempt cannot be, but if
+# it were, it would have to show in the sums.
+ADMITTED = func.coalesce(attempts.c.admitted_at, ledger.c.settled_at)
+_CORRECTED = func.max(case((ledger.c.kind == CORRECTION, 1), else_=0))
+UNKNOWN = case((_CORRECTED == 1, 0), else_=func.max(case((ledger.c.estimated, 1), else_=0)))
+
+# By what attempts can be grouped: for each its expression over the one or two ledger rows of an attempt.
+DIMENSIONS: dict[str, ColumnElement[Any]] = {
+    "user": func.min(ledger.c.person_id),
+    "model": func.min(ledger.c.model),
+    "day": func.min(ADMITTED),
+    "outcome": func.coalesce(
+        func.max(case((ledger.c.kind == CORRECTION, ledger.c.outcome))), func.min(ledger.c.outcome)
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What some attempts came to. Money in micro-USD."""
+
+    operations: int = 0
+    """Requests of clients."""
+    attempts: int = 0
+    """Dispatches to a provider: retries and fallbacks are attempts of the same operation."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    cost: int = 0
+    estimated: int = 0
+    """The part of the cost whose usage is not known: charged at what was held or observed."""
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(Sums)))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One group: what it is called, by column, and its sums."""
+
+    of: dict[str, str]
+    sums: Sums
+
+    @property
+    def label(self) -> str:
+        """What a person calls it: an e-mail address, else a name, else the value itself."""
+        return self.of.get("email") or self.of.get("name") or next(iter(self.of.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Some days, both ends included, in the time zone of the organisation; None: open."""
+
+    zone: ZoneInfo
+    since: date | None = None
+    until: date | None = None
+
+    @property
+    def start(self) -> int:
+        """Milliseconds since the epoch."""
+        return 0 if self.since is None else _midnight(self.since, self.zone)
+
+    @property
+    def end(self) -> int | None:
+        """The first millisecond after it."""
+        return None if self.until is None else _midnight(self.until + timedelta(days=1), self.zone)
+
+    def filter(self, begins: int) -> tuple[ColumnElement[bool], ...]:
+        """The ledger rows of attempts that were admitted from `begins` to the end of the span."""
+        lower = (begins <= ADMITTED,) if begins > 0 else ()
+        return lower if self.end is None else (*lower, self.end > ADMITTED)
+
+
+def usage(connection: Connection, by: str, span: Span) -> list[Line]:
+    """Sums of the settled attempts of a span, grouped by one of DIMENSIONS; days in order, all else dearest first."""
+    facts = _facts(by, span)
+    part = _day(connection, facts.c.part, span.zone) if by == "day" else facts.c.part
+    groups = _groups(facts, part, span.start)
+    if by == "user":
+        query = select(groups, persons.c.name, persons.c.email).outerjoin(persons, persons.c.person_id == groups.c.part)
+        lines = [
+            Line({"user": row.part, "name": row.name or "", "email": row.email or ""}, _sums(row))
+            for row in connection.execute(query)
+        ]
+    else:
+        shown = _date if by == "day" else str
+        lines = [Line({by: shown(row.part)}, _sums(row)) for row in connection.execute(select(groups))]
+    if by == "day":
+        return sorted(lines, key=lambda line: line.label)
+    return sorted(lines, key=lambda line: (-line.sums.cost, line.label))
+
+
+def total(lines: list[Line]) -> Sums:
+    """The sum over all groups."""
+    return sum((line.sums for line in lines), Sums())
+
+
+def _facts(by: str, span: Span) -> Subquery:
+    """One row for each attempt: settlement and correction together."""
+    # A day more than asked for, so that an operation whose first attempt was yesterday is not counted again today.
+    query = (
+        select(
+            ledger.c.attempt_id,
+            func.min(ledger.c.operation_id).label("operation_id"),
+            func.min(ADMITTED).label("admitted"),
+            DIMENSIONS[by].label("part"),
+            UNKNOWN.label("unknown"),
+            *(func.sum(ledger.c[name]).label(name) for name in _SUMMED),
+        )
+        .select_from(ledger.outerjoin(attempts, attempts.c.attempt_id == ledger.c.attempt_id))
+        .where(*span.filter(span.start - DAY_MILLISECONDS))
+        .group_by(ledger.c.attempt_id)
+    )
+    return query.subquery("facts")
+
+
+_SUMMED = (*(each.name for each in fields(Sums) if each.name.endswith("_tokens")), "cost")
+
+
+def _groups(facts: Subquery, part: ColumnElement[Any], start: int) -> Subquery:
+    order = func.row_number().over(partition_by=facts.c.operation_id, order_by=(facts.c.admitted, facts.c.attempt_id))
+    ranked = select(
+        part.label("part"),
+        facts.c.admitted,
+        case((order == 1, 1), else_=0).label("operations"),
+        literal(1).label("attempts"),
+        case((facts.c.unknown == 1, facts.c.cost), else_=0).label("estimated"),
+        *(facts.c[name] for name in _SUMMED),
+    ).subquery("ranked")
+    sums = (func.sum(ranked.c[each.name]).label(each.name) for each in fields(Sums))
+    return select(ranked.c.part, *sums).where(ranked.c.admitted >= start).group_by(ranked.c.part).subquery("groups")
+
+
+def _sums(row: Row[Any]) -> Sums:
+    # PostgreSQL adds whole numbers up to a decimal.
+    return Sums(*(int(getattr(row, each.name)) for each in fields(Sums)))
+
+
+def _day(connection: Connection, moment: ColumnElement[Any], zone: ZoneInfo) -> ColumnElement[Any]:
+    """The local day of a moment, as a number. Databases differ in what they know of time zones, so none is asked.
+
+    Between two changes of the clock days are equally long, and the number is a division; the days of 23 or 25 hours
+    are cases of their own. That makes a handful of cases for years of days.
+    """
+    first, last = connection.execute(select(func.min(ADMITTED), func.max(ADMITTED)).select_from(_ROWS)).one()
+    if first is None:
+        return literal(0)
+    cases = []
+    begin = day = _local(first, zone)
+    length = _length(day, zone)
+    end = _local(last, zone)
+    while day <= end:
+        following = day + timedelta(days=1)
+        if _length(following, zone) != length or following > end:
+            cases.append((moment < _midnight(following, zone), _number(moment, begin, length, zone)))
+            begin, length = following, _length(following, zone)
+        day = following
+    return case(*cases)
+
+
+_ROWS = ledger.outerjoin(attempts, attempts.c.attempt_id == ledger.c.attempt_id)
+
+
+def _number(moment: ColumnElement[Any], begin: date, length: int, zone: ZoneInfo) -> ColumnElement[Any]:
+    if length != DAY_MILLISECONDS:
+        return literal(begin.toordinal())
+    return literal(begin.toordinal()) + (moment - _midnight(begin, zone)) // DAY_MILLISECONDS
+
+
+def _date(number: int) -> str:
+    return date.fromordinal(int(number)).isoformat()
+
+
+def _local(milliseconds: int, zone: ZoneInfo) -> date:
+    return datetime.fromtimestamp(milliseconds / 1000, zone).date()
+
+
+def _midnight(day: date, zone: ZoneInfo) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC).timestamp() * 1000)
+
+
+def _length(day: date, zone: ZoneInfo) -> int:
+    return _midnight(day + timedelta(days=1), zone) - _midnight(day, zone)

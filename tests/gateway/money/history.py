@@ -1,0 +1,118 @@
+"""A store with a past: attempts admitted and settled by the gateway's own transactions, people to whom they belong."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sqlalchemy import NullPool, create_engine, insert
+
+from llmgw_gateway.call import Usage
+from llmgw_gateway.money import admission, ledger
+from llmgw_gateway.money.ledger import Settlement
+from llmgw_gateway.store.schema import persons
+from tests.gateway.money.accounts import LEASE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from llmgw_gateway.money.decide import BudgetRef
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt, from admission to the last entry."""
+
+    admitted: int
+    """Milliseconds since the epoch."""
+    person: str = "per_ada"
+    model: str = "claude-sonnet-4-5"
+    operation: str = ""
+    """Empty: an operation of its own."""
+    usage: Usage = field(default_factory=Usage)
+    cost: int | None = 0
+    """None: unknown, charged at the hold."""
+    late: int | None = None
+    """What the truth came to, after a sweep."""
+    outcome: str = "ok"
+    hold: int = 1_000
+    target: str = "global.anthropic.claude-sonnet-4-5-20250929-v1:0"
+    price_version: str = "2026-11-21"
+    budgets: tuple[BudgetRef, ...] = ()
+
+    @property
+    def charged(self) -> int:
+        """What it costs in the end."""
+        if self.late is not None:
+            return self.late
+        return self.hold if self.cost is None else self.cost
+
+    @property
+    def known(self) -> bool:
+        return self.late is not None or self.cost is not None
+
+    @property
+    def ended(self) -> str:
+        return "ok" if self.late is not None else self.outcome
+
+
+@contextmanager
+def writing(store: Path) -> Iterator[Connection]:
+    """A transaction on the file, beside whatever else has it open."""
+    engine = create_engine(f"sqlite:///{store}", poolclass=NullPool)
+    with engine.begin() as connection:
+        yield connection
+
+
+def write(store: Path, attempts: Iterable[Attempt]) -> None:
+    with writing(store) as connection:
+        for number, attempt in enumerate(attempts):
+            _write(connection, f"att_{number:04d}", attempt)
+
+
+def _write(connection: Connection, attempt_id: str, attempt: Attempt) -> None:
+    asked = admission.Admission(
+        attempt_id=attempt_id,
+        operation_id=attempt.operation or f"req_of_{attempt_id}",
+        person_id=attempt.person,
+        model=attempt.model,
+        target=attempt.target,
+        price_version=attempt.price_version,
+        hold=attempt.hold,
+        ceiling=attempt.hold,
+        budgets=attempt.budgets,
+        now=attempt.admitted,
+        lease_until=attempt.admitted + LEASE,
+    )
+    (answer,) = admission.admit(connection, [asked])
+    assert isinstance(answer, admission.Admitted)
+    end = attempt.admitted + 5_000
+    if attempt.late is not None:
+        swept = Settlement(attempt_id, ledger.LEASE_EXPIRED, end, cost=None, usage=Usage(input=1))
+        assert ledger.settle(connection, [swept]) == [True]
+        end += 100_000_000  # more than a day later: the correction still belongs to the day of the attempt
+    exact = attempt.cost if attempt.late is None else attempt.late
+    settlement = Settlement(attempt_id, attempt.ended, end, cost=exact, usage=attempt.usage)
+    assert ledger.settle(connection, [settlement]) == [True]
+
+
+def introduce(store: Path, person_id: str, name: str = "", email: str = "") -> None:
+    """Somebody who signed in once."""
+    with writing(store) as connection:
+        connection.execute(
+            insert(persons),
+            {
+                "person_id": person_id,
+                "issuer": "https://login.example",
+                "subject": person_id,
+                "name": name,
+                "email": email,
+                "groups": "[]",
+                "first_seen": 0,
+                "last_seen": 0,
+            },
+        )
