@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MICRO = 1_000_000
 """Micro-USD in one USD: money is always a whole number of them."""
 
+Geography = Literal["global", "regional"]
 Dialect = Literal["anthropic", "bedrock"]
 Completeness = Literal["none", "partial", "complete"]
 
@@ -92,7 +93,7 @@ class Target:
     """The catalogue's name: prices and caps hang on it."""
     invoke_id: str
     """What is named towards the provider."""
-    geography: Literal["global", "regional"]
+    geography: Geography
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +124,8 @@ class Outcome:
     cost: int = 0
     """Micro-USD."""
     estimated: bool = False
+
+
+def geography_of(invoke_id: str) -> Geography:
+    """Global profiles have the list price; all else, and any ARN, the regional one (never cheaper)."""
+    return "global" if invoke_id.startswith("global.") else "regional"

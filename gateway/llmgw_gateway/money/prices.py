@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from llmgw_gateway.call import MICRO
+from llmgw_gateway.call import MICRO, Geography
 from llmgw_gateway.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 Rate = Annotated[int, Meta(ge=0, le=10**12)]
 Count = Annotated[int, Meta(ge=0, le=10**9)]
-Geography = Literal["global", "regional"]
 Tier = Literal["standard", "batch", "flex", "priority"]
 Kind = Literal["text", "embedding"]
 Table = dict[str, Any]
@@ -162,11 +161,6 @@ class Catalogue:
         fitting = [price for price in in_force if price.context_over == tier]
         candidates = [price for price in fitting if price.geography == geography] or fitting
         return max(candidates, key=lambda price: (price.effective, price.dearest_prompt))
-
-
-def geography_of(invoke_id: str) -> Geography:
-    """By which price an invocation is billed: global profiles have the list price, all else the regional one."""
-    return "global" if invoke_id.startswith("global.") else "regional"
 
 
 def built_in(*, embeddings: bool = False) -> Catalogue:

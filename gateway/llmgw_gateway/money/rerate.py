@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
-from llmgw_gateway.call import Usage
+from llmgw_gateway.call import Usage, geography_of
 from llmgw_gateway.money.ledger import TOKENS
-from llmgw_gateway.money.prices import geography_of
 from llmgw_gateway.money.usage import ADMITTED, UNKNOWN
 from llmgw_gateway.store.schema import attempts, ledger
 

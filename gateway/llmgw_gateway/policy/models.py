@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from llmgw_gateway.call import Grant, Target
+from llmgw_gateway.call import Grant, Target, geography_of
 from llmgw_gateway.errors import GatewayError
 from llmgw_wire.errors import ErrorCode
 
@@ -75,7 +75,7 @@ class Policy:
                 f"The model {_quoted(asked)} is not served here. Served: {served}.{hint}",
             )
         invoke_id = model.target or (asked if asked in model.invocable else self._profile(model))
-        target = Target("bedrock", model.name, invoke_id, _geography(invoke_id))
+        target = Target("bedrock", model.name, invoke_id, geography_of(invoke_id))
         cap = model.max_output_tokens
         return Grant(target, min(max_tokens or cap, cap))
 
@@ -84,11 +84,6 @@ class Policy:
         wanted = next(prefixes for start, prefixes in _PROFILES if self._region.startswith(start))
         prefix = next((each for each in wanted if each in model.profiles), None)
         return f"{prefix}.{model.bedrock_id}" if prefix else model.bedrock_id
-
-
-def _geography(invoke_id: str) -> Literal["global", "regional"]:
-    """Global profiles have the list price; all else, and any ARN of unknown kind, the regional one (never cheaper)."""
-    return "global" if invoke_id.startswith("global.") else "regional"
 
 
 def _quoted(asked: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgw_gateway.call import Usage
+from llmgw_gateway.call import Geography, Usage
 from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.money import prices
 from llmgw_gateway.money.prices import Catalogue, CatalogueModel, Price
@@ -106,7 +106,7 @@ def test_a_geography_without_a_price_is_charged_by_one_that_has_one(some: list[P
     assert costs[0] == costs[1]
 
 
-def replace_geography(price: Price, geography: prices.Geography) -> Price:
+def replace_geography(price: Price, geography: Geography) -> Price:
     members = {name: getattr(price, name) for name in price.__struct_fields__}
     return Price(**(members | {"geography": geography}))
 

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import NullPool, create_engine
 
-from llmgw_gateway.call import Usage
+from llmgw_gateway.call import Geography, Usage
 from llmgw_gateway.money import prices
 from llmgw_gateway.money.rerate import Rerated, rerate
 from llmgw_gateway.money.usage import Span
-from llmgw_gateway.policy import models as policy
 from tests.gateway.money import history
 from tests.gateway.money.history import Attempt
 
@@ -43,13 +41,8 @@ def read(store: Path, catalogue: Catalogue, span: Span = UTC_SPAN) -> list[Rerat
 
 def priced(usage: Usage, target: str = GLOBAL, admitted: int = NOON) -> int:
     day = datetime.fromtimestamp(admitted / 1000, UTC).date()
-    geography: prices.Geography = "global" if target == GLOBAL else "regional"
+    geography: Geography = "global" if target == GLOBAL else "regional"
     return BUILT_IN.price(SONNET, geography=geography, day=day, prompt_tokens=usage.prompt).cost(usage)
-
-
-@pytest.mark.parametrize("name", [name for model in BUILT_IN.models.values() for name in model.names()])
-def test_the_geography_of_a_row_is_the_one_that_the_call_was_charged_for(name: str) -> None:
-    assert prices.geography_of(name) == policy._geography(name)
 
 
 @settings(max_examples=40)
