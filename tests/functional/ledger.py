@@ -33,9 +33,9 @@ def rows(db: Path) -> list[Row[Any]]:
     return read(db, lambda connection: list(connection.execute(select(ledger).order_by(ledger.c.entry_id))))
 
 
-def settled(db: Path, count: int) -> list[Row[Any]]:
+def settled(db: Path, count: int, *, seconds: float = DEADLINE_SECONDS) -> list[Row[Any]]:
     """The entries, as soon as there are `count` and no attempt is open: settlement is off the response path."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         found = rows(db)
         open_attempts = read(db, lambda c: c.scalars(select(attempts.c.attempt_id).where(~attempts.c.settled)).all())

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.functional import ledger
 from tests.functional.device import Device
 from tests.lab.scripted import Answer, ScriptedBedrock
@@ -120,6 +122,23 @@ def test_a_killed_gateway_charges_what_was_held_and_loses_nothing(
     gateway.restart()
     assert ada.me()["budgets"][0]["held"] > 0, "unknown is not free"
     assert ledger.rows(gateway.db)[0].cost > 0
+
+
+@pytest.mark.long
+def test_what_a_killed_gateway_had_under_way_is_settled_when_its_lease_has_ended(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
+) -> None:
+    scripted.default = Answer(hold_after=1)
+    with ada.streaming() as stream:
+        assert stream.status == 200
+        gateway.program.send_signal(signal.SIGKILL)
+        gateway.program.wait(seconds=10)
+    scripted.release_all()
+    gateway.restart()
+    (row,) = ledger.settled(gateway.db, 1, seconds=90)
+    assert (row.outcome, row.estimated) == ("lease_expired", True)
+    assert row.cost > 0
+    assert ada.me()["budgets"][0]["held"] == 0
 
 
 def budgets(gateway: Gateway, *tables: dict[str, object], **more: list[dict[str, object]]) -> None:
