@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from llmgw_gateway.errors import GatewayError, StoreError
@@ -47,7 +47,8 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = _exclusive(path)
-        self._engine = _engine(path)
+        self._engine = _engine(path, begin="BEGIN IMMEDIATE")
+        self._reading = _engine(path, begin="BEGIN", pragmas=("query_only = 1",))
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="store-writer", daemon=True)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
@@ -56,11 +57,16 @@ class Database:
     def start(self) -> None:
         """Bring the schema up to date and start the writer. StoreError names the file when it cannot be used."""
         try:
+            # Before SQLite opens it: the files that it puts beside the database take over these rights.
+            self._path.touch(mode=0o600)
+            self._path.chmod(0o600)
+        except OSError as error:
+            raise StoreError(f"{self._path} cannot be written: {error.strerror}") from None
+        try:
             with self._engine.connect() as connection:
                 _migrate(connection, self._path)
         except SQLAlchemyError as error:
             raise StoreError(f"{self._path} cannot be opened as a gateway store: {_reason(error)}") from error
-        self._path.chmod(0o600)
         self._loop = asyncio.get_running_loop()
         self._writer.start()
 
@@ -80,12 +86,8 @@ class Database:
         """Run a query on a connection that cannot write."""
 
         def run() -> Result:
-            with self._engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA query_only = 1")
-                try:
-                    return query(connection)
-                finally:
-                    connection.exec_driver_sql("PRAGMA query_only = 0")
+            with self._reading.connect() as connection:
+                return query(connection)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._reader, run)
@@ -98,6 +100,7 @@ class Database:
         if self._writer.is_alive():
             self._writer.join()
         self._reader.shutdown()
+        self._reading.dispose()
         self._engine.dispose()
         self._lock.close()
 
@@ -172,21 +175,27 @@ def _reason(error: SQLAlchemyError) -> str:
     return str(getattr(error, "orig", None) or type(error).__name__)
 
 
-def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"check_same_thread": False})
+def _engine(path: Path, *, begin: str, pragmas: tuple[str, ...] = ()) -> Engine:
+    """An engine with one connection, used by one thread. `begin` starts its transactions."""
+    engine = create_engine(f"sqlite:///{path}", pool_size=1, max_overflow=0, connect_args={"check_same_thread": False})
 
     # The driver's own transaction control begins late and commits early; with isolation_level None it does nothing,
     # and BEGIN IMMEDIATE takes the write lock before the first read (no upgrade, hence no SQLITE_BUSY in the middle).
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 -- a driver's connection
         connection.isolation_level = None
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = 1", "busy_timeout = 5000"):
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = 1",
+            "busy_timeout = 5000",
+            *pragmas,
+        ):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        read_only = connection.exec_driver_sql("PRAGMA query_only").scalar()
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
 
     return engine
 
