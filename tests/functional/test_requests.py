@@ -208,6 +208,21 @@ def test_a_cloud_that_is_not_there_costs_nothing_and_says_so(gateway: Gateway, a
     assert (entry.cost, entry.outcome) == (0, "released")
 
 
+def test_a_cloud_that_does_not_begin_to_answer_is_given_up_once_and_charged_as_unknown(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
+) -> None:
+    gateway.document["bedrock"]["first_byte_seconds"] = 1
+    gateway.restart()
+    scripted.script(Answer(hold_after=0))
+    reply = ada.ask()
+    assert (reply.status, reply.error["code"]) == (529, "upstream_timeout")
+    assert reply.headers["x-should-retry"] == "false", "a repeated prompt is paid twice"
+    scripted.release_all()
+    (entry,) = ledger.settled(gateway.db, 1)
+    assert (entry.outcome, entry.estimated) == ("upstream_timeout", True)
+    assert entry.cost > 0
+
+
 def test_malformed_http_is_refused_and_its_header_is_in_no_log(gateway: Gateway, ada: Device) -> None:
     canary = "canary-4b1d"
     lines = [

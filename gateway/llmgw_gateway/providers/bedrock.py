@@ -115,11 +115,13 @@ class Bedrock:
                 retry_after=2,
             ) from error
         except TimeoutError as error:
+            outcome.note = "upstream_timeout"
             raise GatewayError(
                 ErrorCode.UPSTREAM_TIMEOUT,
                 f"AWS Bedrock did not begin to answer within {self._settings.first_byte_seconds} s.",
             ) from error
         except aiohttp.ClientError as error:
+            outcome.note = "upstream_broken"
             raise GatewayError(
                 ErrorCode.UPSTREAM_INVALID, "The connection to AWS Bedrock broke before an answer came."
             ) from error
