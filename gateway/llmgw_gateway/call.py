@@ -75,6 +75,8 @@ class Call:
     betas: tuple[str, ...] = ()
     session: str = ""
     """The client's coding session, when it names one: successive prompts of one are much alike."""
+    media: bool = False
+    """Whether it holds a picture or a document: their tokens are not bounded by their bytes."""
     long_cache: bool = False
     """Whether the request asks for one-hour cache entries, which cost more to write."""
 

@@ -86,6 +86,8 @@ class Pipeline:
             grant = self.policy.authorize(call.model, call.max_tokens)
             entry.granted(grant.target)
             upstream_status, body = await self.bedrock.count_tokens(grant.target, call)
+            if upstream_status in REFUSED_BY_ROLE:
+                raise _denied()
             entry.status = upstream_status
             return web.Response(status=upstream_status, body=body, content_type="application/json")
 
@@ -101,6 +103,9 @@ class Pipeline:
         ours = _headers(entry, hold)
         if upstream.status >= FIRST_ERROR:
             return await _refused(upstream, hold.outcome, ours)
+        if upstream.status != OK:
+            hold.outcome.refused_upstream = True
+            raise GatewayError(ErrorCode.UPSTREAM_INVALID, f"The provider answered with status {upstream.status}.")
         if not entry.stream:
             return await _whole(upstream, meter, hold, ours)
         try:
@@ -117,8 +122,9 @@ async def _whole(upstream: Upstream, meter: Meter, hold: Hold, ours: dict[str, s
     body = await _read(upstream)
     meter.answer(body)
     hold.outcome.usage, hold.outcome.completeness = meter.usage, meter.completeness
-    cost = f"{hold.cost(meter.usage) / MICRO:.6f}"
-    return web.Response(status=OK, body=body, content_type="application/json", headers=ours | {headers.COST: cost})
+    if meter.completeness == "complete":
+        ours |= {headers.COST: f"{hold.cost(meter.usage) / MICRO:.6f}"}
+    return web.Response(status=OK, body=body, content_type="application/json", headers=ours)
 
 
 async def _refused(upstream: Upstream, outcome: Outcome, ours: dict[str, str]) -> web.Response:
@@ -127,11 +133,15 @@ async def _refused(upstream: Upstream, outcome: Outcome, ours: dict[str, str]) -
     outcome.note = f"upstream_{upstream.status}"
     body = await _read(upstream)
     if upstream.status in REFUSED_BY_ROLE:
-        raise GatewayError(
-            ErrorCode.UPSTREAM_DENIED,
-            "AWS refused the gateway's own role for this model, not your sign-in. Tell the platform team.",
-        )
+        raise _denied()
     return web.Response(status=upstream.status, body=body, headers=upstream.headers | ours)
+
+
+def _denied() -> GatewayError:
+    return GatewayError(
+        ErrorCode.UPSTREAM_DENIED,
+        "AWS refused the gateway's own role for this model, not your sign-in. Tell the platform team.",
+    )
 
 
 async def _read(upstream: Upstream) -> bytes:

@@ -29,6 +29,7 @@ def read(body: bytes, betas: str) -> Call:
         body=body,
         members=members,
         betas=tuple(each.strip() for each in betas.split(",") if each.strip()),
+        media=messages.holds_media(body),
         long_cache=messages.wants_long_cache(body),
     )
 

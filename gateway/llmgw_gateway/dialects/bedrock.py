@@ -34,6 +34,7 @@ def read(body: bytes, model: str, *, stream: bool) -> Call:
         size=len(body),
         body=body,
         members=members,
+        media=messages.holds_media(body),
         long_cache=messages.wants_long_cache(body),
     )
 

@@ -7,12 +7,15 @@ sent: a body that names `max_tokens` twice cannot show one value to us and anoth
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_wire.errors import ErrorCode
 
 MOST_TOKENS = 10_000_000
+_MEDIA = re.compile(rb'"type"\s*:\s*"(image|document)"')
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ONE_HOUR = (b'"ttl":"1h"', b'"ttl": "1h"')
@@ -54,6 +57,11 @@ def flag_of(members: dict[str, msgspec.Raw], name: str) -> bool:
         return bool(msgspec.json.decode(members.get(name, msgspec.Raw(b"null")), type=bool | None))
     except UNREADABLE:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, f"{name!r} must be true or false.") from None
+
+
+def holds_media(body: bytes) -> bool:
+    """Whether there may be a picture or a document in it."""
+    return _MEDIA.search(body) is not None
 
 
 def wants_long_cache(body: bytes) -> bool:

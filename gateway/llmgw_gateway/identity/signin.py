@@ -23,6 +23,8 @@ LEEWAY = 60
 """Seconds that an identity provider's clock may differ from ours."""
 MOST_TEXT = 256
 MOST_GROUPS = 500
+MOST_CHARACTERS = 32_000
+"""Of a provider's token: Entra ID puts up to 200 group ids into one."""
 _HEADERS = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 """What providers put into headers; x5t is ignored. `jwk`, `jku`, `x5u`, `crit` are refused."""
 
@@ -51,7 +53,7 @@ class SignInVerifier:
         """Check a subject token; GatewayError tells whether to sign in again, to refresh, or to wait."""
         token = unverified_token.reveal()
         try:
-            unverified_header = tokens.gate(token, allowed=_HEADERS)
+            unverified_header = tokens.gate(token, allowed=_HEADERS, most=MOST_CHARACTERS)
             unverified_issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
         except (GatewayError, jwt.PyJWTError):
             raise _refused("it is not a token that can be read") from None

@@ -104,13 +104,13 @@ def verify(
     return replace(claims, kid=str(unverified_header["kid"]))
 
 
-def gate(token: str, *, allowed: frozenset[str]) -> UnverifiedHeader:
+def gate(token: str, *, allowed: frozenset[str], most: int = MOST_CHARACTERS) -> UnverifiedHeader:
     """Check the outer form of a compact JWS and return its header, still unverified.
 
     Refused: length, alphabet and padding, header members outside `allowed` (`jwk`, `jku`, `crit`, ...), and any JSON
     with duplicate names in header or payload. GatewayError(TOKEN_INVALID) tells nothing more.
     """
-    if len(token) > MOST_CHARACTERS or not _SHAPE.fullmatch(token):
+    if len(token) > most or not _SHAPE.fullmatch(token):
         raise _invalid()
     encoded_header, encoded_payload, _ = token.split(".")
     header = _object(encoded_header)

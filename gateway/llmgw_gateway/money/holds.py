@@ -225,7 +225,12 @@ class Money:
             return self._catalogue.price(model.name, geography=place, day=day.date(), prompt_tokens=prompt_tokens)
 
         return estimate(
-            call.size, grant.max_tokens, model.context_tokens, likely, price(likely.prompt), price(model.context_tokens)
+            model.context_tokens if call.media else call.size,
+            grant.max_tokens,
+            model.context_tokens,
+            likely,
+            price(likely.prompt),
+            price(model.context_tokens),
         )
 
     def _explain(self, denial: Denial, hold: int) -> str:
@@ -251,7 +256,9 @@ class Money:
         while True:
             try:
                 await self._database.submit(ledger.settle, settlement)
-            except GatewayError:
+            except GatewayError as error:
+                if error.code is not ErrorCode.STORE_UNAVAILABLE:
+                    raise
                 log.warning("settlement of %s is waiting for the store", settlement.attempt_id)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5)
@@ -275,8 +282,8 @@ class Money:
                 await asyncio.gather(*renewals)
                 if swept := await self._database.submit(ledger.sweep, now):
                     log.warning("settled %d attempt(s) whose outcome is unknown at what was held for them", swept)
-            except GatewayError:
-                log.warning("leases could not be renewed: the store is not available")
+            except Exception as error:  # noqa: BLE001 -- one bad row must not end the renewals of all others
+                log.warning("leases could not be renewed: %s", type(error).__name__)
 
 
 def usd(amount: int) -> str:

@@ -87,14 +87,16 @@ class Bedrock:
         body = json.dumps({"input": {"invokeModel": {"body": inner}}}).encode()
         call.release()
         async with self._request(target, "count-tokens", body, Outcome()) as upstream:
-            answer = await upstream.content.read(MOST_COUNT_ANSWER)
+            answer = b""
+            while len(answer) < MOST_COUNT_ANSWER and (more := await upstream.content.readany()):
+                answer += more
         count = _count(answer)
         return (upstream.status, answer) if count is None else (200, json.dumps({"input_tokens": count}).encode())
 
     @asynccontextmanager
     async def _request(self, target: Target, action: str, body: bytes, outcome: Outcome) -> AsyncIterator[Upstream]:
         url = f"{self._base}/model/{quote(target.invoke_id, safe='')}/{action}"
-        headers = await self._sign(url, body)
+        headers = await self._sign(url, body) | {"Accept-Encoding": "identity"}  # frames are read as they are
         sent_at = time.monotonic()
         outcome.dispatched = True
         try:
@@ -125,6 +127,7 @@ class Bedrock:
             raise GatewayError(
                 ErrorCode.UPSTREAM_INVALID, "The connection to AWS Bedrock broke before an answer came."
             ) from error
+        del body  # the prompt: nothing of it is kept while the answer streams
         async with response:
             outcome.status = response.status
             yield Upstream(response.status, _visible(response), response.content, sent_at)

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import botocore.session
-from botocore.exceptions import BotoCoreError
 
 from llmgw_gateway.errors import ConfigurationError, GatewayError
 from llmgw_wire.errors import ErrorCode
@@ -71,7 +70,7 @@ class AwsCredentials:
             return
         try:
             self._frozen = await asyncio.to_thread(source.get_frozen_credentials)
-        except BotoCoreError as error:
+        except Exception as error:  # noqa: BLE001 -- STS, a metadata server, a profile: none may end the refreshing
             log.warning("AWS credentials could not be refreshed, the last set stays in use: %s", type(error).__name__)
             return
         expiry = getattr(source, "_expiry_time", None)  # botocore keeps the real expiry nowhere else

@@ -14,7 +14,8 @@ from msgspec import Meta, Struct
 
 from llmgw_gateway.call import Completeness, Usage
 
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=100_000_000)]
+"""Beyond it is no number of tokens: such a usage is unknown."""
 
 
 class _CacheCreation(Struct):

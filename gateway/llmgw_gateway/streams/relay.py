@@ -175,8 +175,9 @@ class _Stream:
         self.outcome.usage, self.outcome.completeness = self._meter.usage, self._meter.completeness
         if broken is not None:
             self.outcome.note = f"upstream_{broken.exception}"
+            # Refused before it began: nothing is charged, whether or not the head had to leave meanwhile.
+            self.outcome.refused_upstream = not self._meter.started
             if not self.response.prepared:
-                self.outcome.refused_upstream = not self._meter.started
                 raise StreamRefused(broken.exception or "", broken.payload)
         if frames:
             await self._open()
@@ -230,8 +231,9 @@ class _Stream:
     async def _close(self) -> None:
         if self.response.prepared and not self.gone:
             try:
-                await self.response.write_eof()
-            except (ConnectionError, aiohttp.ClientError):
+                async with asyncio.timeout(STALL_SECONDS):
+                    await self.response.write_eof()
+            except (ConnectionError, aiohttp.ClientError, TimeoutError):
                 self._lost()
 
     def _lost(self) -> None:

@@ -13,7 +13,7 @@ from llmgw_gateway.call import Usage
 from llmgw_gateway.streams.meter import Meter, event_type
 
 STOP = {"type": "message_stop"}
-counts = st.integers(0, 10**9)
+counts = st.integers(0, 10**8)
 
 
 def start(**usage: Any) -> dict[str, Any]:
