@@ -104,15 +104,18 @@ class Recorder(ThreadedServer):
         return answer
 
     async def _copy(self, upstream: aiohttp.ClientResponse, answer: web.StreamResponse, call: Recorded) -> None:
+        """Everything is written down before the client can have seen it: a test may look as soon as it was answered."""
+        if upstream.headers.get("Content-Type") != EVENT_STREAM:
+            call.answer += await upstream.read()
+            call.usage = usage.of_message(bytes(call.answer))
+            call.complete = True
+            await answer.write(bytes(call.answer))
+            return
         meter, reader = UsageMeter(), EventReader()
-        is_stream = upstream.headers.get("Content-Type") == EVENT_STREAM
         async for data in upstream.content.iter_any():
             call.answer += data
-            if is_stream:
-                for event in reader.feed(data):
-                    meter.see(event)
-                call.usage = meter.usage
+            for event in reader.feed(data):
+                meter.see(event)
+            call.usage = meter.usage
             await answer.write(data)
-        if not is_stream:
-            call.usage = usage.of_message(bytes(call.answer))
         call.complete = True
