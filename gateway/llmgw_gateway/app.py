@@ -20,6 +20,7 @@ from llmgw_gateway.identity.jwks import Jwks
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
 from llmgw_gateway.identity.signin import SignInVerifier
+from llmgw_gateway.money.adjustments import Adjustments
 from llmgw_gateway.money.holds import Money
 from llmgw_gateway.observe.audit import Audit
 from llmgw_gateway.observe.metrics import Metrics
@@ -86,7 +87,9 @@ class Gateway:
         await ring.start()
         revocations = Revocations(database, settings.tokens.life_seconds)
         await revocations.start()
-        money = Money(database, self._catalogue, settings)
+        adjustments = Adjustments(database)
+        await adjustments.start()
+        money = Money(database, self._catalogue, settings, adjustments)
         money.start()
         public_url = settings.server.public_url
         pipeline = Pipeline(
@@ -122,7 +125,7 @@ class Gateway:
         log.info("listening on %s for %s", settings.server.listen, public_url)
         await self._stopping.wait()
         await self._drain(edge, money, runners)
-        for service in (ring, revocations, credentials):
+        for service in (ring, revocations, adjustments, credentials):
             service.stop()
 
     async def _drain(self, edge: Edge, money: Money, runners: list[web.ServerRunner]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import msgspec
-
 MICRO = 1_000_000
 """Micro-USD in one USD: money is always a whole number of them."""
+
+LEAST_TOKENS = 1024
+"""Output with which most answers of a coding agent are whole."""
 
 Geography = Literal["global", "regional"]
 Dialect = Literal["anthropic", "bedrock"]
@@ -38,6 +42,8 @@ class Account:
     """Empty: in no team."""
     project: str = ""
     """Empty: charged to no project."""
+    key: str = ""
+    """What the caller signed in with: a device's session, or a service key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,14 @@ class Call:
     long_cache: bool = False
     """Whether the request asks for one-hour cache entries, which cost more to write."""
 
+    least_tokens: int = LEAST_TOKENS
+    """With a smaller max_tokens the call would be refused upstream, or be of no use: it is never clamped below."""
+
+    def clamp(self, max_tokens: int) -> None:
+        """Ask the provider for no more output than this."""
+        self.max_tokens = max_tokens
+        self.members = {**(self.members or {}), "max_tokens": msgspec.Raw(str(max_tokens).encode())}
+
     def release(self) -> None:
         """Let go of the prompt."""
         self.body = None
@@ -116,8 +130,12 @@ class Outcome:
     """
 
     dispatched: bool = False
+    dispatch_by: float = math.inf
+    """On the monotonic clock: later than this nothing may be sent, because the hold may be gone."""
     status: int = 0
     usage: Usage = field(default_factory=Usage)
+    pieces: int = 0
+    """Pieces of output that have streamed by; each is a token or more."""
     completeness: Completeness = "none"
     refused_upstream: bool = False
     """The provider answered with an error before generating: nothing was billed."""

@@ -169,4 +169,6 @@ def _headers(entry: Entry, hold: Hold) -> dict[str, str]:
     }
     if hold.remaining is not None:
         ours[headers.BUDGET_REMAINING] = f"{hold.remaining / MICRO:.6f}"
+    if hold.clamped_by:
+        ours[headers.MAX_TOKENS] = str(hold.max_tokens)
     return ours

@@ -116,7 +116,7 @@ class ExchangeAnswer:
 
 @dataclass(frozen=True, slots=True)
 class BudgetView:
-    """One budget as its owner may see it. Amounts are integer micro-USD (1 USD = 1,000,000)."""
+    """One budget as its owner may see it. Amounts are whole numbers: micro-USD (1 USD = 1,000,000), or tokens."""
 
     name: str
     level: str
@@ -129,6 +129,8 @@ class BudgetView:
     resets_at: str
     """RFC 3339, UTC."""
     model: str | None = None
+    unit: str = "usd"
+    """usd, tokens, or weighted_tokens: a token counts as many input tokens of its model as it costs."""
 
     @property
     def remaining(self) -> int:
@@ -180,6 +182,7 @@ class Me:
                     overshoot_limit=_number(budget, "overshoot_limit"),
                     resets_at=_text(budget, "resets_at"),
                     model=_text(budget, "model") if budget.get("model") is not None else None,
+                    unit=_text(budget, "unit", "usd"),
                 )
                 for budget in _objects(document, "budgets")
             ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import NullPool, create_engine, select
 
-from llmgw_gateway.money.ledger import verify
+from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.schema import attempts, ledger
 from tests.lab.usage import Usage
 
@@ -38,13 +38,13 @@ def settled(db: Path, count: int, *, seconds: float = DEADLINE_SECONDS) -> list[
     deadline = time.monotonic() + seconds
     while True:
         found = rows(db)
-        open_attempts = read(db, lambda c: c.scalars(select(attempts.c.attempt_id).where(~attempts.c.settled)).all())
+        open_attempts = read(db, lambda c: c.scalars(select(attempts.c.attempt_id).where(~attempts.c.swept)).all())
         if len(found) >= count and not open_attempts:
             break
         assert time.monotonic() < deadline, f"{len(found)} of {count} entries, open: {open_attempts}"
         time.sleep(0.02)
     assert len(found) == count
-    assert read(db, verify) == []
+    assert read(db, faults) == []
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from llmgw_gateway.store.database import Database
+from tests.gateway.money.accounts import Desk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,3 +47,9 @@ async def database(store: Path) -> AsyncIterator[Database]:
     running.start()
     yield running
     running.close()
+
+
+@pytest.fixture
+def post(database: Database) -> Desk:
+    """Hands items to the books of the store."""
+    return Desk(database)

@@ -365,9 +365,9 @@ def test_prices_that_are_there_are_shown_beside_those_that_are_not(store: Path) 
 
 
 def test_right_books_are_said_to_be_right_with_their_size(store: Path, config: Path) -> None:
-    assert good(["ledger", "verify"], config) == "the ledger is right (0 attempts, 0 entries, 0 counters)\n"
+    assert good(["ledger", "verify"], config) == "the ledger is right (0 open attempts, 0 entries, 0 counters)\n"
     busy(store)
-    assert good(["ledger", "verify"], config) == "the ledger is right (5 attempts, 6 entries, 1 counters)\n"
+    assert good(["ledger", "verify"], config) == "the ledger is right (0 open attempts, 6 entries, 1 counters)\n"
 
 
 def test_every_fault_of_the_books_is_a_line_and_the_status_is_one(store: Path, config: Path) -> None:
@@ -377,10 +377,10 @@ def test_every_fault_of_the_books_is_a_line_and_the_status_is_one(store: Path, c
     code, out, err = run(["ledger", "verify"], config)
     assert code == 1
     assert out.splitlines() == [
-        "I2: organisation 2026-11: spent 123457360247, but its charges sum to 123457360246",
-        "I2: organisation 2026-11: held 2, but its open holds sum to 0",
+        "I2: organisation 2026-11: spent is 123457360247, but its rows sum to 123457360246",
+        "I2: organisation 2026-11: held is 2, but its rows sum to 0",
     ]
-    assert err == "llmgw-gateway: the ledger has 2 faults (5 attempts, 6 entries, 1 counters)\n"
+    assert err == "llmgw-gateway: the ledger has 2 faults (0 open attempts, 6 entries, 1 counters)\n"
 
 
 def test_rerating_reports_and_writes_nothing(store: Path) -> None:

@@ -134,7 +134,12 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "a model twice": ("models", [{"name": "a"}, {"name": "a"}], "models: 'a' stands there twice"),
     "a budget twice": ("budgets", [{"level": "user", "limit_usd": 1}] * 2, "budgets: 'user"),
     "no models": ("models", [], "models:"),
-    "a budget without a limit": ("budgets.0.limit_usd", None, "budgets[0].limit_usd: missing"),
+    "a budget without a limit": ("budgets.0.limit_usd", None, "budgets[0].limit_usd: give exactly one of"),
+    "a budget with two limits": ("budgets.0.limit_tokens", 10, "budgets[0].limit_usd: give exactly one of"),
+    "a budget below a millionth": ("budgets.0.limit_usd", 0.0000001, "budgets[0].limit_usd: money is counted in"),
+    "an overshoot of another unit": ("budgets.0.overshoot_tokens", 1, "budgets[0].overshoot_tokens: does not go"),
+    "thresholds in disorder": ("budgets.0.thresholds", [80, 50], "budgets[0].thresholds: must ascend"),
+    "a threshold beyond all": ("budgets.0.thresholds", [101], "budgets[0].thresholds"),
     "a budget as text": ("budgets.0.limit_usd", "25", "budgets[0].limit_usd:"),
     "a budget beyond reason": ("budgets.0.limit_usd", 10**12, "budgets[0].limit_usd: must be between"),
     "an overshoot below zero": ("budgets.0.overshoot_usd", -0.01, "budgets[0].overshoot_usd: must be between"),
@@ -253,7 +258,7 @@ REQUIRED = {
     "issuers.0": ["issuer", "client_id"],
     "issuers.1": ["issuer", "client_id"],
     "models.0": ["name"],
-    "budgets.0": ["level", "limit_usd"],
+    "budgets.0": ["level"],
 }
 KEYS = [(place, key) for place, table in tables(configuration.good()) for key in table if place]
 toml_values = st.one_of(

@@ -56,7 +56,11 @@ def _size(connection: Connection) -> str:
     """What was examined, so that an empty store is not taken for a healthy one."""
     counts = (
         f"{connection.scalar(select(func.count()).select_from(table)) or 0:,} {name}"
-        for table, name in ((schema.attempts, "attempts"), (schema.ledger, "entries"), (schema.counters, "counters"))
+        for table, name in (
+            (schema.attempts, "open attempts"),
+            (schema.ledger, "entries"),
+            (schema.counters, "counters"),
+        )
     )
     return ", ".join(counts)
 

@@ -31,6 +31,7 @@ def read(body: bytes, betas: str) -> Call:
         betas=tuple(each.strip() for each in betas.split(",") if each.strip()),
         media=messages.holds_media(body),
         long_cache=messages.wants_long_cache(body),
+        least_tokens=messages.least_tokens_of(members),
     )
 
 

@@ -36,6 +36,7 @@ def read(body: bytes, model: str, *, stream: bool) -> Call:
         members=members,
         media=messages.holds_media(body),
         long_cache=messages.wants_long_cache(body),
+        least_tokens=messages.least_tokens_of(members),
     )
 
 

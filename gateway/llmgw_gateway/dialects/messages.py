@@ -11,12 +11,19 @@ import re
 
 import msgspec
 
+from llmgw_gateway.call import LEAST_TOKENS
 from llmgw_gateway.errors import GatewayError
 from llmgw_wire.errors import ErrorCode
 
 MOST_TOKENS = 10_000_000
 _MEDIA = re.compile(rb'"type"\s*:\s*"(image|document)"')
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class _Thinking(msgspec.Struct):
+    budget_tokens: int = 0
+
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ONE_HOUR = (b'"ttl":"1h"', b'"ttl": "1h"')
 
@@ -57,6 +64,15 @@ def flag_of(members: dict[str, msgspec.Raw], name: str) -> bool:
         return bool(msgspec.json.decode(members.get(name, msgspec.Raw(b"null")), type=bool | None))
     except UNREADABLE:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, f"{name!r} must be true or false.") from None
+
+
+def least_tokens_of(members: dict[str, msgspec.Raw]) -> int:
+    """The smallest max_tokens that makes sense: thinking has to fit below it, and an answer after that."""
+    try:
+        thinking = msgspec.json.decode(members.get("thinking", msgspec.Raw(b"null")), type=_Thinking | None)
+    except UNREADABLE:
+        return LEAST_TOKENS  # the provider will say what is wrong with it
+    return LEAST_TOKENS + (thinking.budget_tokens if thinking else 0)
 
 
 def holds_media(body: bytes) -> bool:

@@ -26,7 +26,7 @@ MOST_REMEMBERED = 10_000
 class Resolver(Protocol):
     """Policy's part: teams and projects."""
 
-    def resolve(self, person_id: str, email: str, groups: frozenset[str], project: str) -> Account:
+    def resolve(self, caller: Caller, email: str, groups: frozenset[str], project: str) -> Account:
         """The account; an error when the project may not be charged."""
 
 
@@ -51,7 +51,7 @@ class Directory:
     async def account(self, caller: Caller, project: str) -> Account:
         """Who pays for the caller's request; GatewayError when the project is not theirs to charge."""
         person = await self.person(caller.person_id)
-        return self._accounts.resolve(caller.person_id, person.email, person.groups, project)
+        return self._accounts.resolve(caller, person.email, person.groups, project)
 
     async def person(self, person_id: str) -> Person:
         """The person, or an empty one."""

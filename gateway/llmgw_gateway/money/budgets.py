@@ -1,6 +1,6 @@
 """Which budgets concern a call, and their names. Pure.
 
-The key of a budget holds level, subject, model and period kind, never an amount: changing a limit keeps what is spent.
+The key of a budget holds level, subject, model, period and unit, never an amount: changing a limit keeps what is spent.
 """
 
 from __future__ import annotations
@@ -8,51 +8,62 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmgw_gateway.money import periods
-from llmgw_gateway.money.decide import BudgetRef
+from llmgw_gateway.money.decide import BudgetRef, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from zoneinfo import ZoneInfo
 
     from llmgw_gateway.call import Account
+    from llmgw_gateway.money.adjustments import Adjustments
     from llmgw_gateway.settings import Budget
 
 # The order in which budgets are asked, and named when they refuse: what its owner can do something about comes first.
-_ORDER = ("user", "project", "team", "organisation")
+_ORDER = ("key", "user", "project", "team", "organisation")
 _ADJECTIVE = {"day": "daily", "week": "weekly", "month": "monthly"}
+_UNIT = {"usd": "", "tokens": "token ", "weighted_tokens": "weighted-token "}
 
 
 class Budgets:
-    """The configured budgets of one organisation."""
+    """The configured budgets of one organisation, with the adjustments of their limits that are in force."""
 
-    def __init__(self, budgets: Sequence[Budget], zone: ZoneInfo) -> None:
+    def __init__(self, budgets: Sequence[Budget], zone: ZoneInfo, adjustments: Adjustments | None = None) -> None:
         self._budgets = sorted(budgets, key=lambda budget: _ORDER.index(budget.level))
         self._zone = zone
+        self._adjustments = adjustments
 
     def concerning(self, account: Account, now: float, model: str | None = None) -> tuple[BudgetRef, ...]:
         """The budgets that a call of `model` by `account` has to pass; with model None all of the account's."""
-        chosen: dict[tuple[str, str, str], Budget] = {}
+        chosen: dict[tuple[str, ...], Budget] = {}
         for budget in self._budgets:
             if model is not None and budget.model not in ("", model):
                 continue
             if not _applies(budget, account):
                 continue
-            key = (budget.level, budget.model, budget.period)
+            key = (budget.level, budget.model, budget.period, budget.unit)
             if key not in chosen or _particularity(budget) > _particularity(chosen[key]):
                 chosen[key] = budget
         return tuple(self._reference(budget, account, now) for budget in chosen.values())
 
     def _reference(self, budget: Budget, account: Account, now: float) -> BudgetRef:
-        subject = _subject(budget, account)
+        key = f"{budget.level}/{_subject(budget, account)}/{budget.model}/{budget.period}/{budget.unit}"
+        limit = budget.limit
+        if self._adjustments is not None:
+            limit = self._adjustments.limit(key, limit, int(now * 1000))
+        paced = budget.throttle_per_minute
         return BudgetRef(
-            budget=f"{budget.level}/{subject}/{budget.model}/{budget.period}",
+            budget=key,
             name=_name(budget, account),
             level=budget.level,
             period=budget.period,
             model=budget.model,
             period_key=periods.key(now, budget.period, self._zone),
-            limit=budget.limit,
+            unit=budget.unit,
+            limit=limit,
             overshoot=budget.overshoot,
+            clamp=budget.near_limit == "clamp",
+            thresholds=budget.thresholds,
+            throttle=Throttle(budget.throttle_percent, paced) if paced else None,
             resets_at=periods.end(now, budget.period, self._zone).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
 
@@ -64,7 +75,7 @@ def _applies(budget: Budget, account: Account) -> bool:
         if budget.of:
             return budget.of == account.email
         return not budget.team or budget.team == account.team
-    own = account.team if budget.level == "team" else account.project
+    own = {"team": account.team, "project": account.project, "key": account.key}[budget.level]
     return bool(own) and budget.of in ("", own)
 
 
@@ -73,16 +84,25 @@ def _particularity(budget: Budget) -> int:
 
 
 def _subject(budget: Budget, account: Account) -> str:
-    subjects = {"user": account.person_id, "team": account.team, "project": account.project, "organisation": ""}
+    subjects = {
+        "key": account.key,
+        "user": account.person_id,
+        "team": account.team,
+        "project": account.project,
+        "organisation": "",
+    }
     return subjects[budget.level]
 
 
 def _name(budget: Budget, account: Account) -> str:
     """As a refusal calls it: "monthly budget", "weekly budget of team payments for claude-opus-5-5"."""
     owner = {
+        "key": " of this device",
         "user": "",
         "team": f" of team {account.team}",
         "project": f" of project {account.project}",
         "organisation": " of the organisation",
     }[budget.level]
-    return f"{_ADJECTIVE[budget.period]} budget{owner}" + (f" for {budget.model}" if budget.model else "")
+    return f"{_ADJECTIVE[budget.period]} {_UNIT[budget.unit]}budget{owner}" + (
+        f" for {budget.model}" if budget.model else ""
+    )

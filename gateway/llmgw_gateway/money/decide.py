@@ -1,4 +1,4 @@
-"""The one decision: may this attempt be admitted? The same function for SQLite and PostgreSQL. Pure.
+"""The one decision: may this attempt be admitted, and with how much output? The same for SQLite and PostgreSQL. Pure.
 
 All levels decide together: an attempt is admitted by every budget that concerns it, or by none.
 """
@@ -6,18 +6,38 @@ All levels decide together: an attempt is admitted by every budget that concerns
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llmgw_gateway.money.amounts import Unit
+    from llmgw_gateway.money.estimate import Terms
+
+Reason = Literal["limit", "exposure", "pace"]
+MINUTE = 60_000
+"""Milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """From a share of the limit on, admissions are spaced out."""
+
+    percent: int
+    per_minute: int
+
+    @property
+    def pause(self) -> int:
+        """Milliseconds between two admissions."""
+        return MINUTE // self.per_minute
+
 
 @dataclass(frozen=True, slots=True)
 class BudgetRef:
-    """One budget that concerns an attempt, in the period of its admission. Amounts in micro-USD."""
+    """One budget that concerns an attempt, in the period of its admission. Amounts in the budget's unit."""
 
     budget: str
-    """The key: level, subject, model, period."""
+    """The key: level, subject, model, period, unit."""
     name: str
     """What a person calls it."""
     period_key: str
@@ -28,6 +48,12 @@ class BudgetRef:
     period: str = "month"
     model: str = ""
     """Only calls of this model count; empty: all."""
+    unit: Unit = "usd"
+    clamp: bool = False
+    """Whether a call that does not fit may be admitted with a smaller max_tokens."""
+    thresholds: tuple[int, ...] = ()
+    """Percent of the limit whose crossing is announced, ascending."""
+    throttle: Throttle | None = None
 
 
 @dataclass(slots=True)
@@ -35,37 +61,85 @@ class Counter:
     """The sums of one budget in one period, as locked in the store; changed in memory while a batch is decided."""
 
     counter_id: int
+    unit: int
+    """Index into an attempt's amounts."""
     spent: int
     held: int
     exposure: int
-    """Sum over open holds of ceiling - hold: what they may still cost beyond what is held."""
+    """Sum over open attempts of ceiling - hold: what they may still cost beyond what is held."""
+    limit: int = 0
+    thresholds: tuple[int, ...] = ()
+    crossed: int = 0
+    paced_at: int = 0
 
-    def take(self, hold: int, ceiling: int) -> None:
-        """Count an admitted attempt."""
-        self.held += hold
-        self.exposure += ceiling - hold
+    def room(self, budget: BudgetRef) -> tuple[int, int]:
+        """What a hold may be (I4), and what a ceiling may be (I5)."""
+        counted = self.spent + self.held
+        return budget.limit - counted, budget.limit + budget.overshoot - counted - self.exposure
+
+
+Level = tuple[BudgetRef, Counter]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Admitted, with so much output; `clamped_by` names the budget for which that is less than was asked for."""
+
+    max_tokens: int
+    clamped_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """The first budget that refuses, and its sums at that moment."""
+    """The first budget that refuses, its sums at that moment, and why."""
 
     budget: BudgetRef
     spent: int
     held: int
-    exposed: bool
-    """True when the budget itself would fit but the worst case of all running attempts would not (I5)."""
+    reason: Reason
+    """limit: spent + held would pass it. exposure: it fits, but the worst case of all running attempts would not (I5).
+    pace: the budget is nearly used up and admits only so many attempts a minute."""
+    retry_after: int = 0
+    """Seconds until the pace admits another."""
 
 
-def decide(levels: Sequence[tuple[BudgetRef, Counter]], hold: int, ceiling: int) -> Denial | None:
-    """None admits. Levels are asked in the given order; the first that refuses is named.
+def decide(levels: Sequence[Level], terms: Terms, now: int) -> Decision | Denial:
+    """Admit with the max_tokens asked for, or with less where all budgets that refuse that allow a clamp.
 
     I4: spent + held <= limit. I5: spent + held + exposure <= limit + overshoot, so the most that can ever be
-    overspent is the published bound.
+    overspent is the published bound. `now` in milliseconds since the epoch.
     """
-    for budget, counter in levels:
-        if counter.spent + counter.held + hold > budget.limit:
-            return Denial(budget, counter.spent, counter.held, exposed=False)
-        if counter.spent + counter.held + counter.exposure + ceiling > budget.limit + budget.overshoot:
-            return Denial(budget, counter.spent, counter.held, exposed=True)
+    refused = [denial for level in levels if (denial := _refusal(level, terms, terms.max_tokens, now)) is not None]
+    if not refused:
+        return Decision(terms.max_tokens)
+    if all(denial.budget.clamp and denial.reason != "pace" for denial in refused):
+        fitting = min(_most_output(level, terms) for level in levels)
+        if fitting >= terms.least_tokens:
+            return Decision(fitting, refused[0].budget.name)
+    return refused[0]
+
+
+def _refusal(level: Level, terms: Terms, max_tokens: int, now: int) -> Denial | None:
+    budget, counter = level
+    for_hold, for_ceiling = counter.room(budget)
+    if terms.hold(counter.unit, max_tokens) > for_hold:
+        return Denial(budget, counter.spent, counter.held, "limit")
+    if terms.ceiling(counter.unit, max_tokens) > for_ceiling:
+        return Denial(budget, counter.spent, counter.held, "exposure")
+    if throttled(level):
+        wait = counter.paced_at + budget.throttle.pause - now if budget.throttle else 0
+        if wait > 0:
+            return Denial(budget, counter.spent, counter.held, "pace", retry_after=-(-wait // 1000))
     return None
+
+
+def throttled(level: Level) -> bool:
+    """Whether so much of the budget is used or held that its admissions are spaced out."""
+    budget, counter = level
+    throttle = budget.throttle
+    return throttle is not None and (counter.spent + counter.held) * 100 >= throttle.percent * budget.limit
+
+
+def _most_output(level: Level, terms: Terms) -> int:
+    budget, counter = level
+    return terms.most_output(counter.unit, *counter.room(budget))

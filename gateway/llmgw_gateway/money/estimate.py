@@ -1,4 +1,4 @@
-"""How much money to keep for a call before its cost is known. Pure; no tokenizer (they stall the loop for seconds).
+"""How much to keep for a call before its cost is known. Pure; no tokenizer (they stall the loop for seconds).
 
 A hold is the *expected* cost (`learning.py`): a worst-case hold blocks a coding agent, which asks for 32,000 tokens and
 takes 300, at a fraction of its budget. The ceiling is the *most* the call can cost, without any cache discount; the
@@ -14,6 +14,7 @@ from llmgw_gateway.call import MICRO
 
 if TYPE_CHECKING:
     from llmgw_gateway.call import Usage
+    from llmgw_gateway.money.amounts import Amounts
     from llmgw_gateway.money.prices import Price
 
 BYTES_PER_TOKEN = 4
@@ -25,24 +26,96 @@ PROVIDER_OVERHEAD = 4_096
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """Micro-USD: what is held for an attempt, and the most it can cost."""
+class Terms:
+    """Hold and ceiling of a call, for any max_tokens up to the one it asked for: near a limit less may be admitted.
 
-    hold: int
-    ceiling: int
+    The four amounts are millionths of each unit: of the prompt, and of one token of output.
+    """
+
+    max_tokens: int
+    least_tokens: int
+    """With less output than this the call is of no use; never clamped below."""
+    likely_output: int
+    """Tokens."""
+    likely_prompt: Amounts
+    likely_rate: Amounts
+    most_prompt: Amounts
+    most_rate: Amounts
+
+    def hold(self, unit: int, max_tokens: int) -> int:
+        """What is expected, in whole units rounded up."""
+        output = min(max_tokens, self.likely_output)
+        likely = _whole(self.likely_prompt[unit] + output * self.likely_rate[unit])
+        return min(likely, self.ceiling(unit, max_tokens))
+
+    def ceiling(self, unit: int, max_tokens: int) -> int:
+        """The most, in whole units rounded up."""
+        return _whole(self.most_prompt[unit] + max_tokens * self.most_rate[unit])
+
+    def most_output(self, unit: int, for_hold: int, for_ceiling: int) -> int:
+        """The largest max_tokens whose hold and ceiling fit; -1 when not even the prompt does."""
+        most = _tokens(for_ceiling * MICRO - self.most_prompt[unit], self.most_rate[unit], self.max_tokens)
+        if most >= 0 and self.hold(unit, most) > for_hold:
+            most = min(most, _tokens(for_hold * MICRO - self.likely_prompt[unit], self.likely_rate[unit], most))
+        return most
+
+    def holds(self, max_tokens: int) -> Amounts:
+        """The hold in every unit."""
+        return (self.hold(0, max_tokens), self.hold(1, max_tokens), self.hold(2, max_tokens))
+
+    def ceilings(self, max_tokens: int) -> Amounts:
+        """The ceiling in every unit."""
+        return (self.ceiling(0, max_tokens), self.ceiling(1, max_tokens), self.ceiling(2, max_tokens))
 
 
 def estimate(
-    size: int, max_tokens: int, context_tokens: int, likely: Usage, expected: Price, dearest: Price
-) -> Estimate:
+    *,
+    size: int,
+    max_tokens: int,
+    least_tokens: int,
+    context_tokens: int,
+    likely: Usage,
+    expected: Price,
+    dearest: Price,
+) -> Terms:
     """Estimate a call of `size` body bytes that may produce `max_tokens` and will probably use `likely`.
 
     `expected` is the price for a prompt of the likely size, `dearest` the one for the largest possible prompt: a token
     stands for at least one byte, and no prompt exceeds the model's context.
     """
-    most_prompt = min(size + PROVIDER_OVERHEAD, context_tokens)
-    rate = max(dearest.dearest_prompt, expected.dearest_prompt)
-    output_rate = max(dearest.output, expected.output)
-    ceiling = -(-(most_prompt * rate + max_tokens * output_rate) // MICRO)
-    hold = min(expected.cost(likely), ceiling)
-    return Estimate(hold=hold, ceiling=ceiling)
+    most = min(size + PROVIDER_OVERHEAD, context_tokens)
+    prompt_rate = max(dearest.dearest_prompt, expected.dearest_prompt)
+    prompt_weight = max(_weight(dearest.dearest_prompt, dearest), _weight(expected.dearest_prompt, expected))
+    output_weight = max(_weight(dearest.output, dearest), _weight(expected.output, expected))
+    prompt_cost = expected.numerator(likely) - likely.output * expected.output
+    return Terms(
+        max_tokens=max_tokens,
+        least_tokens=least_tokens,
+        likely_output=likely.output,
+        likely_prompt=(prompt_cost, likely.prompt * MICRO, _weight(prompt_cost, expected)),
+        likely_rate=(expected.output, MICRO, _weight(expected.output, expected)),
+        most_prompt=(most * prompt_rate, most * MICRO, most * prompt_weight),
+        most_rate=(max(dearest.output, expected.output), MICRO, output_weight),
+    )
+
+
+def charged(price: Price, usage: Usage) -> Amounts:
+    """What `usage` comes to in every unit."""
+    numerator = price.numerator(usage)
+    return (_whole(numerator), usage.prompt + usage.output, _whole(_weight(numerator, price)))
+
+
+def _weight(amount: int, price: Price) -> int:
+    """How many millionths of an input token cost as much as `amount`, rounded up; a free model weighs nothing."""
+    return -(-amount * MICRO // price.input) if price.input else 0
+
+
+def _whole(millionths: int) -> int:
+    return -(-millionths // MICRO)
+
+
+def _tokens(room: int, rate: int, most: int) -> int:
+    """How many tokens of `rate` fit into `room`."""
+    if room < 0:
+        return -1
+    return min(most, room // rate) if rate else most

@@ -9,18 +9,21 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import select
 
-from llmgw_gateway.call import MICRO, Outcome
+from llmgw_gateway.call import Outcome, Usage
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.money import admission, ledger
+from llmgw_gateway.money import book
+from llmgw_gateway.money.amounts import NOTHING, UNITS, larger
 from llmgw_gateway.money.budgets import Budgets
 from llmgw_gateway.money.decide import Denial
-from llmgw_gateway.money.estimate import estimate
+from llmgw_gateway.money.estimate import charged, estimate
 from llmgw_gateway.money.learning import Learned
+from llmgw_gateway.money.posting import Books
+from llmgw_gateway.money.refusals import explain
 from llmgw_gateway.store.schema import counters
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import BudgetView
@@ -30,71 +33,101 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from llmgw_gateway.call import Account, Call, Grant, Usage
-    from llmgw_gateway.money.estimate import Estimate
+    from llmgw_gateway.call import Account, Call, Grant
+    from llmgw_gateway.money.adjustments import Adjustments
+    from llmgw_gateway.money.amounts import Amounts
+    from llmgw_gateway.money.estimate import Terms
     from llmgw_gateway.money.prices import Catalogue, Price
     from llmgw_gateway.settings import Settings
     from llmgw_gateway.store.database import Database
 
 LEASE_SECONDS = 30
-HEARTBEAT_SECONDS = 10
-"""Three chances to renew a lease before it ends."""
+RENEW_SECONDS = 10
+"""The age of a lease at which it is renewed: three chances before it ends."""
+BEAT_SECONDS = 2
+"""How often running attempts are looked at: a hold that has grown too small is topped up within this."""
+TIGHT = 0.9
+"""The share of a hold from which on it is topped up."""
+GROWTH = 1.5
+"""A topped-up hold, as a multiple of what was seen."""
 log = logging.getLogger("llmgw.money")
 
 
 @dataclass(slots=True)
 class Hold:
-    """Money kept for one attempt, and what became of it."""
+    """What is kept for one attempt, and what became of it."""
 
     attempt_id: str
     remaining: int | None
-    """Micro-USD left in the tightest budget after this hold; None without a budget."""
-    amount: int
-    """Micro-USD held."""
+    """Micro-USD left in the tightest budget after this hold; None without a budget in money."""
+    amounts: Amounts
+    """Held in each unit; grows while the attempt runs."""
+    max_tokens: int
+    """The most output that was admitted."""
+    clamped_by: str
+    """The budget for which that is less than was asked for; empty: none."""
     catalogue: Catalogue
     grant: Grant
     day: datetime
     person: str
     session: str
     size: int
+    renewed: float
+    """When the lease was last extended, on the monotonic clock."""
     outcome: Outcome = field(default_factory=Outcome)
 
     def cost(self, usage: Usage) -> int:
         """What `usage` costs in micro-USD, by the price of the day the attempt was admitted."""
+        return self._price(usage).cost(usage)
+
+    def seen(self) -> Amounts:
+        """What is certain so far. A stream tells its output at the end: until then each piece is at least a token."""
+        usage = self.outcome.usage
+        if self.outcome.pieces > usage.output:
+            usage = Usage(
+                usage.input, self.outcome.pieces, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h
+            )
+        return charged(self._price(usage), usage)
+
+    def _price(self, usage: Usage) -> Price:
         target = self.grant.target
-        price = self.catalogue.price(
+        return self.catalogue.price(
             target.model, geography=target.geography, day=self.day.date(), prompt_tokens=usage.prompt
         )
-        return price.cost(usage)
 
-    def close(self) -> ledger.Settlement:
+    def close(self, now: int) -> book.Settlement:
         """Decide what the attempt is charged. Unknown usage is never zero; what was never sent costs nothing."""
-        outcome, now = self.outcome, _milliseconds()
+        outcome = self.outcome
         if not outcome.dispatched:
-            return ledger.Settlement(self.attempt_id, "released", now, cost=0)
+            return book.Settlement(self.attempt_id, "released", now, charge=NOTHING)
         if outcome.refused_upstream:
-            return ledger.Settlement(self.attempt_id, outcome.note, now, cost=0)
-        seen = self.cost(outcome.usage)
+            return book.Settlement(self.attempt_id, outcome.note, now, charge=NOTHING)
         if outcome.completeness == "complete":
-            outcome.cost = seen
-            return ledger.Settlement(self.attempt_id, outcome.note, now, cost=seen, usage=outcome.usage)
+            exact = charged(self._price(outcome.usage), outcome.usage)
+            outcome.cost = exact[0]
+            return book.Settlement(self.attempt_id, outcome.note, now, charge=exact, usage=outcome.usage)
         outcome.estimated = True
-        outcome.cost = max(self.amount, seen)  # what the ledger charges for the unknown
-        return ledger.Settlement(self.attempt_id, outcome.note, now, cost=None, usage=outcome.usage, observed=seen)
+        seen = self.seen()
+        outcome.cost = max(self.amounts[0], seen[0])  # what the ledger charges for the unknown
+        return book.Settlement(self.attempt_id, outcome.note, now, charge=None, usage=outcome.usage, observed=seen)
 
 
 class Money:
     """Holds and settles. One for each process; `start` and `drain` frame its life."""
 
-    def __init__(self, database: Database, catalogue: Catalogue, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, catalogue: Catalogue, settings: Settings, adjustments: Adjustments | None = None
+    ) -> None:
         self._database = database
         self._catalogue = catalogue
-        self._organisation = settings.organisation
-        self._budgets = Budgets(settings.budgets, ZoneInfo(settings.organisation.time_zone))
+        self._contact = settings.organisation.contact
+        self._budgets = Budgets(settings.budgets, ZoneInfo(settings.organisation.time_zone), adjustments)
         self._learned = Learned()
+        self._post = Books().post
         self._open: dict[str, Hold] = {}
         self._settling: set[asyncio.Task[None]] = set()
         self._heart: asyncio.Task[None] | None = None
+        self._sweep_at = 0.0
 
     def start(self) -> None:
         """Begin to renew leases and to sweep up what other lives of this process left behind."""
@@ -111,44 +144,70 @@ class Money:
     async def admit(self, account: Account, grant: Grant, call: Call, operation_id: str) -> AsyncIterator[Hold]:
         """Hold the expected cost of one attempt; settle or release it on leaving, off the response path.
 
-        GatewayError(BUDGET_EXCEEDED) names the budget, what is spent and held of it, and when it resets.
+        Near a limit the call may be admitted with a smaller `max_tokens`: the call is changed accordingly.
+        GatewayError(BUDGET_EXCEEDED) names the budget, what is spent and held of it, and when it resets;
+        BUDGET_PACED says when the next call is admitted.
         """
-        now = time.time()
+        hold = await self._hold(account, grant, call, operation_id)
+        if hold.max_tokens < grant.max_tokens:
+            call.clamp(hold.max_tokens)
+        self._open[hold.attempt_id] = hold
+        try:
+            yield hold
+        finally:
+            self._track(self._settle(self._close(hold)))
+
+    async def _hold(self, account: Account, grant: Grant, call: Call, operation_id: str) -> Hold:
+        asked_at = time.monotonic()
+        now = self._database.now()
         day = datetime.fromtimestamp(now, UTC)
-        keep = self._estimate(account, grant, call, day)
-        asked = admission.Admission(
+        asked = book.Admission(
             attempt_id=f"att_{secrets.token_hex(12)}",
-            operation_id=operation_id,
-            person_id=account.person_id,
-            model=grant.target.model,
-            target=grant.target.invoke_id,
-            price_version=self._catalogue.version,
-            hold=keep.hold,
-            ceiling=keep.ceiling,
+            paying=book.Paying(
+                operation_id=operation_id,
+                person_id=account.person_id,
+                access_key=account.key,
+                team=account.team,
+                project=account.project,
+                model=grant.target.model,
+                target=grant.target.invoke_id,
+                price_version=self._catalogue.version,
+                admitted_at=int(now * 1000),
+            ),
+            terms=self._terms(account, grant, call, day),
             budgets=self._budgets.concerning(account, now, grant.target.model),
-            now=int(now * 1000),
             lease_until=int((now + LEASE_SECONDS) * 1000),
         )
         answer = await self._admit(asked)
         if isinstance(answer, Denial):
-            raise GatewayError(ErrorCode.BUDGET_EXCEEDED, self._explain(answer, keep.hold))
+            raise self._refusal(answer, asked.terms)
         hold = Hold(
             asked.attempt_id,
             answer.remaining,
-            keep.hold,
+            answer.hold,
+            answer.max_tokens,
+            answer.clamped_by,
             self._catalogue,
             grant,
             day,
             account.person_id,
             call.session,
             call.size,
+            renewed=asked_at,
         )
-        self._open[hold.attempt_id] = hold
+        # A process that slept past its lease was swept meanwhile: it must not dispatch on a hold that is gone.
+        hold.outcome.dispatch_by = asked_at + LEASE_SECONDS
+        return hold
+
+    def _close(self, hold: Hold) -> book.Settlement:
         try:
-            yield hold
-        finally:
-            self._track(self._settle(hold.close()))
+            settlement = hold.close(self._now())
             self._learn(hold)
+        except Exception:
+            # Whatever is odd about the usage, the attempt must not stay open: it is charged as unknown.
+            log.exception("the outcome of %s could not be priced", hold.attempt_id)
+            return book.Settlement(hold.attempt_id, "internal", self._now(), charge=None)
+        return settlement
 
     def _learn(self, hold: Hold) -> None:
         if hold.outcome.completeness == "complete":
@@ -161,20 +220,32 @@ class Money:
                 now=time.time(),
             )
 
-    async def _admit(self, asked: admission.Admission) -> admission.Admitted | Denial:
+    async def _admit(self, asked: book.Admission) -> book.Admitted | Denial:
         """Ask the store. A caller that is cancelled meanwhile leaves no hold: it is given back once it is known."""
-        submission: asyncio.Future[admission.Admitted | Denial]
-        submission = asyncio.ensure_future(self._database.submit(admission.admit, asked))
+        submission = asyncio.ensure_future(self._admission(asked))
         try:
             return await asyncio.shield(submission)
         except asyncio.CancelledError:
             self._track(self._give_back(submission, asked.attempt_id))
             raise
 
-    async def _give_back(self, submission: asyncio.Future[admission.Admitted | Denial], attempt_id: str) -> None:
+    async def _admission(self, asked: book.Admission) -> book.Admitted | Denial:
+        return cast("book.Admitted | Denial", await self._posted(asked))
+
+    async def _posted(self, item: book.Item) -> book.Answer:
+        return await self._database.submit(self._post, item)
+
+    async def _give_back(self, submission: asyncio.Future[book.Admitted | Denial], attempt_id: str) -> None:
         with contextlib.suppress(GatewayError):  # the store refused: nothing was held
-            if isinstance(await submission, admission.Admitted):
-                await self._settle(ledger.Settlement(attempt_id, "released", _milliseconds(), cost=0))
+            if isinstance(await submission, book.Admitted):
+                await self._settle(book.Settlement(attempt_id, "released", self._now(), charge=NOTHING))
+
+    def _refusal(self, denial: Denial, terms: Terms) -> GatewayError:
+        asked = terms.hold(UNITS.index(denial.budget.unit), terms.max_tokens)
+        text = explain(denial, asked, self._contact)
+        if denial.reason == "pace":
+            return GatewayError(ErrorCode.BUDGET_PACED, text, retry_after=denial.retry_after)
+        return GatewayError(ErrorCode.BUDGET_EXCEEDED, text)
 
     def _track(self, work: Coroutine[None, None, None]) -> None:
         """Run to its end what must not be lost when a request is; `drain` waits for it."""
@@ -184,7 +255,7 @@ class Money:
 
     async def budgets_of(self, account: Account) -> tuple[BudgetView, ...]:
         """All budgets of an account as they stand."""
-        concerned = self._budgets.concerning(account, time.time())
+        concerned = self._budgets.concerning(account, self._database.now())
 
         def query(connection: Connection) -> dict[tuple[str, str], tuple[int, int]]:
             rows = connection.execute(
@@ -193,23 +264,27 @@ class Money:
             return {(row.budget, row.period_key): (row.spent, row.held) for row in rows}
 
         sums = await self._database.read(query)
-        return tuple(
-            BudgetView(
-                name=budget.name,
-                level=budget.level,
-                period=budget.period,
-                model=budget.model or None,
-                period_key=budget.period_key,
-                limit=budget.limit,
-                spent=sums.get((budget.budget, budget.period_key), (0, 0))[0],
-                held=sums.get((budget.budget, budget.period_key), (0, 0))[1],
-                overshoot_limit=budget.overshoot,
-                resets_at=budget.resets_at,
+        views = []
+        for budget in concerned:
+            spent, held = sums.get((budget.budget, budget.period_key), (0, 0))
+            views.append(
+                BudgetView(
+                    name=budget.name,
+                    level=budget.level,
+                    period=budget.period,
+                    model=budget.model or None,
+                    unit=budget.unit,
+                    period_key=budget.period_key,
+                    limit=budget.limit,
+                    spent=spent,
+                    held=held,
+                    overshoot_limit=budget.overshoot,
+                    resets_at=budget.resets_at,
+                )
             )
-            for budget in concerned
-        )
+        return tuple(views)
 
-    def _estimate(self, account: Account, grant: Grant, call: Call, day: datetime) -> Estimate:
+    def _terms(self, account: Account, grant: Grant, call: Call, day: datetime) -> Terms:
         model = self._catalogue.models[grant.target.model]
         likely = self._learned.expect(
             model=model.name,
@@ -225,37 +300,21 @@ class Money:
             return self._catalogue.price(model.name, geography=place, day=day.date(), prompt_tokens=prompt_tokens)
 
         return estimate(
-            model.context_tokens if call.media else call.size,
-            grant.max_tokens,
-            model.context_tokens,
-            likely,
-            price(likely.prompt),
-            price(model.context_tokens),
+            size=model.context_tokens if call.media else call.size,
+            max_tokens=grant.max_tokens,
+            least_tokens=min(call.least_tokens, grant.max_tokens),
+            context_tokens=model.context_tokens,
+            likely=likely,
+            expected=price(likely.prompt),
+            dearest=price(model.context_tokens),
         )
 
-    def _explain(self, denial: Denial, hold: int) -> str:
-        budget = denial.budget
-        which = f"{'Your' if budget.level == 'user' else 'The'} {budget.name} for {budget.period_key}"
-        state = f"{usd(denial.spent)} spent and {usd(denial.held)} held of {usd(budget.limit)}"
-        if denial.exposed:
-            what = f"{which} cannot cover the worst case of what is running: {state}"
-            advice = "Wait until some of them have ended, or ask for a smaller max_tokens."
-        elif denial.spent >= budget.limit:
-            what = f"{which} is used up: {state}"
-            advice = ""
-        else:
-            what = f"{which} does not cover this request (about {usd(hold)}): {state}"
-            advice = ""
-        where = f"To raise it, ask {self._organisation.contact}." if self._organisation.contact else ""
-        resets = f"It resets at {budget.resets_at}."
-        return " ".join(part for part in (f"{what}.", resets, advice, where) if part)
-
-    async def _settle(self, settlement: ledger.Settlement) -> None:
+    async def _settle(self, settlement: book.Settlement) -> None:
         """Write the settlement; while the store is away, keep trying: the hold stays until the row commits."""
         pause = 0.1
         while True:
             try:
-                await self._database.submit(ledger.settle, settlement)
+                await self._posted(settlement)
             except GatewayError as error:
                 if error.code is not ErrorCode.STORE_UNAVAILABLE:
                     raise
@@ -268,29 +327,37 @@ class Money:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            now = _milliseconds()
-            until = now + LEASE_SECONDS * 1000
+            await asyncio.sleep(BEAT_SECONDS)
             try:
-                renewals = [
-                    self._database.submit(
-                        admission.renew,
-                        admission.Renewal(hold.attempt_id, hold.cost(hold.outcome.usage), until),
-                    )
-                    for hold in self._open.values()
-                ]
-                await asyncio.gather(*renewals)
-                if swept := await self._database.submit(ledger.sweep, now):
-                    log.warning("settled %d attempt(s) whose outcome is unknown at what was held for them", swept)
+                await self._renew(time.monotonic())
+                await self._sweep(time.monotonic())
             except Exception as error:  # noqa: BLE001 -- one bad row must not end the renewals of all others
                 log.warning("leases could not be renewed: %s", type(error).__name__)
+                # After an outage everybody's leases are old: their owners get the time to renew them first.
+                self._sweep_at = time.monotonic() + LEASE_SECONDS
 
+    async def _renew(self, at: float) -> None:
+        until = self._now() + LEASE_SECONDS * 1000
+        due: list[tuple[Hold, book.Renewal]] = []
+        for hold in self._open.values():
+            seen = hold.seen()
+            tight = any(amount > TIGHT * held for amount, held in zip(seen, hold.amounts, strict=True))
+            if tight or at - hold.renewed >= RENEW_SECONDS:
+                wanted = (int(seen[0] * GROWTH), int(seen[1] * GROWTH), int(seen[2] * GROWTH)) if tight else NOTHING
+                due.append((hold, book.Renewal(hold.attempt_id, seen, until, wanted)))
+        answers = await asyncio.gather(*(self._posted(renewal) for _, renewal in due))
+        for (hold, renewal), kept in zip(due, answers, strict=True):
+            hold.renewed = at
+            if kept:
+                hold.amounts = larger(hold.amounts, renewal.hold)
 
-def usd(amount: int) -> str:
-    """Micro-USD as a person reads it: cents, and more digits where cents would show nothing."""
-    value = amount / MICRO
-    return f"USD {value:,.2f}" if amount % 10_000 == 0 or value >= 1 else f"USD {value:,.4f}"
+    async def _sweep(self, at: float) -> None:
+        if at < self._sweep_at:
+            return
+        self._sweep_at = at + RENEW_SECONDS
+        if swept := await self._posted(book.Sweep(self._now())):
+            log.warning("settled %d attempt(s) whose outcome is unknown at what was held for them", swept)
 
-
-def _milliseconds() -> int:
-    return int(time.time() * 1000)
+    def _now(self) -> int:
+        """Milliseconds since the epoch, by the store's clock."""
+        return int(self._database.now() * 1000)

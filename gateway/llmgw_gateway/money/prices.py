@@ -63,14 +63,17 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True, rename={"effective"
 
     def cost(self, usage: Usage) -> int:
         """Micro-USD, rounded up: the sum of all classes, so that rounding happens once."""
-        total = (
+        return -(-self.numerator(usage) // MICRO)
+
+    def numerator(self, usage: Usage) -> int:
+        """The cost in millionths of a micro-USD: not rounded."""
+        return (
             usage.input * self.input
             + usage.output * self.output
             + usage.cache_read * self.cache_read
             + usage.cache_write_5m * self.cache_write_5m
             + usage.cache_write_1h * self.cache_write_1h
         )
-        return -(-total // MICRO)
 
     @property
     def dearest_prompt(self) -> int:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from llmgw_gateway.call import Usage, geography_of
-from llmgw_gateway.money.ledger import TOKENS
+from llmgw_gateway.money.posting import USAGE
 from llmgw_gateway.money.usage import ADMITTED, UNKNOWN
-from llmgw_gateway.store.schema import attempts, ledger
+from llmgw_gateway.store.schema import ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,9 +83,8 @@ def _attempts(connection: Connection, span: Span) -> Iterator[Row[Any]]:
             func.min(ledger.c.price_version).label("price_version"),
             func.min(ADMITTED).label("admitted"),
             UNKNOWN.label("unknown"),
-            *(func.sum(ledger.c[name]).label(name) for name in (*TOKENS, "cost")),
+            *(func.sum(ledger.c[name]).label(name) for name in (*USAGE, "cost")),
         )
-        .select_from(ledger.outerjoin(attempts, attempts.c.attempt_id == ledger.c.attempt_id))
         .where(*span.filter(span.start))
         .group_by(ledger.c.attempt_id)
     )
@@ -94,7 +93,7 @@ def _attempts(connection: Connection, span: Span) -> Iterator[Row[Any]]:
 
 def _cost(catalogue: Catalogue, row: Row[Any]) -> int | None:
     """What an attempt costs by the catalogue; None without a price. One that used nothing costs nothing anywhere."""
-    usage = Usage(*(int(getattr(row, name)) for name in TOKENS))
+    usage = Usage(*(int(getattr(row, name)) for name in USAGE))
     if usage == Usage():
         return 0
     if row.model not in catalogue.models:

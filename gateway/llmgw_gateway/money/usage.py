@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, func, literal, select
 
-from llmgw_gateway.money.ledger import CORRECTION
-from llmgw_gateway.store.schema import attempts, ledger, persons
+from llmgw_gateway.money.book import CORRECTION
+from llmgw_gateway.store.schema import ledger, persons
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 
 DAY_MILLISECONDS = 86_400_000
 
-# Of each attempt: when it was admitted, and whether what it cost is known. A row without an attempt cannot be, but if
-# it were, it would have to show in the sums.
-ADMITTED = func.coalesce(attempts.c.admitted_at, ledger.c.settled_at)
+# Of each attempt: when it was admitted, and whether what it cost is known.
+ADMITTED = ledger.c.admitted_at
 _CORRECTED = func.max(case((ledger.c.kind == CORRECTION, 1), else_=0))
 UNKNOWN = case((_CORRECTED == 1, 0), else_=func.max(case((ledger.c.estimated, 1), else_=0)))
 
 # By what attempts can be grouped: for each its expression over the one or two ledger rows of an attempt.
 DIMENSIONS: dict[str, ColumnElement[Any]] = {
     "user": func.min(ledger.c.person_id),
+    "team": func.min(ledger.c.team),
+    "project": func.min(ledger.c.project),
+    "key": func.min(ledger.c.access_key),
     "model": func.min(ledger.c.model),
     "day": func.min(ADMITTED),
     "outcome": func.coalesce(
@@ -70,8 +72,8 @@ class Line:
 
     @property
     def label(self) -> str:
-        """What a person calls it: an e-mail address, else a name, else the value itself."""
-        return self.of.get("email") or self.of.get("name") or next(iter(self.of.values()))
+        """What a person calls it: an e-mail address, else a name, else the value itself; "-" for no team or project."""
+        return self.of.get("email") or self.of.get("name") or next(iter(self.of.values())) or "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,6 @@ def _facts(by: str, span: Span) -> Subquery:
             UNKNOWN.label("unknown"),
             *(func.sum(ledger.c[name]).label(name) for name in _SUMMED),
         )
-        .select_from(ledger.outerjoin(attempts, attempts.c.attempt_id == ledger.c.attempt_id))
         .where(*span.filter(span.start - DAY_MILLISECONDS))
         .group_by(ledger.c.attempt_id)
     )
@@ -169,7 +170,7 @@ def _day(connection: Connection, moment: ColumnElement[Any], zone: ZoneInfo) -> 
     Between two changes of the clock days are equally long, and the number is a division; the days of 23 or 25 hours
     are cases of their own. That makes a handful of cases for years of days.
     """
-    first, last = connection.execute(select(func.min(ADMITTED), func.max(ADMITTED)).select_from(_ROWS)).one()
+    first, last = connection.execute(select(func.min(ADMITTED), func.max(ADMITTED))).one()
     if first is None:
         return literal(0)
     cases = []
@@ -183,9 +184,6 @@ def _day(connection: Connection, moment: ColumnElement[Any], zone: ZoneInfo) -> 
             begin, length = following, _length(following, zone)
         day = following
     return case(*cases)
-
-
-_ROWS = ledger.outerjoin(attempts, attempts.c.attempt_id == ledger.c.attempt_id)
 
 
 def _number(moment: ColumnElement[Any], begin: date, length: int, zone: ZoneInfo) -> ColumnElement[Any]:

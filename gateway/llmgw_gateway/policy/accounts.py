@@ -11,6 +11,7 @@ from llmgw_wire.errors import ErrorCode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llmgw_gateway.call import Caller
     from llmgw_gateway.settings import Project, Team
 
 
@@ -28,7 +29,7 @@ class Accounts:
                 return team.name
         return ""
 
-    def resolve(self, person_id: str, email: str, groups: frozenset[str], project: str) -> Account:
+    def resolve(self, caller: Caller, email: str, groups: frozenset[str], project: str) -> Account:
         """The account of a call; GatewayError when it names a project that is not there or not the caller's to charge.
 
         An unknown project is refused, not ignored: a misspelt one would escape its budget.
@@ -42,4 +43,4 @@ class Accounts:
                 raise GatewayError(
                     ErrorCode.REQUEST_MALFORMED, f"x-llmgw-project names no project that you may charge. {offered}"
                 )
-        return Account(person_id, email, team, project)
+        return Account(caller.person_id, email, team, project, caller.session)

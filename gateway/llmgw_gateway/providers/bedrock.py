@@ -98,6 +98,12 @@ class Bedrock:
         url = f"{self._base}/model/{quote(target.invoke_id, safe='')}/{action}"
         headers = await self._sign(url, body) | {"Accept-Encoding": "identity"}  # frames are read as they are
         sent_at = time.monotonic()
+        if sent_at > outcome.dispatch_by:
+            raise GatewayError(
+                ErrorCode.STORE_UNAVAILABLE,
+                "The gateway was paused for longer than it may keep money for a request; nothing was sent. Try again.",
+                retry_after=2,
+            )
         outcome.dispatched = True
         try:
             async with asyncio.timeout(self._settings.first_byte_seconds) as deadline:

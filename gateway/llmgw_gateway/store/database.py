@@ -14,6 +14,7 @@ import fcntl
 import logging
 import queue
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -93,6 +94,10 @@ class Database:
             return await asyncio.get_running_loop().run_in_executor(self._reader, run)
         except SQLAlchemyError as error:
             raise _unavailable(error) from error
+
+    def now(self) -> float:
+        """The store's clock: seconds since the epoch."""
+        return time.time()
 
     def close(self) -> None:
         """Commit what is queued, then stop. Call once, when no request is left."""

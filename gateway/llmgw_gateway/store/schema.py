@@ -6,7 +6,7 @@ be erased without touching a sum.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -16,11 +16,11 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    SmallInteger,
     String,
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 
 HEAD: Final = "0001"
@@ -33,6 +33,23 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+def _paying() -> tuple[Column[Any], ...]:
+    """Who and what an attempt is for: the same in `attempts` and, once it is settled, in `ledger`."""
+    return (
+        Column("operation_id", String(40), nullable=False),
+        Column("person_id", String(40), nullable=False),
+        Column("access_key", String(40), nullable=False, comment="the device session or service key"),
+        Column("team", Text, nullable=False),
+        Column("project", Text, nullable=False),
+        Column("model", Text, nullable=False),
+        Column("target", Text, nullable=False),
+        Column("price_version", String(32), nullable=False),
+        Column("counters", Text, nullable=False, comment="JSON list of the counters that it is charged to"),
+        Column("admitted_at", BigInteger, nullable=False),
+    )
+
 
 # SQLite counts rows up by itself only for INTEGER PRIMARY KEY.
 _serial = BigInteger().with_variant(Integer, "sqlite")
@@ -105,16 +122,16 @@ counters = Table(
     "counters",
     metadata,
     Column("counter_id", _serial, primary_key=True),
-    Column("budget", Text, nullable=False, comment="level, subject, model and period of the budget"),
-    Column(
-        "period_key",
-        String(16),
-        nullable=False,
-        comment="2026-11, 2026-W47 or 2026-11-21: there is no reset job",
-    ),
+    Column("budget", Text, nullable=False, comment="level, subject, model, period and unit of the budget"),
+    Column("period_key", String(16), nullable=False, comment="2026-11, 2026-W47 or 2026-11-21: no job resets it"),
+    Column("unit", SmallInteger, nullable=False, comment="0 micro-USD, 1 tokens, 2 weighted tokens"),
     Column("spent", BigInteger, nullable=False, default=0),
     Column("held", BigInteger, nullable=False, default=0),
-    Column("exposure", BigInteger, nullable=False, default=0, comment="sum of ceiling - hold over open holds"),
+    Column("exposure", BigInteger, nullable=False, default=0, comment="what open attempts may cost beyond held"),
+    Column("limit_amount", BigInteger, nullable=False, default=0, comment="in force at the last admission"),
+    Column("thresholds", Text, nullable=False, default="[]", comment="JSON list of percent, as of the last admission"),
+    Column("crossed", SmallInteger, nullable=False, default=0, comment="the highest threshold that was announced"),
+    Column("paced_at", BigInteger, nullable=False, default=0, comment="the last admission while throttled"),
     UniqueConstraint("budget", "period_key", name="uq_counters_period"),
 )
 
@@ -122,38 +139,20 @@ attempts = Table(
     "attempts",
     metadata,
     Column("attempt_id", String(40), primary_key=True),
-    Column("operation_id", String(40), nullable=False),
-    Column("person_id", String(40), nullable=False),
-    Column("model", Text, nullable=False),
-    Column("target", Text, nullable=False),
-    Column("price_version", String(32), nullable=False),
-    Column("hold", BigInteger, nullable=False),
-    Column("ceiling", BigInteger, nullable=False),
-    Column(
-        "observed",
-        BigInteger,
-        nullable=False,
-        default=0,
-        comment="cost seen so far, carried by lease renewals",
-    ),
-    Column("admitted_at", BigInteger, nullable=False),
+    *_paying(),
+    Column("hold", BigInteger, nullable=False, comment="micro-USD"),
+    Column("hold_tokens", BigInteger, nullable=False),
+    Column("hold_weighted", BigInteger, nullable=False),
+    Column("ceiling", BigInteger, nullable=False, comment="micro-USD"),
+    Column("ceiling_tokens", BigInteger, nullable=False),
+    Column("ceiling_weighted", BigInteger, nullable=False),
+    Column("observed", BigInteger, nullable=False, comment="micro-USD seen so far, carried by lease renewals"),
+    Column("observed_tokens", BigInteger, nullable=False),
+    Column("observed_weighted", BigInteger, nullable=False),
     Column("lease_until", BigInteger, nullable=False),
-    Column("settled", Boolean, nullable=False, default=False),
-    Index(
-        "ix_attempts_open",
-        "lease_until",
-        sqlite_where=text("settled = 0"),
-        postgresql_where=text("NOT settled"),
-    ),
-)
-
-holds = Table(
-    "holds",
-    metadata,
-    Column("attempt_id", String(40), ForeignKey("attempts.attempt_id"), primary_key=True),
-    Column("counter_id", BigInteger, ForeignKey("counters.counter_id"), primary_key=True),
-    Column("amount", BigInteger, nullable=False),
-    Column("exposure", BigInteger, nullable=False),
+    Column("swept", Boolean, nullable=False, comment="settled as unknown; kept while the truth may still come"),
+    Index("ix_attempts_lease", "swept", "lease_until"),
+    comment="What was admitted and is not over: a row goes when its settlement is in the ledger for good.",
 )
 
 ledger = Table(
@@ -162,29 +161,49 @@ ledger = Table(
     Column("entry_id", _serial, primary_key=True),
     Column("attempt_id", String(40), nullable=False),
     Column("kind", String(16), nullable=False, comment="settlement or correction: at most one of each"),
-    Column("operation_id", String(40), nullable=False),
-    Column("person_id", String(40), nullable=False),
-    Column("model", Text, nullable=False),
-    Column("target", Text, nullable=False),
+    *_paying(),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("cache_read_tokens", BigInteger, nullable=False),
     Column("cache_write_5m_tokens", BigInteger, nullable=False),
     Column("cache_write_1h_tokens", BigInteger, nullable=False),
-    Column("cost", BigInteger, nullable=False),
-    Column("price_version", String(32), nullable=False),
+    Column("cost", BigInteger, nullable=False, comment="micro-USD"),
+    Column("tokens", BigInteger, nullable=False, comment="charged to budgets in tokens"),
+    Column("weighted_tokens", BigInteger, nullable=False, comment="charged to budgets in weighted tokens"),
     Column("estimated", Boolean, nullable=False),
     Column("outcome", String(32), nullable=False),
     Column("settled_at", BigInteger, nullable=False),
     UniqueConstraint("attempt_id", "kind", name="uq_ledger_attempt"),
+    Index("ix_ledger_admitted_at", "admitted_at"),
 )
 
-charges = Table(
-    "charges",
+events = Table(
+    "events",
     metadata,
-    Column("attempt_id", String(40), primary_key=True),
-    Column("kind", String(16), primary_key=True),
-    Column("counter_id", BigInteger, ForeignKey("counters.counter_id"), primary_key=True),
-    Column("amount", BigInteger, nullable=False, comment="what this ledger entry added to spent: I2 is their sum"),
-    Index("ix_charges_counter_id", "counter_id"),
+    Column("event_id", _serial, primary_key=True),
+    Column("kind", String(16), nullable=False, comment="threshold"),
+    Column("budget", Text, nullable=False),
+    Column("period_key", String(16), nullable=False),
+    Column("percent", SmallInteger, nullable=False),
+    Column("limit_amount", BigInteger, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    comment="The outbox: written in the transaction that causes the event, so that it is there exactly once.",
+)
+
+adjustments = Table(
+    "adjustments",
+    metadata,
+    Column("adjustment_id", String(40), primary_key=True),
+    Column("kind", String(8), nullable=False, comment="limit: replaces the configured one; grant: adds to it"),
+    Column("budget", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("starts_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, comment="null: until it is withdrawn"),
+    Column("reason", Text, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("withdrawn_by", Text),
+    Column("withdrawn_at", BigInteger),
+    comment="Changes of limits beside the configuration. Rows are never deleted: they are their own audit.",
 )

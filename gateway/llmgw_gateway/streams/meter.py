@@ -61,12 +61,16 @@ class Meter:
         """Whether a `message_start` was seen: the provider has accepted the prompt."""
         self.stopped = False
         """Whether a `message_stop` was seen: anything that breaks after it is no failure."""
+        self.pieces = 0
+        """Pieces of output so far (`content_block_delta`): each is a token or more."""
         self._output_known = False
 
     def event(self, data: bytes) -> str:
         """Take one event's JSON and return its type ("" for none). Malformed JSON is ignored: it carries no usage."""
         kind = event_type(data)
-        if kind in {"message_start", "message_delta"}:
+        if kind == "content_block_delta":
+            self.pieces += 1
+        elif kind in {"message_start", "message_delta"}:
             try:
                 event = _event.decode(data)
             except UNREADABLE:

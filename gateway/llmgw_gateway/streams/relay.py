@@ -173,6 +173,7 @@ class _Stream:
             if data is not None:
                 events.append((self._meter.event(data), data))
         self.outcome.usage, self.outcome.completeness = self._meter.usage, self._meter.completeness
+        self.outcome.pieces = self._meter.pieces
         if broken is not None:
             self.outcome.note = f"upstream_{broken.exception}"
             # Refused before it began: nothing is charged, whether or not the head had to leave meanwhile.

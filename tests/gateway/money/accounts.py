@@ -6,18 +6,56 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from llmgw_gateway.money.admission import Admission
+from llmgw_gateway.call import MICRO, Usage
+from llmgw_gateway.money.amounts import NOTHING
+from llmgw_gateway.money.book import Admission, Paying, Renewal, Settlement
 from llmgw_gateway.money.decide import BudgetRef
+from llmgw_gateway.money.estimate import Terms
+from llmgw_gateway.money.posting import Books
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from llmgw_gateway.money.amounts import Amounts
+    from llmgw_gateway.money.book import Item
+    from llmgw_gateway.store.database import Database
+
 LEASE = 30_000
 
 
-def budget(name: str, limit: int, overshoot: int = 0, period_key: str = "2026-11") -> BudgetRef:
-    return BudgetRef(name, name, period_key, limit, overshoot, "2026-12-01T00:00:00Z")
+class Desk:
+    """Hands items to the books of one store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._post = Books().post
+
+    async def __call__(self, item: Item) -> Any:
+        return await self._database.submit(self._post, item)
+
+
+def budget(name: str, limit: int, overshoot: int = 0, period_key: str = "2026-11", **more: Any) -> BudgetRef:
+    return BudgetRef(name, name, period_key, limit, overshoot, "2026-12-01T00:00:00Z", **more)
+
+
+def terms(hold: int, ceiling: int | None = None) -> Terms:
+    """A hold and a ceiling, however much output is asked for."""
+    most = hold if ceiling is None else ceiling
+    return Terms(
+        max_tokens=1,
+        least_tokens=1,
+        likely_output=0,
+        likely_prompt=every(hold * MICRO),
+        likely_rate=NOTHING,
+        most_prompt=every(most * MICRO),
+        most_rate=NOTHING,
+    )
+
+
+def every(amount: int) -> Amounts:
+    """Another multiple in every unit, so that one is never taken for another."""
+    return (amount, 2 * amount, 3 * amount)
 
 
 def admission(
@@ -25,17 +63,32 @@ def admission(
 ) -> Admission:
     return Admission(
         attempt_id=attempt_id,
-        operation_id=f"req_of_{attempt_id}",
-        person_id="per_1",
-        model="m",
-        target="v.m",
-        price_version="1",
-        hold=hold,
-        ceiling=hold if ceiling is None else ceiling,
+        paying=paying(attempt_id, now),
+        terms=terms(hold, ceiling),
         budgets=tuple(budgets),
-        now=now,
         lease_until=now + LEASE,
     )
+
+
+def paying(attempt_id: str, now: int = 0) -> Paying:
+    return Paying(f"req_of_{attempt_id}", "per_1", "ses_1", "", "", "m", "v.m", "1", now)
+
+
+def settlement(
+    attempt_id: str,
+    cost: int | None,
+    *,
+    outcome: str = "ok",
+    now: int = 1,
+    usage: Usage | None = None,
+    observed: int = 0,
+) -> Settlement:
+    charge = None if cost is None else every(cost)
+    return Settlement(attempt_id, outcome, now, charge, usage or Usage(), every(observed))
+
+
+def renewal(attempt_id: str, observed: int, lease_until: int, hold: int = 0) -> Renewal:
+    return Renewal(attempt_id, every(observed), lease_until, every(hold))
 
 
 def rows(store: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import NullPool, create_engine, insert
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.money import admission, ledger
-from llmgw_gateway.money.ledger import Settlement
+from llmgw_gateway.money.book import LEASE_EXPIRED, Admission, Admitted, Paying
+from llmgw_gateway.money.posting import Books
 from llmgw_gateway.store.schema import persons
-from tests.gateway.money.accounts import LEASE
+from tests.gateway.money import accounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,6 +31,9 @@ class Attempt:
     """Milliseconds since the epoch."""
     person: str = "per_ada"
     model: str = "claude-sonnet-4-5"
+    team: str = ""
+    project: str = ""
+    key: str = "ses_1"
     operation: str = ""
     """Empty: an operation of its own."""
     usage: Usage = field(default_factory=Usage)
@@ -70,34 +73,39 @@ def writing(store: Path) -> Iterator[Connection]:
 
 def write(store: Path, attempts: Iterable[Attempt]) -> None:
     with writing(store) as connection:
+        books = Books()
         for number, attempt in enumerate(attempts):
-            _write(connection, f"att_{number:04d}", attempt)
+            _write(connection, books, f"att_{number:04d}", attempt)
 
 
-def _write(connection: Connection, attempt_id: str, attempt: Attempt) -> None:
-    asked = admission.Admission(
+def _write(connection: Connection, books: Books, attempt_id: str, attempt: Attempt) -> None:
+    asked = Admission(
         attempt_id=attempt_id,
-        operation_id=attempt.operation or f"req_of_{attempt_id}",
-        person_id=attempt.person,
-        model=attempt.model,
-        target=attempt.target,
-        price_version=attempt.price_version,
-        hold=attempt.hold,
-        ceiling=attempt.hold,
+        paying=Paying(
+            operation_id=attempt.operation or f"req_of_{attempt_id}",
+            person_id=attempt.person,
+            access_key=attempt.key,
+            team=attempt.team,
+            project=attempt.project,
+            model=attempt.model,
+            target=attempt.target,
+            price_version=attempt.price_version,
+            admitted_at=attempt.admitted,
+        ),
+        terms=accounts.terms(attempt.hold),
         budgets=attempt.budgets,
-        now=attempt.admitted,
-        lease_until=attempt.admitted + LEASE,
+        lease_until=attempt.admitted + accounts.LEASE,
     )
-    (answer,) = admission.admit(connection, [asked])
-    assert isinstance(answer, admission.Admitted)
+    (answer,) = books.post(connection, [asked])
+    assert isinstance(answer, Admitted)
     end = attempt.admitted + 5_000
     if attempt.late is not None:
-        swept = Settlement(attempt_id, ledger.LEASE_EXPIRED, end, cost=None, usage=Usage(input=1))
-        assert ledger.settle(connection, [swept]) == [True]
+        swept = accounts.settlement(attempt_id, None, outcome=LEASE_EXPIRED, now=end, usage=Usage(input=1))
+        assert books.post(connection, [swept]) == [True]
         end += 100_000_000  # more than a day later: the correction still belongs to the day of the attempt
     exact = attempt.cost if attempt.late is None else attempt.late
-    settlement = Settlement(attempt_id, attempt.ended, end, cost=exact, usage=attempt.usage)
-    assert ledger.settle(connection, [settlement]) == [True]
+    settlement = accounts.settlement(attempt_id, exact, outcome=attempt.ended, now=end, usage=attempt.usage)
+    assert books.post(connection, [settlement]) == [True]
 
 
 def introduce(store: Path, person_id: str, name: str = "", email: str = "") -> None:

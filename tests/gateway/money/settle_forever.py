@@ -7,8 +7,6 @@ import itertools
 import sys
 from pathlib import Path
 
-from llmgw_gateway.money import admission, ledger
-from llmgw_gateway.money.ledger import Settlement
 from llmgw_gateway.store.database import Database
 from tests.gateway.money import accounts
 
@@ -16,13 +14,14 @@ from tests.gateway.money import accounts
 async def main(path: Path, life: str) -> None:
     database = Database(path)
     database.start()
+    post = accounts.Desk(database)
     budgets = [accounts.budget("organisation", 10**12), accounts.budget("user", 10**12)]
 
     async def client(name: str) -> None:
         for number in itertools.count():
             attempt = f"att_{life}_{name}_{number}"
-            await database.submit(admission.admit, accounts.admission(attempt, budgets, 5, 10))
-            await database.submit(ledger.settle, Settlement(attempt, "ok", 1, cost=7))
+            await post(accounts.admission(attempt, budgets, 5, 10))
+            await post(accounts.settlement(attempt, 7))
             print(attempt, flush=True)
 
     await asyncio.gather(*(client(f"c{number}") for number in range(8)))

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from llmgw_gateway import settings
 from llmgw_gateway.call import Account, Call, Grant, Target, Usage
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.money import ledger, prices
-from llmgw_gateway.money.holds import Money, usd
+from llmgw_gateway.money import prices
+from llmgw_gateway.money.holds import Money
+from llmgw_gateway.money.refusals import usd
+from llmgw_gateway.money.verification import faults
 from llmgw_wire.errors import ErrorCode
 from tests.gateway import configuration
 from tests.gateway.money import accounts
@@ -70,7 +72,7 @@ class Bench:
 
     async def settled(self) -> None:
         await self.money.drain()
-        assert await self.database.read(ledger.verify) == []
+        assert await self.database.read(faults) == []
 
     def sums(self) -> tuple[int, int]:
         ((spent, held, _),) = accounts.counters(self.store).values()
@@ -162,7 +164,7 @@ async def test_a_request_that_is_cancelled_while_it_is_admitted_leaves_no_hold_b
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await bench.database.submit(ledger.settle, ledger.Settlement("att_none", "ok", 0, cost=0))  # all before is done
+    await accounts.Desk(bench.database)(accounts.settlement("att_none", 0))  # all before is done
     await bench.settled()
     assert bench.sums() == (0, 0)
 
@@ -181,7 +183,7 @@ async def test_a_budget_that_is_used_up_is_refused_in_words(database: Database, 
         await small.admit(ACCOUNT, GRANT, CALL, "req_3").__aenter__()
     for words in ("monthly budget", "is used up", "USD 0.10 spent", "of USD 0.02", "It resets at 20", "#llm-help"):
         assert words in caught.value.message
-    assert accounts.rows(store, "SELECT COUNT(*) FROM attempts") == [(1,)]
+    assert accounts.rows(store, "SELECT COUNT(*) FROM ledger") == [(1,)]
 
 
 async def test_the_worst_case_of_what_runs_is_refused_in_other_words(database: Database, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -22,32 +22,53 @@ from hypothesis.stateful import (
 )
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.money import admission, ledger
-from llmgw_gateway.money.admission import Admitted, Renewal
-from llmgw_gateway.money.decide import Denial
-from llmgw_gateway.money.ledger import Settlement
+from llmgw_gateway.money.amounts import UNITS
+from llmgw_gateway.money.book import (
+    LEASE_EXPIRED,
+    TRUTH_MILLISECONDS,
+    Admission,
+    Admitted,
+    Item,
+    Settlement,
+    Sweep,
+)
+from llmgw_gateway.money.decide import BudgetRef, Denial
+from llmgw_gateway.money.posting import Books as RealBooks
+from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
 from tests.gateway.money import accounts
+from tests.gateway.money.accounts import Desk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-    from llmgw_gateway.money.decide import BudgetRef
-
-LEASES = "SELECT attempt_id, lease_until, observed FROM attempts"
+LEASES = "SELECT attempt_id, lease_until, observed, hold, swept FROM attempts"
+EVENTS = "SELECT budget, period_key, percent, COUNT(*) FROM events GROUP BY budget, period_key, percent"
 LIMITS = {"organisation": (400, 60), "team": (250, 0), "user": (120, 40)}
+"""In money. The team's is counted in tokens and the person's in weighted tokens: two and three for each micro-USD."""
+SCALE = {"organisation": 1, "team": 2, "user": 3}
+THRESHOLDS = (10, 50, 100)
 amounts = st.integers(0, 60)
 seconds = st.integers(0, 40_000)
 asked_for = st.tuples(amounts, amounts, st.integers(0, 3), st.sampled_from(["2026-11", "2026-12"]))
 
 
+def level(name: str, period: str) -> BudgetRef:
+    """A budget of the test, in its own unit."""
+    limit, overshoot = (amount * SCALE[name] for amount in LIMITS[name])
+    unit = UNITS[SCALE[name] - 1]
+    return accounts.budget(name, limit, overshoot, period_key=period, unit=unit, thresholds=THRESHOLDS)
+
+
 @dataclass
 class Attempt:
-    """What the model knows of an attempt that was admitted."""
+    """What the model knows of an attempt that was admitted. Amounts in money; other units are multiples."""
 
-    asked: admission.Admission
+    asked: Admission
+    hold: int
+    ceiling: int
     lease_until: int
     observed: int = 0
     charged: list[int] = field(default_factory=list)
@@ -71,24 +92,31 @@ class Books(RuleBasedStateMachine):
         self._folder = tempfile.TemporaryDirectory()
         self._store = Path(shutil.copy(self.empty_store, Path(self._folder.name) / "gateway.db"))
         self._runner = asyncio.Runner()
-        self._database = Database(self._store)
-        self._runner.run(self._start())
+        self._open()
         self.now = 0
         self.attempts: dict[str, Attempt] = {}
+        self.highest: dict[tuple[str, str], int] = {}
+        """The most that each counter ever had spent, in its unit."""
 
-    async def _start(self) -> None:
-        self._database.start()
+    def _open(self) -> None:
+        self._database = Database(self._store)
+        self._desk = Desk(self._database)
+
+        async def start() -> None:
+            self._database.start()
+
+        self._runner.run(start())
 
     def teardown(self) -> None:
         self._database.close()
         self._runner.close()
         self._folder.cleanup()
 
-    def settle(self, *batch: Settlement) -> list[bool]:
-        """Settle together, as callers at the same moment do."""
+    def post(self, *batch: Item) -> list[Any]:
+        """Hand in together, as callers at the same moment do."""
 
-        async def run() -> list[bool]:
-            return list(await asyncio.gather(*(self._database.submit(ledger.settle, each) for each in batch)))
+        async def run() -> list[Any]:
+            return list(await asyncio.gather(*(self._desk(each) for each in batch)))
 
         return self._runner.run(run())
 
@@ -99,24 +127,27 @@ class Books(RuleBasedStateMachine):
             for each in self.attempts.values()
             if key in {(budget.budget, budget.period_key) for budget in each.asked.budgets}
         ]
-        still = [each.asked for each in mine if not each.settled]
+        still = [each for each in mine if not each.settled]
+        scale = SCALE[key[0]]
         return (
-            sum(sum(each.charged) for each in mine),
-            sum(asked.hold for asked in still),
-            sum(asked.ceiling - asked.hold for asked in still) + sum(each.remainder for each in mine),
+            scale * sum(sum(each.charged) for each in mine),
+            scale * sum(each.hold for each in still),
+            scale * (sum(each.ceiling - each.hold for each in still) + sum(each.remainder for each in mine)),
         )
 
-    def expected(self, asked: admission.Admission) -> Admitted | Denial:
+    def expected(self, asked: Admission, hold: int, ceiling: int) -> Admitted | Denial:
         """What the design says to an admission now."""
         left = []
         for budget in asked.budgets:
             spent, held, exposure = self.sums((budget.budget, budget.period_key))
-            if spent + held + asked.hold > budget.limit:
-                return Denial(budget, spent, held, exposed=False)
-            if spent + held + exposure + asked.ceiling > budget.limit + budget.overshoot:
-                return Denial(budget, spent, held, exposed=True)
-            left.append(budget.limit - spent - held - asked.hold)
-        return Admitted(min(left) if left else None)
+            scale = SCALE[budget.budget]
+            if spent + held + scale * hold > budget.limit:
+                return Denial(budget, spent, held, "limit")
+            if spent + held + exposure + scale * ceiling > budget.limit + budget.overshoot:
+                return Denial(budget, spent, held, "exposure")
+            if budget.unit == "usd":
+                left.append(budget.limit - spent - held - hold)
+        return Admitted(accounts.every(hold), 1, min(left) if left else None)
 
     @initialize(names=st.permutations(sorted(LIMITS)))
     def order_levels(self, names: list[str]) -> None:
@@ -125,24 +156,16 @@ class Books(RuleBasedStateMachine):
     @rule(wanted=st.lists(asked_for, max_size=4))
     def admit(self, wanted: Sequence[tuple[int, int, int, str]]) -> None:
         """Up to four at once: decided as if one after another."""
-        batch: list[admission.Admission] = []
+        batch: list[tuple[Admission, int, int]] = []
         for hold, beyond, levels, period in wanted:
-            budgets: list[BudgetRef] = [
-                accounts.budget(name, *LIMITS[name], period_key=period) for name in self.names[:levels]
-            ]
+            budgets = [level(name, period) for name in self.names[:levels]]
             name = f"att_{len(self.attempts)}_{len(batch)}"
-            batch.append(accounts.admission(name, budgets, hold, hold + beyond, self.now))
-
-        async def one(asked: admission.Admission) -> Admitted | Denial:
-            return await self._database.submit(admission.admit, asked)
-
-        async def run() -> list[Admitted | Denial]:
-            return await asyncio.gather(*map(one, batch))
-
-        for asked, answer in zip(batch, self._runner.run(run()), strict=True):
-            assert answer == self.expected(asked)
+            batch.append((accounts.admission(name, budgets, hold, hold + beyond, self.now), hold, hold + beyond))
+        answers = self.post(*(asked for asked, *_ in batch))
+        for (asked, hold, ceiling), answer in zip(batch, answers, strict=True):
+            assert answer == self.expected(asked, hold, ceiling)
             if isinstance(answer, Admitted):
-                self.attempts[asked.attempt_id] = Attempt(asked, asked.lease_until)
+                self.attempts[asked.attempt_id] = Attempt(asked, hold, ceiling, asked.lease_until)
                 for budget in asked.budgets:  # I4: at this commit, for all levels
                     spent, held, _ = self.sums((budget.budget, budget.period_key))
                     assert spent + held <= budget.limit
@@ -156,72 +179,85 @@ class Books(RuleBasedStateMachine):
         """I6: the same id changes nothing, even with other amounts, settled or not."""
         known = self.pick(data)
         asked = accounts.admission(known.asked.attempt_id, known.asked.budgets, 7, 9, self.now)
-        assert isinstance(self._runner.run(self._database.submit(admission.admit, asked)), Admitted)
+        (answer,) = self.post(asked)
+        assert isinstance(answer, Admitted)
 
     @precondition(known)
     @rule(data=st.data(), exact=st.booleans(), twice=st.booleans(), seen=st.integers(0, 1000))
     def settle_one(self, data: st.DataObject, exact: bool, twice: bool, seen: int) -> None:  # noqa: FBT001 -- drawn
         """A settlement: the first, a replay, or the truth about what was swept."""
         attempt = self.pick(data)
-        cost = min(seen, attempt.asked.ceiling)
-        settlement = Settlement(
+        cost = min(seen, attempt.ceiling)
+        settlement = accounts.settlement(
             attempt.asked.attempt_id,
-            "ok",
-            self.now,
-            cost=cost if exact else None,
+            cost if exact else None,
+            now=self.now,
             usage=Usage(output=cost),
             observed=cost,
         )
-        answers = self.settle(*([settlement] * (2 if twice else 1)))
-        changed = not attempt.settled or (exact and attempt.swept and len(attempt.charged) == 1)
+        answers = self.post(*([settlement] * (2 if twice else 1)))
+        late = attempt.asked.paying.admitted_at < self.now - TRUTH_MILLISECONDS
+        forgotten = attempt.swept and late and not attempt.remainder and self.gone(attempt)
+        changed = not attempt.settled or (exact and attempt.swept and len(attempt.charged) == 1 and not forgotten)
         assert answers == [changed, False][: len(answers)]
         if not attempt.settled:
-            attempt.charged.append(cost if exact else max(attempt.asked.hold, attempt.observed, cost))
+            attempt.charged.append(cost if exact else max(attempt.hold, attempt.observed, cost))
         elif changed:
             attempt.charged.append(cost - attempt.charged[0])
             attempt.remainder = 0
+
+    def gone(self, attempt: Attempt) -> bool:
+        """Whether the store no longer waits for the truth about a swept attempt."""
+        query = "SELECT COUNT(*) FROM attempts WHERE attempt_id = ?"
+        return accounts.rows(self._store, query, attempt.asked.attempt_id) == [(0,)]
 
     @rule(data=st.data())
     def settle_a_stranger(self, data: st.DataObject) -> None:
         """What was never admitted is never charged."""
         cost = data.draw(st.none() | amounts)
-        assert self.settle(Settlement("att_stranger", "ok", self.now, cost=cost)) == [False]
+        assert self.post(accounts.settlement("att_stranger", cost, now=self.now)) == [False]
 
     @precondition(known)
-    @rule(data=st.data(), seen=amounts, lease=seconds)
-    def renew(self, data: st.DataObject, seen: int, lease: int) -> None:
+    @rule(data=st.data(), seen=amounts, lease=seconds, hold=st.integers(0, 150))
+    def renew(self, data: st.DataObject, seen: int, lease: int, hold: int) -> None:
+        """A lease is extended; a hold grows where every limit has room, and otherwise stays."""
         attempt = self.pick(data)
-        observed = min(max(seen, attempt.observed), attempt.asked.ceiling)
-        renewal = Renewal(attempt.asked.attempt_id, observed, self.now + lease)
-        self._runner.run(self._database.submit(admission.renew, renewal))
+        observed = min(max(seen, attempt.observed), attempt.ceiling)
+        renewal = accounts.renewal(attempt.asked.attempt_id, observed, self.now + lease, hold)
+        wanted = max(attempt.hold, min(hold, attempt.ceiling))
+        more = wanted - attempt.hold
+        fits = all(
+            sum(self.sums((b.budget, b.period_key))[:2]) + SCALE[b.budget] * more <= b.limit
+            for b in attempt.asked.budgets
+        )
+        assert self.post(renewal) == [not attempt.settled and (fits or not more)]
         if not attempt.settled:
             attempt.observed, attempt.lease_until = observed, self.now + lease
+            attempt.hold = wanted if fits else attempt.hold
 
-    @rule(passes=seconds)
+    @rule(passes=seconds | st.integers(TRUTH_MILLISECONDS, 2 * TRUTH_MILLISECONDS))
     def sweep(self, passes: int) -> None:
         """I3: no hold outlives its lease; and what nobody knows is never refunded."""
         self.now += passes
-        swept = self._runner.run(self._database.submit(ledger.sweep, self.now))
         lost = [each for each in self.attempts.values() if not each.settled and each.lease_until < self.now]
-        assert swept == len(lost)
-        for attempt in lost:
-            attempt.charged.append(max(attempt.asked.hold, attempt.observed))
-            attempt.swept = True
-            # The truth may still come: until it cannot any more, the worst case stays counted.
-            attempt.remainder = max(0, attempt.asked.ceiling - attempt.charged[0])
+        assert self.post(Sweep(self.now)) == [len(lost)]
         for attempt in self.attempts.values():
-            if attempt.settled and attempt.asked.now < self.now - ledger.TRUTH_MILLISECONDS:
+            # The truth may come for a while; after that the worst case is no longer counted.
+            if attempt.settled and attempt.asked.paying.admitted_at < self.now - TRUTH_MILLISECONDS:
                 attempt.remainder = 0
+        for attempt in lost:
+            attempt.charged.append(max(attempt.hold, attempt.observed))
+            attempt.swept = True
+            attempt.remainder = max(0, attempt.ceiling - attempt.charged[0])
 
     @rule()
     def restart(self) -> None:
         self._database.close()
-        self._database = Database(self._store)
-        self._runner.run(self._start())
+        self._open()
 
     @invariant()
     def the_store_says_what_the_model_says(self) -> None:
-        assert self._runner.run(self._database.read(ledger.verify)) == []
+        assert self._runner.run(self._database.read(faults)) == []
         kept = accounts.counters(self._store)
         assert kept == {key: self.sums(key) for key in kept}  # I2, and exposure besides
         charged = {
@@ -231,15 +267,32 @@ class Books(RuleBasedStateMachine):
         }
         assert {key: cost for key, (cost, _) in accounts.entries(self._store).items()} == charged  # I1
         for (name, _), (spent, held, exposure) in kept.items():  # I5
-            limit, overshoot = LIMITS[name]
-            assert spent + held + exposure <= limit + overshoot
+            assert spent + held + exposure <= sum(LIMITS[name]) * SCALE[name]
             assert min(spent, held, exposure) >= 0
-        leases = {name: seen for name, *seen in accounts.rows(self._store, LEASES)}
-        assert leases == {name: [each.lease_until, each.observed] for name, each in self.attempts.items()}
-        holding = {attempt for attempt, *_ in accounts.rows(self._store, "SELECT DISTINCT attempt_id FROM holds")}
-        assert holding == {
-            name for name, each in self.attempts.items() if each.asked.budgets and (not each.settled or each.remainder)
+
+    @invariant()
+    def what_is_open_is_in_the_store_as_it_was_last_renewed(self) -> None:
+        found = {name: row for name, *row in accounts.rows(self._store, LEASES)}
+        still = {name: each for name, each in self.attempts.items() if not each.settled}
+        assert {name: row for name, row in found.items() if not row[-1]} == {
+            name: [each.lease_until, each.observed, each.hold, 0] for name, each in still.items()
         }
+        waiting = {name for name, row in found.items() if row[-1]}
+        assert waiting >= {name for name, each in self.attempts.items() if each.remainder}
+        assert waiting <= {name for name, each in self.attempts.items() if each.swept and len(each.charged) == 1}
+
+    @invariant()
+    def every_threshold_is_announced_once_and_only_when_it_was_reached(self) -> None:
+        for key, (spent, *_) in accounts.counters(self._store).items():
+            self.highest[key] = max(self.highest.get(key, 0), spent)
+        found = {(name, period, percent): count for name, period, percent, count in accounts.rows(self._store, EVENTS)}
+        reached = {
+            (name, period, percent)
+            for (name, period), spent in self.highest.items()
+            for percent in THRESHOLDS
+            if spent * 100 >= percent * LIMITS[name][0] * SCALE[name]
+        }
+        assert found == dict.fromkeys(reached, 1)
 
     def pick(self, data: st.DataObject) -> Attempt:
         return self.attempts[data.draw(st.sampled_from(sorted(self.attempts)))]
@@ -256,12 +309,12 @@ def test_any_history_keeps_the_invariants(empty_store: Path) -> None:
     )
 
 
-async def test_two_hundred_admissions_at_once_admit_exactly_what_fits(database: Database, store: Path) -> None:
+async def test_two_hundred_admissions_at_once_admit_exactly_what_fits(
+    database: Database, post: Desk, store: Path
+) -> None:
     # BerriAI/litellm#18730, #34732: check and record were two operations, and everybody passed the check.
     budgets = [accounts.budget("organisation", 10_000), accounts.budget("user", 37 * 50 + 49)]
-    answers = await asyncio.gather(
-        *(database.submit(admission.admit, accounts.admission(f"att_{n}", budgets, 50)) for n in range(200))
-    )
+    answers = await asyncio.gather(*(post(accounts.admission(f"att_{n}", budgets, 50)) for n in range(200)))
     admitted = [answer for answer in answers if isinstance(answer, Admitted)]
     assert len(admitted) == 37
     assert sorted(answer.remaining or 0 for answer in admitted) == [49 + 50 * n for n in range(37)]
@@ -270,105 +323,90 @@ async def test_two_hundred_admissions_at_once_admit_exactly_what_fits(database: 
         ("organisation", "2026-11"): (0, 37 * 50, 0),
         ("user", "2026-11"): (0, 37 * 50, 0),
     }
-    assert await database.read(ledger.verify) == []
+    assert await database.read(faults) == []
 
 
-async def test_the_worst_case_of_all_that_runs_stays_within_the_published_bound(
-    database: Database, store: Path
-) -> None:
+async def test_the_worst_case_of_all_that_runs_stays_within_the_published_bound(post: Desk, store: Path) -> None:
     # Each holds 1 and may cost 30: money for 100, an overshoot of 60, so five run at once, however many ask.
     budgets = [accounts.budget("user", 100, 60)]
-    answers = await asyncio.gather(
-        *(database.submit(admission.admit, accounts.admission(f"att_{n}", budgets, 1, 30)) for n in range(200))
-    )
+    answers = await asyncio.gather(*(post(accounts.admission(f"att_{n}", budgets, 1, 30)) for n in range(200)))
     admitted = [n for n, answer in enumerate(answers) if isinstance(answer, Admitted)]
     assert len(admitted) == 5
-    assert all(answer.exposed for answer in answers if isinstance(answer, Denial))
-    await asyncio.gather(*(database.submit(ledger.settle, Settlement(f"att_{n}", "ok", 1, cost=30)) for n in admitted))
+    assert all(answer.reason == "exposure" for answer in answers if isinstance(answer, Denial))
+    await asyncio.gather(*(post(accounts.settlement(f"att_{n}", 30, now=1)) for n in admitted))
     assert accounts.counters(store) == {("user", "2026-11"): (150, 0, 0)}
 
 
-async def test_a_lease_holds_to_its_last_millisecond(database: Database) -> None:
+async def test_a_lease_holds_to_its_last_millisecond(post: Desk) -> None:
     asked = accounts.admission("att_1", [accounts.budget("user", 100)], 50)
-    await database.submit(admission.admit, asked)
-    assert await database.submit(ledger.sweep, asked.lease_until) == 0
-    assert await database.submit(ledger.sweep, asked.lease_until + 1) == 1
+    await post(asked)
+    assert await post(Sweep(asked.lease_until)) == 0
+    assert await post(Sweep(asked.lease_until + 1)) == 1
 
 
 async def test_what_was_observed_before_a_crash_is_charged_when_it_is_more_than_was_held(
-    database: Database, store: Path
+    post: Desk, store: Path
 ) -> None:
     asked = accounts.admission("att_1", [accounts.budget("user", 100, 100)], 10, 60)
-    await database.submit(admission.admit, asked)
-    await database.submit(admission.renew, Renewal("att_1", 40, 1))
-    assert await database.submit(ledger.sweep, 2) == 1
+    await post(asked)
+    await post(accounts.renewal("att_1", 40, 1))
+    assert await post(Sweep(2)) == 1
     assert accounts.counters(store) == {("user", "2026-11"): (40, 0, 20)}
     assert accounts.entries(store) == {("att_1", "settlement"): (40, True)}
 
 
-async def test_the_truth_about_a_swept_attempt_stays_within_the_published_bound_too(
-    database: Database, store: Path
-) -> None:
+async def test_the_truth_about_a_swept_attempt_stays_within_the_published_bound_too(post: Desk, store: Path) -> None:
     # I5: an attempt whose end nobody saw may still turn out to have cost its ceiling.
     budgets = [accounts.budget("user", 100, 90)]
-    await database.submit(admission.admit, accounts.admission("att_1", budgets, 10, 100))
-    assert await database.submit(ledger.sweep, accounts.LEASE + 1) == 1
-    second = await database.submit(admission.admit, accounts.admission("att_2", budgets, 90, 180))
-    await database.submit(ledger.settle, Settlement("att_1", "ok", 1, cost=100))
+    await post(accounts.admission("att_1", budgets, 10, 100))
+    assert await post(Sweep(accounts.LEASE + 1)) == 1
+    second = await post(accounts.admission("att_2", budgets, 90, 180))
+    await post(accounts.settlement("att_1", 100, now=1))
     if isinstance(second, Admitted):
-        await database.submit(ledger.settle, Settlement("att_2", "ok", 1, cost=180))
+        await post(accounts.settlement("att_2", 180, now=1))
     spent, _, _ = accounts.counters(store)["user", "2026-11"]
     assert spent <= 100 + 90
 
 
-async def test_a_refused_admission_leaves_no_trace(database: Database, store: Path) -> None:
+async def test_a_refused_admission_leaves_no_trace(post: Desk, store: Path) -> None:
     budgets = [accounts.budget("organisation", 100), accounts.budget("user", 10)]
-    assert isinstance(await database.submit(admission.admit, accounts.admission("att_1", budgets, 50)), Denial)
+    assert isinstance(await post(accounts.admission("att_1", budgets, 50)), Denial)
     assert set(accounts.counters(store).values()) == {(0, 0, 0)}
     assert accounts.rows(store, "SELECT * FROM attempts") == []
-    assert await database.submit(ledger.settle, Settlement("att_1", "ok", 1, cost=5)) is False
+    assert await post(accounts.settlement("att_1", 5, now=1)) is False
 
 
-async def test_a_corrected_attempt_has_the_tokens_that_were_really_used(database: Database, store: Path) -> None:
+async def test_a_corrected_attempt_has_the_tokens_that_were_really_used(post: Desk, store: Path) -> None:
     # The correction carries the difference in money; a sum over the ledger has to be right for tokens, too.
-    await database.submit(admission.admit, accounts.admission("att_1", [accounts.budget("user", 100)], 50))
-    seen = Settlement("att_1", ledger.LEASE_EXPIRED, 1, cost=None, usage=Usage(input=10, output=3), observed=20)
-    await database.submit(ledger.settle, seen)
-    truth = Settlement("att_1", "ok", 2, cost=60, usage=Usage(input=10, output=40))
-    assert await database.submit(ledger.settle, truth) is True
+    await post(accounts.admission("att_1", [accounts.budget("user", 100)], 50))
+    usage = Usage(input=10, output=3)
+    await post(accounts.settlement("att_1", None, outcome=LEASE_EXPIRED, usage=usage, observed=20))
+    truth = accounts.settlement("att_1", 60, now=2, usage=Usage(input=10, output=40))
+    assert await post(truth) is True
     assert accounts.rows(store, "SELECT SUM(cost), SUM(input_tokens), SUM(output_tokens) FROM ledger") == [(60, 10, 40)]
 
 
 async def test_the_truth_is_not_lost_when_it_is_committed_together_with_the_estimate(
-    database: Database, store: Path
+    database: Database, post: Desk, store: Path
 ) -> None:
-    await database.submit(admission.admit, accounts.admission("att_1", [accounts.budget("user", 100)], 50))
+    await post(accounts.admission("att_1", [accounts.budget("user", 100)], 50))
 
-    def both(connection: Connection, batch: list[Settlement]) -> list[bool]:
-        return ledger.settle(connection, [Settlement("att_1", "lease_expired", 1, cost=None), *batch])[1:]
+    def both(connection: Connection, batch: list[Settlement]) -> list[Any]:
+        estimate = accounts.settlement("att_1", None, outcome=LEASE_EXPIRED)
+        return RealBooks().post(connection, [estimate, *batch])[1:]
 
-    assert await database.submit(both, Settlement("att_1", "ok", 1, cost=20)) is True
+    assert await database.submit(both, accounts.settlement("att_1", 20)) is True
     assert accounts.counters(store) == {("user", "2026-11"): (20, 0, 0)}
 
 
 @pytest.mark.parametrize("fault", ["spent = spent + 1", "held = held - 1"])
-async def test_a_counter_that_is_wrong_by_one_is_found(database: Database, fault: str) -> None:
+async def test_a_counter_that_is_wrong_by_one_is_found(database: Database, post: Desk, fault: str) -> None:
     def tamper(connection: Connection, batch: list[None]) -> list[None]:
         connection.exec_driver_sql(f"UPDATE counters SET {fault}")  # noqa: S608 -- our own text
         return batch
 
-    await database.submit(admission.admit, accounts.admission("att_1", [accounts.budget("user", 100)], 50))
-    assert await database.read(ledger.verify) == []
+    await post(accounts.admission("att_1", [accounts.budget("user", 100)], 50))
+    assert await database.read(faults) == []
     await database.submit(tamper, None)
-    (found,) = await database.read(ledger.verify)
+    (found,) = await database.read(faults)
     assert found.startswith("I2: user 2026-11")
-
-
-async def test_an_attempt_that_is_closed_without_an_entry_is_found(database: Database) -> None:
-    def tamper(connection: Connection, batch: list[None]) -> list[None]:
-        connection.exec_driver_sql("UPDATE attempts SET settled = 1")
-        return batch
-
-    await database.submit(admission.admit, accounts.admission("att_1", [], 50))
-    await database.submit(tamper, None)
-    assert await database.read(ledger.verify) == ["I1: attempt att_1 is settled, but has no entry"]

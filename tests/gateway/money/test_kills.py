@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llmgw_gateway.money import ledger
+from llmgw_gateway.money.book import Sweep
+from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
 from tests.gateway.money import accounts
 
@@ -38,13 +39,13 @@ async def test_a_killed_process_loses_no_row_that_it_acknowledged(store: Path, a
     database = Database(store)
     database.start()
     try:
-        assert await database.read(ledger.verify) == []
+        assert await database.read(faults) == []
         written = accounts.entries(store)
         assert {(attempt, "settlement") for attempt in given} <= written.keys()
         # What was under way is still held, and the sweep settles exactly that.
-        open_attempts = accounts.rows(store, "SELECT COUNT(*) FROM attempts WHERE NOT settled")[0][0]
-        assert await database.submit(ledger.sweep, accounts.LEASE + 1) == open_attempts
-        assert await database.read(ledger.verify) == []
+        open_attempts = accounts.rows(store, "SELECT COUNT(*) FROM attempts")[0][0]
+        assert await accounts.Desk(database)(Sweep(accounts.LEASE + 1)) == open_attempts
+        assert await database.read(faults) == []
     finally:
         database.close()
     spent = 7 * len(written) + 5 * open_attempts

@@ -35,6 +35,9 @@ attempts = st.builds(
     Attempt,
     admitted=st.integers(START, START + YEAR),
     person=st.sampled_from(["per_ada", "per_grace", "per_gone"]),
+    team=st.sampled_from(["", "payments"]),
+    project=st.sampled_from(["", "atlas"]),
+    key=st.sampled_from(["ses_1", "ses_2"]),
     model=st.sampled_from(["claude-sonnet-4-5", "claude-opus-4-5"]),
     usage=usages,
     cost=st.none() | counts,
@@ -111,6 +114,9 @@ def test_any_grouping_of_any_days_has_the_sums_of_what_happened(
         span = Span(ZoneInfo(zone), since, until)
         groups: dict[str, Callable[[Attempt], str]] = {
             "user": lambda each: each.person,
+            "team": lambda each: each.team,
+            "project": lambda each: each.project,
+            "key": lambda each: each.key,
             "model": lambda each: each.model,
             "day": lambda each: local(each.admitted, span.zone).isoformat(),
             "outcome": lambda each: each.ended,

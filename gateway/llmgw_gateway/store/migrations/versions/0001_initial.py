@@ -1,4 +1,4 @@
-"""The first schema: people, device sessions, keys, counters, attempts, holds, ledger.
+"""The first schema: people, device sessions, keys, counters, attempts, ledger, events, adjustments of limits.
 
 Revision ID: 0001
 """
@@ -15,44 +15,88 @@ depends_on = None
 def upgrade() -> None:
     """Create every table."""
     op.create_table(
+        "adjustments",
+        sa.Column("adjustment_id", sa.String(length=40), nullable=False),
+        sa.Column(
+            "kind", sa.String(length=8), nullable=False, comment="limit: replaces the configured one; grant: adds to it"
+        ),
+        sa.Column("budget", sa.Text(), nullable=False),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("starts_at", sa.BigInteger(), nullable=False),
+        sa.Column("ends_at", sa.BigInteger(), nullable=True, comment="null: until it is withdrawn"),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("made_by", sa.Text(), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.Column("withdrawn_by", sa.Text(), nullable=True),
+        sa.Column("withdrawn_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("adjustment_id", name=op.f("pk_adjustments")),
+        comment="Changes of limits beside the configuration. Rows are never deleted: they are their own audit.",
+    )
+    op.create_table(
         "attempts",
         sa.Column("attempt_id", sa.String(length=40), nullable=False),
         sa.Column("operation_id", sa.String(length=40), nullable=False),
         sa.Column("person_id", sa.String(length=40), nullable=False),
+        sa.Column("access_key", sa.String(length=40), nullable=False, comment="the device session or service key"),
+        sa.Column("team", sa.Text(), nullable=False),
+        sa.Column("project", sa.Text(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("target", sa.Text(), nullable=False),
         sa.Column("price_version", sa.String(length=32), nullable=False),
-        sa.Column("hold", sa.BigInteger(), nullable=False),
-        sa.Column("ceiling", sa.BigInteger(), nullable=False),
-        sa.Column("observed", sa.BigInteger(), nullable=False, comment="cost seen so far, carried by lease renewals"),
+        sa.Column("counters", sa.Text(), nullable=False, comment="JSON list of the counters that it is charged to"),
         sa.Column("admitted_at", sa.BigInteger(), nullable=False),
+        sa.Column("hold", sa.BigInteger(), nullable=False, comment="micro-USD"),
+        sa.Column("hold_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("hold_weighted", sa.BigInteger(), nullable=False),
+        sa.Column("ceiling", sa.BigInteger(), nullable=False, comment="micro-USD"),
+        sa.Column("ceiling_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("ceiling_weighted", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "observed", sa.BigInteger(), nullable=False, comment="micro-USD seen so far, carried by lease renewals"
+        ),
+        sa.Column("observed_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("observed_weighted", sa.BigInteger(), nullable=False),
         sa.Column("lease_until", sa.BigInteger(), nullable=False),
-        sa.Column("settled", sa.Boolean(), nullable=False),
+        sa.Column(
+            "swept", sa.Boolean(), nullable=False, comment="settled as unknown; kept while the truth may still come"
+        ),
         sa.PrimaryKeyConstraint("attempt_id", name=op.f("pk_attempts")),
+        comment="What was admitted and is not over: a row goes when its settlement is in the ledger for good.",
     )
-    op.create_index(
-        "ix_attempts_open",
-        "attempts",
-        ["lease_until"],
-        unique=False,
-        sqlite_where=sa.text("settled = 0"),
-        postgresql_where=sa.text("NOT settled"),
-    )
+    op.create_index("ix_attempts_lease", "attempts", ["swept", "lease_until"], unique=False)
     op.create_table(
         "counters",
         sa.Column("counter_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("budget", sa.Text(), nullable=False, comment="level, subject, model and period of the budget"),
+        sa.Column("budget", sa.Text(), nullable=False, comment="level, subject, model, period and unit of the budget"),
         sa.Column(
             "period_key",
             sa.String(length=16),
             nullable=False,
-            comment="2026-11, 2026-W47 or 2026-11-21: there is no reset job",
+            comment="2026-11, 2026-W47 or 2026-11-21: no job resets it",
         ),
+        sa.Column("unit", sa.SmallInteger(), nullable=False, comment="0 micro-USD, 1 tokens, 2 weighted tokens"),
         sa.Column("spent", sa.BigInteger(), nullable=False),
         sa.Column("held", sa.BigInteger(), nullable=False),
-        sa.Column("exposure", sa.BigInteger(), nullable=False, comment="sum of ceiling - hold over open holds"),
+        sa.Column("exposure", sa.BigInteger(), nullable=False, comment="what open attempts may cost beyond held"),
+        sa.Column("limit_amount", sa.BigInteger(), nullable=False, comment="in force at the last admission"),
+        sa.Column("thresholds", sa.Text(), nullable=False, comment="JSON list of percent, as of the last admission"),
+        sa.Column("crossed", sa.SmallInteger(), nullable=False, comment="the highest threshold that was announced"),
+        sa.Column("paced_at", sa.BigInteger(), nullable=False, comment="the last admission while throttled"),
         sa.PrimaryKeyConstraint("counter_id", name=op.f("pk_counters")),
         sa.UniqueConstraint("budget", "period_key", name="uq_counters_period"),
+    )
+    op.create_table(
+        "events",
+        sa.Column("event_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False, comment="threshold"),
+        sa.Column("budget", sa.Text(), nullable=False),
+        sa.Column("period_key", sa.String(length=16), nullable=False),
+        sa.Column("percent", sa.SmallInteger(), nullable=False),
+        sa.Column("limit_amount", sa.BigInteger(), nullable=False),
+        sa.Column("spent", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("event_id", name=op.f("pk_events")),
+        comment="The outbox: written in the transaction that causes the event, so that it is there exactly once.",
     )
     op.create_table(
         "ledger",
@@ -63,21 +107,29 @@ def upgrade() -> None:
         ),
         sa.Column("operation_id", sa.String(length=40), nullable=False),
         sa.Column("person_id", sa.String(length=40), nullable=False),
+        sa.Column("access_key", sa.String(length=40), nullable=False, comment="the device session or service key"),
+        sa.Column("team", sa.Text(), nullable=False),
+        sa.Column("project", sa.Text(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("price_version", sa.String(length=32), nullable=False),
+        sa.Column("counters", sa.Text(), nullable=False, comment="JSON list of the counters that it is charged to"),
+        sa.Column("admitted_at", sa.BigInteger(), nullable=False),
         sa.Column("input_tokens", sa.BigInteger(), nullable=False),
         sa.Column("output_tokens", sa.BigInteger(), nullable=False),
         sa.Column("cache_read_tokens", sa.BigInteger(), nullable=False),
         sa.Column("cache_write_5m_tokens", sa.BigInteger(), nullable=False),
         sa.Column("cache_write_1h_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("cost", sa.BigInteger(), nullable=False),
-        sa.Column("price_version", sa.String(length=32), nullable=False),
+        sa.Column("cost", sa.BigInteger(), nullable=False, comment="micro-USD"),
+        sa.Column("tokens", sa.BigInteger(), nullable=False, comment="charged to budgets in tokens"),
+        sa.Column("weighted_tokens", sa.BigInteger(), nullable=False, comment="charged to budgets in weighted tokens"),
         sa.Column("estimated", sa.Boolean(), nullable=False),
         sa.Column("outcome", sa.String(length=32), nullable=False),
         sa.Column("settled_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("entry_id", name=op.f("pk_ledger")),
         sa.UniqueConstraint("attempt_id", "kind", name="uq_ledger_attempt"),
     )
+    op.create_index("ix_ledger_admitted_at", "ledger", ["admitted_at"], unique=False)
     op.create_table(
         "persons",
         sa.Column("person_id", sa.String(length=40), nullable=False),
@@ -128,37 +180,6 @@ def upgrade() -> None:
             "expires_at", sa.BigInteger(), nullable=False, comment="when every token of the session has ended by itself"
         ),
         sa.PrimaryKeyConstraint("session", name=op.f("pk_revocations")),
-    )
-    op.create_table(
-        "charges",
-        sa.Column("attempt_id", sa.String(length=40), nullable=False),
-        sa.Column("kind", sa.String(length=16), nullable=False),
-        sa.Column("counter_id", sa.BigInteger(), nullable=False),
-        sa.Column(
-            "amount", sa.BigInteger(), nullable=False, comment="what this ledger entry added to spent: I2 is their sum"
-        ),
-        sa.ForeignKeyConstraint(
-            ["counter_id"],
-            ["counters.counter_id"],
-        ),
-        sa.PrimaryKeyConstraint("attempt_id", "kind", "counter_id", name=op.f("pk_charges")),
-    )
-    op.create_index("ix_charges_counter_id", "charges", ["counter_id"], unique=False)
-    op.create_table(
-        "holds",
-        sa.Column("attempt_id", sa.String(length=40), nullable=False),
-        sa.Column("counter_id", sa.BigInteger(), nullable=False),
-        sa.Column("amount", sa.BigInteger(), nullable=False),
-        sa.Column("exposure", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["attempt_id"],
-            ["attempts.attempt_id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["counter_id"],
-            ["counters.counter_id"],
-        ),
-        sa.PrimaryKeyConstraint("attempt_id", "counter_id", name=op.f("pk_holds")),
     )
     op.create_table(
         "sessions",

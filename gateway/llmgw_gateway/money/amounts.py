@@ -1,0 +1,21 @@
+"""What budgets count: money, tokens, or tokens weighted by their price. Every attempt has an amount in each. Pure."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+Unit = Literal["usd", "tokens", "weighted_tokens"]
+UNITS: Final[tuple[Unit, ...]] = ("usd", "tokens", "weighted_tokens")
+Amounts = tuple[int, int, int]
+"""Micro-USD, tokens, and weighted tokens: a token counts as many input tokens of its model as it costs."""
+NOTHING: Final[Amounts] = (0, 0, 0)
+
+
+def larger(one: Amounts, other: Amounts) -> Amounts:
+    """The larger of each."""
+    return (max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2]))
+
+
+def difference(one: Amounts, other: Amounts) -> Amounts:
+    """How far each of `one` exceeds that of `other`; may be negative."""
+    return (one[0] - other[0], one[1] - other[1], one[2] - other[2])

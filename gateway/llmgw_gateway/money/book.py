@@ -1,0 +1,343 @@
+"""The rules of the books, on rows in memory: admit, top up, renew, settle, sweep, correct. Pure.
+
+A `Book` holds the rows that one transaction has locked. Items are applied in order, as if one after another; what they
+changed is written back by `posting.py`. Whatever crashes, an attempt ends as one settlement and at most one correction
+(I1), counters are the sums of what they count (I2), and doing anything again changes nothing (I6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from llmgw_gateway.call import Usage
+from llmgw_gateway.money.amounts import NOTHING, Amounts, difference, larger
+from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, decide, throttled
+
+if TYPE_CHECKING:
+    from llmgw_gateway.money.estimate import Terms
+
+SETTLEMENT: Final = "settlement"
+CORRECTION: Final = "correction"
+LEASE_EXPIRED: Final = "lease_expired"
+"""The outcome of a swept attempt: whoever sent it may still be alive and bring the truth."""
+TRUTH_MILLISECONDS: Final = 2 * 3600 * 1000
+"""How long the truth about a swept attempt may take: longer than any answer. Until then its worst case counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paying:
+    """Who and what an attempt is for: copied from its admission into the ledger."""
+
+    operation_id: str
+    person_id: str
+    access_key: str
+    team: str
+    project: str
+    model: str
+    target: str
+    price_version: str
+    admitted_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What is asked of the store before an attempt is dispatched. Times in milliseconds since the epoch."""
+
+    attempt_id: str
+    paying: Paying
+    terms: Terms
+    budgets: tuple[BudgetRef, ...]
+    lease_until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An attempt may be dispatched."""
+
+    hold: Amounts
+    max_tokens: int
+    """What the call may produce at most: less than it asked for when it was clamped."""
+    remaining: int | None
+    """Micro-USD left in the tightest budget after this attempt's hold; None without a budget in money."""
+    clamped_by: str = ""
+    """The name of the budget for which max_tokens was reduced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Keep an attempt until `lease_until`, remember what it has cost so far, and hold at least `hold` if that fits."""
+
+    attempt_id: str
+    observed: Amounts
+    lease_until: int
+    hold: Amounts = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What an attempt came to in the end. `charge` None: unknown, charged at the larger of hold and what was seen."""
+
+    attempt_id: str
+    outcome: str
+    now: int
+    charge: Amounts | None
+    usage: Usage = field(default_factory=Usage)
+    observed: Amounts = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Settle every attempt whose lease has ended: its outcome is unknown, so it is never refunded."""
+
+    now: int
+
+
+Item = Admission | Renewal | Settlement | Sweep
+Answer = Admitted | Denial | bool | int
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An attempt that is not over."""
+
+    attempt_id: str
+    paying: Paying
+    counters: tuple[int, ...]
+    hold: Amounts
+    ceiling: Amounts
+    observed: Amounts
+    lease_until: int
+    swept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the ledger."""
+
+    attempt_id: str
+    kind: str
+    paying: Paying
+    counters: tuple[int, ...]
+    usage: Usage
+    charge: Amounts
+    estimated: bool
+    outcome: str
+    settled_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A counter has reached a threshold of its limit."""
+
+    counter_id: int
+    percent: int
+    limit: int
+    spent: int
+    at: int
+
+
+@dataclass(slots=True)
+class Book:
+    """What one transaction has locked, and what it will write."""
+
+    counters: dict[int, Counter]
+    attempts: dict[str, Attempt]
+    finished: set[str]
+    """Attempts whose settlement is in the ledger for good: anything about them is a replay."""
+    estimates: dict[str, Entry]
+    """The settlements of swept attempts."""
+    places: dict[tuple[str, str], int]
+    """Counters by budget and period."""
+    added: dict[str, Attempt] = field(default_factory=dict)
+    changed: dict[str, Attempt] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
+    entries: list[Entry] = field(default_factory=list)
+    crossings: list[Crossing] = field(default_factory=list)
+    dirty: set[int] = field(default_factory=set)
+
+    def apply(self, item: Item) -> Answer:
+        """Do one thing."""
+        if isinstance(item, Admission):
+            return self.admit(item)
+        if isinstance(item, Renewal):
+            return self.renew(item)
+        if isinstance(item, Settlement):
+            return self.settle(item)
+        return self.sweep(item)
+
+    def admit(self, asked: Admission) -> Admitted | Denial:
+        """Decide for all budgets together; hold in all of them, or in none."""
+        now = asked.paying.admitted_at
+        levels = [(budget, self.counters[self.places[budget.budget, budget.period_key]]) for budget in asked.budgets]
+        for budget, counter in levels:
+            self._watch(budget, counter, now)
+        known = self.attempts.get(asked.attempt_id)
+        if known is not None or asked.attempt_id in self.finished:
+            held = known.hold if known else NOTHING
+            return Admitted(held, asked.terms.max_tokens, _remaining(levels))
+        answer = decide(levels, asked.terms, now)
+        if isinstance(answer, Denial):
+            return answer
+        hold, ceiling = asked.terms.holds(answer.max_tokens), asked.terms.ceilings(answer.max_tokens)
+        for level in levels:
+            counter = level[1]
+            if throttled(level):
+                counter.paced_at = now
+            counter.held += hold[counter.unit]
+            counter.exposure += ceiling[counter.unit] - hold[counter.unit]
+            self.dirty.add(counter.counter_id)
+        ids = tuple(counter.counter_id for _, counter in levels)
+        attempt = Attempt(asked.attempt_id, asked.paying, ids, hold, ceiling, NOTHING, asked.lease_until)
+        self.attempts[asked.attempt_id] = self.added[asked.attempt_id] = attempt
+        return Admitted(hold, answer.max_tokens, _remaining(levels), answer.clamped_by)
+
+    def renew(self, renewal: Renewal) -> bool:
+        """Extend a lease and top up the hold. False: what it grew by does not fit into every limit, it stays as it was.
+
+        A top-up moves exposure into the hold, so I5 is not asked again; what does not fit stays covered by the
+        overshoot. An attempt that was settled meanwhile stays settled.
+        """
+        attempt = self.attempts.get(renewal.attempt_id)
+        if attempt is None or attempt.swept:
+            return False
+        attempt.observed, attempt.lease_until = renewal.observed, renewal.lease_until
+        self._change(attempt)
+        wanted = larger(attempt.hold, tuple(map(min, renewal.hold, attempt.ceiling)))  # type: ignore[arg-type]  # three
+        more = difference(wanted, attempt.hold)
+        if more == NOTHING:
+            return True
+        counters = [self.counters[each] for each in attempt.counters]
+        if any(counter.spent + counter.held + more[counter.unit] > counter.limit for counter in counters):
+            return False
+        for counter in counters:
+            counter.held += more[counter.unit]
+            counter.exposure -= more[counter.unit]
+            self.dirty.add(counter.counter_id)
+        attempt.hold = wanted
+        return True
+
+    def settle(self, settlement: Settlement) -> bool:
+        """Move a hold into `spent`. True: an entry was written. False: it had been, nothing changed."""
+        attempt = self.attempts.get(settlement.attempt_id)
+        if attempt is None:
+            return False
+        if attempt.swept:
+            return self._correct(attempt, settlement)
+        charge = settlement.charge
+        if charge is None:
+            charge = larger(attempt.hold, larger(attempt.observed, settlement.observed))
+        swept = settlement.outcome == LEASE_EXPIRED
+        for each in attempt.counters:
+            counter = self.counters[each]
+            unit = counter.unit
+            # Of a swept attempt the truth may come late, and must find room below the bound: its ceiling stays.
+            rest = max(0, attempt.ceiling[unit] - charge[unit]) if swept else 0
+            counter.held -= attempt.hold[unit]
+            counter.exposure += rest - (attempt.ceiling[unit] - attempt.hold[unit])
+            self._spend(counter, charge[unit], settlement.now)
+        entry = self._write(attempt, SETTLEMENT, settlement, charge, settlement.usage)
+        if swept:
+            attempt.swept = True
+            self.estimates[attempt.attempt_id] = entry
+            self._change(attempt)
+        else:
+            self._close(attempt)
+        return True
+
+    def sweep(self, sweep: Sweep) -> int:
+        """Settle what has lost its lease, and forget what was swept so long ago that no truth will come. How many."""
+        lost = 0
+        for attempt in list(self.attempts.values()):
+            if not attempt.swept and attempt.lease_until < sweep.now:
+                lost += self.settle(Settlement(attempt.attempt_id, LEASE_EXPIRED, sweep.now, charge=None))
+            elif attempt.swept and attempt.paying.admitted_at < sweep.now - TRUTH_MILLISECONDS:
+                self._forgo(attempt)
+                self._close(attempt)
+        return lost
+
+    def _correct(self, attempt: Attempt, exact: Settlement) -> bool:
+        """The truth about a swept attempt: one correction, by the difference. Another estimate is a replay."""
+        if exact.charge is None:
+            return False
+        estimate = self.estimates[attempt.attempt_id]
+        change = difference(exact.charge, estimate.charge)
+        self._forgo(attempt)
+        for each in attempt.counters:
+            counter = self.counters[each]
+            self._spend(counter, change[counter.unit], exact.now)
+        # Tokens are corrected like money, by the difference: a sum over the ledger is right for both.
+        usage = Usage(
+            exact.usage.input - estimate.usage.input,
+            exact.usage.output - estimate.usage.output,
+            exact.usage.cache_read - estimate.usage.cache_read,
+            exact.usage.cache_write_5m - estimate.usage.cache_write_5m,
+            exact.usage.cache_write_1h - estimate.usage.cache_write_1h,
+        )
+        self._write(attempt, CORRECTION, exact, change, usage)
+        self._close(attempt)
+        return True
+
+    def _forgo(self, attempt: Attempt) -> None:
+        """Stop counting what a swept attempt may still cost."""
+        charge = self.estimates[attempt.attempt_id].charge
+        for each in attempt.counters:
+            counter = self.counters[each]
+            counter.exposure -= max(0, attempt.ceiling[counter.unit] - charge[counter.unit])
+            self.dirty.add(each)
+
+    def _write(self, attempt: Attempt, kind: str, settlement: Settlement, charge: Amounts, usage: Usage) -> Entry:
+        entry = Entry(
+            attempt.attempt_id,
+            kind,
+            attempt.paying,
+            attempt.counters,
+            usage,
+            charge,
+            settlement.charge is None,
+            settlement.outcome,
+            settlement.now,
+        )
+        self.entries.append(entry)
+        return entry
+
+    def _change(self, attempt: Attempt) -> None:
+        if attempt.attempt_id not in self.added:
+            self.changed[attempt.attempt_id] = attempt
+
+    def _close(self, attempt: Attempt) -> None:
+        """The attempt is over."""
+        del self.attempts[attempt.attempt_id]
+        self.finished.add(attempt.attempt_id)
+        self.changed.pop(attempt.attempt_id, None)
+        if self.added.pop(attempt.attempt_id, None) is None:
+            self.closed.add(attempt.attempt_id)
+
+    def _watch(self, budget: BudgetRef, counter: Counter, now: int) -> None:
+        """Remember limit and thresholds with the counter: whoever settles, sweeps or corrects announces by them."""
+        if (counter.limit, counter.thresholds) == (budget.limit, budget.thresholds):
+            return
+        counter.limit, counter.thresholds = budget.limit, budget.thresholds
+        passed = [percent for percent in budget.thresholds if counter.spent * 100 >= percent * budget.limit]
+        # A raised limit arms the thresholds again that are no longer reached.
+        counter.crossed = min(counter.crossed, max(passed, default=0))
+        self.dirty.add(counter.counter_id)
+        self._announce(counter, now)
+
+    def _spend(self, counter: Counter, amount: int, now: int) -> None:
+        counter.spent += amount
+        self.dirty.add(counter.counter_id)
+        if amount > 0:
+            self._announce(counter, now)
+
+    def _announce(self, counter: Counter, now: int) -> None:
+        """Each threshold once, in the transaction in which it is reached."""
+        for percent in counter.thresholds:
+            if percent > counter.crossed and counter.limit > 0 and counter.spent * 100 >= percent * counter.limit:
+                counter.crossed = percent
+                self.crossings.append(Crossing(counter.counter_id, percent, counter.limit, counter.spent, now))
+
+
+def _remaining(levels: list[tuple[BudgetRef, Counter]]) -> int | None:
+    left = [budget.limit - counter.spent - counter.held for budget, counter in levels if budget.unit == "usd"]
+    return min(left) if left else None

@@ -1,0 +1,281 @@
+"""One transaction of the books: lock what the items concern, let `book.py` apply them, write what changed.
+
+Everything that is locked is locked here and in one order in every transaction of every replica (missing counters,
+attempts by id, counters by id), so that two of them never wait for each other in a circle. The attempt row is the
+durable mark that something may be dispatched: no upstream byte precedes its commit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from sqlalchemy import select
+
+from llmgw_gateway.call import Usage
+from llmgw_gateway.money.amounts import UNITS
+from llmgw_gateway.money.book import (
+    SETTLEMENT,
+    TRUTH_MILLISECONDS,
+    Admission,
+    Answer,
+    Attempt,
+    Book,
+    Entry,
+    Item,
+    Paying,
+    Renewal,
+    Settlement,
+    Sweep,
+)
+from llmgw_gateway.money.decide import Counter
+from llmgw_gateway.store.bulk import DeleteRows, InsertRows, SelectRows, UpdateRows
+from llmgw_gateway.store.schema import attempts, counters, events, ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Connection, Row
+
+    Place = tuple[str, str]
+
+MOST_SWEPT: Final = 500
+"""Attempts settled by one sweep: one transaction must not hold all counters for long."""
+MOST_PLACES: Final = 50_000
+PAYING: Final = tuple(Paying.__annotations__)
+USAGE: Final = tuple(f"{name}_tokens" for name in Usage.__annotations__)
+
+_find_counters = SelectRows(
+    counters.c.budget, counters.c.budget, counters.c.period_key, counters.c.counter_id, counters.c.unit
+)
+_make_counters = InsertRows(
+    counters, "budget", "period_key", "unit", "spent", "held", "exposure",
+    "limit_amount", "thresholds", "crossed", "paced_at", ignore=True,
+)  # fmt: skip
+_lock_counters = SelectRows(
+    counters.c.counter_id, counters.c.counter_id, counters.c.unit, counters.c.spent, counters.c.held,
+    counters.c.exposure, counters.c.limit_amount, counters.c.thresholds, counters.c.crossed, counters.c.paced_at,
+    lock=True,
+)  # fmt: skip
+_write_counters = UpdateRows(
+    counters, "counter_id", "spent", "held", "exposure", "limit_amount", "thresholds", "crossed", "paced_at"
+)
+_lock_attempts = SelectRows(attempts.c.attempt_id, attempts, lock=True)
+_add_attempts = InsertRows(
+    attempts, "attempt_id", *PAYING, "counters", "hold", "hold_tokens", "hold_weighted",
+    "ceiling", "ceiling_tokens", "ceiling_weighted",
+    "observed", "observed_tokens", "observed_weighted", "lease_until", "swept",
+)  # fmt: skip
+_write_attempts = UpdateRows(
+    attempts, "attempt_id", "hold", "hold_tokens", "hold_weighted",
+    "observed", "observed_tokens", "observed_weighted", "lease_until", "swept",
+)  # fmt: skip
+_close_attempts = DeleteRows(attempts.c.attempt_id)
+_settled = SelectRows(ledger.c.attempt_id, ledger)
+_add_entries = InsertRows(
+    ledger, "attempt_id", "kind", *PAYING, "counters", *USAGE,
+    "cost", "tokens", "weighted_tokens", "estimated", "outcome", "settled_at",
+)  # fmt: skip
+_add_events = InsertRows(events, "kind", "budget", "period_key", "percent", "limit_amount", "spent", "created_at")
+_name_counters = SelectRows(counters.c.counter_id, counters.c.counter_id, counters.c.budget, counters.c.period_key)
+
+
+class Books:
+    """The books of one store. `post` is the batch function of everything that moves money."""
+
+    def __init__(self) -> None:
+        self._places: dict[Place, int] = {}
+        """Which counter stands for a budget and period. Rows of counters are never deleted or renumbered."""
+
+    def post(self, connection: Connection, items: list[Item]) -> list[Answer]:
+        """Apply items in order, in the connection's transaction."""
+        places = self._find(connection, items)
+        locked = _attempts(connection, items)
+        ids = {places[key] for item in items if isinstance(item, Admission) for key in _keys(item)}
+        ids.update(each for attempt in locked.values() for each in attempt.counters)
+        # A settled attempt is no longer among the attempts: its ledger entry says so. Swept ones are in both.
+        asked = {item.attempt_id for item in items if isinstance(item, Admission)}
+        swept = {attempt.attempt_id for attempt in locked.values() if attempt.swept}
+        written = _entries(connection, (asked - locked.keys()) | swept)
+        found = _counters(connection, ids)
+        if len(found) < len(ids):
+            self._places.clear()
+            raise LookupError("counters have gone: the store was exchanged for another while the gateway runs")
+        book = Book(
+            counters=found,
+            attempts=locked,
+            finished=written.keys() - locked.keys(),
+            estimates={name: entry for name, entry in written.items() if name in locked},
+            places=places,
+        )
+        answers = [book.apply(item) for item in items]
+        _write(connection, book)
+        return answers
+
+    def _find(self, connection: Connection, items: Sequence[Item]) -> dict[Place, int]:
+        """The counters of all budgets that are asked, created where missing."""
+        wanted = {
+            (budget.budget, budget.period_key): UNITS.index(budget.unit)
+            for item in items
+            if isinstance(item, Admission)
+            for budget in item.budgets
+        }
+        if len(self._places) > MOST_PLACES:
+            self._places.clear()  # of past periods, mostly
+        if missing := wanted.keys() - self._places.keys():
+            # Only what was there before this transaction is remembered: it may still be rolled back.
+            self._places.update(_present(connection, missing))
+            if missing := wanted.keys() - self._places.keys():
+                made = [(*key, wanted[key], 0, 0, 0, 0, "[]", 0, 0) for key in sorted(missing)]
+                _make_counters(connection, made)
+                return self._places | _present(connection, missing)
+        return self._places
+
+
+def _keys(admission: Admission) -> Iterable[Place]:
+    return ((budget.budget, budget.period_key) for budget in admission.budgets)
+
+
+def _present(connection: Connection, keys: Iterable[Place]) -> dict[Place, int]:
+    wanted = set(keys)
+    found = _find_counters(connection, sorted({budget for budget, _ in wanted}))
+    return {(row.budget, row.period_key): row.counter_id for row in found if (row.budget, row.period_key) in wanted}
+
+
+def _counters(connection: Connection, ids: set[int]) -> dict[int, Counter]:
+    if not ids:
+        return {}
+    return {
+        row.counter_id: Counter(
+            row.counter_id, row.unit, row.spent, row.held, row.exposure, row.limit_amount,
+            _numbers(row.thresholds), row.crossed, row.paced_at,
+        )
+        for row in _lock_counters(connection, sorted(ids))
+    }  # fmt: skip
+
+
+def _attempts(connection: Connection, items: Sequence[Item]) -> dict[str, Attempt]:
+    """The open attempts that the items concern: those they name, and those that a sweep finds."""
+    ids = {item.attempt_id for item in items if isinstance(item, Admission | Renewal | Settlement)}
+    for item in items:
+        if isinstance(item, Sweep):
+            ids.update(_expired(connection, item.now))
+    return {row.attempt_id: _attempt(row) for row in _lock_attempts(connection, sorted(ids))} if ids else {}
+
+
+def _expired(connection: Connection, now: int) -> Sequence[str]:
+    """Attempts without a lease, and swept ones whose truth will not come any more; not those another replica has."""
+    lost = ~attempts.c.swept & (attempts.c.lease_until < now)
+    past = attempts.c.swept & (attempts.c.admitted_at < now - TRUTH_MILLISECONDS)
+    query = select(attempts.c.attempt_id).where(lost | past).order_by(attempts.c.attempt_id).limit(MOST_SWEPT)
+    return connection.scalars(query.with_for_update(skip_locked=True)).all()
+
+
+def _entries(connection: Connection, ids: set[str]) -> dict[str, Entry]:
+    if not ids:
+        return {}
+    return {row.attempt_id: _entry(row) for row in _settled(connection, ids) if row.kind == SETTLEMENT}
+
+
+def _write(connection: Connection, book: Book) -> None:
+    if book.entries:
+        _add_entries(connection, [_entry_row(entry) for entry in book.entries])
+    if book.added:
+        _add_attempts(connection, [_attempt_row(attempt) for attempt in book.added.values()])
+    if book.changed:
+        _write_attempts(
+            connection,
+            [
+                (each.attempt_id, *each.hold, *each.observed, each.lease_until, each.swept)
+                for each in book.changed.values()
+            ],
+        )
+    if book.closed:
+        _close_attempts(connection, book.closed)
+    if book.dirty:
+        _write_counters(connection, [_counter_row(book.counters[each]) for each in sorted(book.dirty)])
+    if book.crossings:
+        names = {row.counter_id: row for row in _name_counters(connection, {c.counter_id for c in book.crossings})}
+        _add_events(
+            connection,
+            [
+                (
+                    "threshold",
+                    names[c.counter_id].budget,
+                    names[c.counter_id].period_key,
+                    c.percent,
+                    c.limit,
+                    c.spent,
+                    c.at,
+                )
+                for c in book.crossings
+            ],
+        )
+
+
+def _attempt(row: Row[Any]) -> Attempt:
+    return Attempt(
+        row.attempt_id,
+        _paying(row),
+        _numbers(row.counters),
+        (row.hold, row.hold_tokens, row.hold_weighted),
+        (row.ceiling, row.ceiling_tokens, row.ceiling_weighted),
+        (row.observed, row.observed_tokens, row.observed_weighted),
+        row.lease_until,
+        bool(row.swept),
+    )
+
+
+def _entry(row: Row[Any]) -> Entry:
+    return Entry(
+        row.attempt_id,
+        row.kind,
+        _paying(row),
+        _numbers(row.counters),
+        Usage(*(getattr(row, name) for name in USAGE)),
+        (row.cost, row.tokens, row.weighted_tokens),
+        bool(row.estimated),
+        row.outcome,
+        row.settled_at,
+    )
+
+
+def _paying(row: Row[Any]) -> Paying:
+    return Paying(
+        row.operation_id, row.person_id, row.access_key, row.team, row.project,
+        row.model, row.target, row.price_version, row.admitted_at,
+    )  # fmt: skip
+
+
+def _paying_row(paying: Paying) -> tuple[Any, ...]:
+    return (
+        paying.operation_id, paying.person_id, paying.access_key, paying.team, paying.project,
+        paying.model, paying.target, paying.price_version, paying.admitted_at,
+    )  # fmt: skip
+
+
+def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
+    return (
+        attempt.attempt_id, *_paying_row(attempt.paying), str(list(attempt.counters)),
+        *attempt.hold, *attempt.ceiling, *attempt.observed, attempt.lease_until, attempt.swept,
+    )  # fmt: skip
+
+
+def _entry_row(entry: Entry) -> tuple[Any, ...]:
+    usage = entry.usage
+    return (
+        entry.attempt_id, entry.kind, *_paying_row(entry.paying), str(list(entry.counters)),
+        usage.input, usage.output, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h,
+        *entry.charge, entry.estimated, entry.outcome, entry.settled_at,
+    )  # fmt: skip
+
+
+def _counter_row(counter: Counter) -> tuple[Any, ...]:
+    return (
+        counter.counter_id, counter.spent, counter.held, counter.exposure, counter.limit,
+        str(list(counter.thresholds)), counter.crossed, counter.paced_at,
+    )  # fmt: skip
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return msgspec.json.decode(text, type=tuple[int, ...])

@@ -1,0 +1,144 @@
+"""Statements over many rows, written once with SQLAlchemy Core and executed at the driver's speed on both databases.
+
+A batch of admissions touches a handful of tables; building each statement anew for each batch would cost more than the
+database does. So they are compiled once for each database, and the rows go over as the database takes them best: one
+`executemany` for SQLite, where a row is a function call, and one JSON document for PostgreSQL, where it is a packet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from sqlalchemy import JSON, bindparam, cast, column, delete, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sqlalchemy import ClauseElement, Column, ColumnElement, Connection, Dialect, Row, Table
+
+    Rows = Sequence[tuple[Any, ...]]
+    Build = Callable[[bool], ClauseElement]
+
+POSTGRESQL: Final = "postgresql"
+
+
+class _Compiled:
+    """A statement as text, for each database that asked for it."""
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+        self._known: dict[str, tuple[str, tuple[str, ...]]] = {}
+
+    def on(self, dialect: Dialect) -> tuple[str, tuple[str, ...]]:
+        """The text, and for databases with positional parameters their names in order."""
+        known = self._known.get(dialect.name)
+        if known is None:
+            compiled = self._build(dialect.name == POSTGRESQL).compile(dialect=dialect)
+            known = self._known[dialect.name] = (str(compiled), tuple(getattr(compiled, "positiontup", None) or ()))
+        return known
+
+
+class InsertRows:
+    """Insert rows given as tuples of `columns`; with `ignore`, those that a unique key forbids are left out."""
+
+    def __init__(self, table: Table, *columns: str, ignore: bool = False) -> None:
+        self._names = columns
+
+        def build(postgresql: bool) -> ClauseElement:  # noqa: FBT001 -- see Build
+            make = postgresql_insert(table) if postgresql else sqlite_insert(table)
+            if postgresql:
+                rows = _recordset(table, columns)
+                filled: Any = make.from_select(list(columns), select(*(rows.c[name] for name in columns)))
+            else:
+                filled = make.values({name: bindparam(name) for name in columns})
+            return filled.on_conflict_do_nothing() if ignore else filled  # type: ignore[no-any-return]  # built above
+
+        self._statement = _Compiled(build)
+
+    def __call__(self, connection: Connection, rows: Rows) -> None:
+        """Insert all rows, in order."""
+        _execute(connection, self._statement, self._names, rows)
+
+
+class UpdateRows:
+    """Set columns of rows found by their key; rows are tuples of the key and then `columns`."""
+
+    def __init__(self, table: Table, key: str, *columns: str) -> None:
+        self._names = (key, *columns)
+
+        def build(postgresql: bool) -> ClauseElement:  # noqa: FBT001 -- see Build
+            if postgresql:
+                rows = _recordset(table, self._names)
+                values = {name: rows.c[name] for name in columns}
+                return update(table).where(table.c[key] == rows.c[key]).values(values)
+            # A bind parameter must not be called like a column that is set.
+            where = table.c[key] == bindparam(f"{key}_")
+            return update(table).where(where).values({name: bindparam(name) for name in columns})
+
+        self._statement = _Compiled(build)
+
+    def __call__(self, connection: Connection, rows: Rows) -> None:
+        """Update all rows."""
+        _execute(connection, self._statement, self._names, rows)
+
+
+class SelectRows:
+    """Select whole rows by values of one column, in its order; `lock` keeps others from changing them."""
+
+    def __init__(self, key: Column[Any], *columns: ColumnElement[Any] | Table, lock: bool = False) -> None:
+        def build(postgresql: bool) -> ClauseElement:  # noqa: FBT001 -- see Build
+            query = select(*columns).where(_among(key, postgresql)).order_by(key)
+            return query.with_for_update() if lock else query
+
+        self._statement = _Compiled(build)
+
+    def __call__(self, connection: Connection, values: Iterable[Any]) -> Sequence[Row[Any]]:
+        """The rows that are there."""
+        text, _ = self._statement.on(connection.dialect)
+        return connection.exec_driver_sql(text, _members(connection, values)).all()
+
+
+class DeleteRows:
+    """Delete rows by values of one column."""
+
+    def __init__(self, key: Column[Any]) -> None:
+        self._statement = _Compiled(lambda postgresql: delete(key.table).where(_among(key, postgresql)))
+
+    def __call__(self, connection: Connection, values: Iterable[Any]) -> None:
+        """Delete those that are there."""
+        text, _ = self._statement.on(connection.dialect)
+        connection.exec_driver_sql(text, _members(connection, values))
+
+
+def _execute(connection: Connection, statement: _Compiled, names: tuple[str, ...], rows: Rows) -> None:
+    text, order = statement.on(connection.dialect)
+    if connection.dialect.name == POSTGRESQL:
+        document = msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows]).decode()
+        connection.exec_driver_sql(text, {"rows": document})
+        return
+    places = [names.index(name.removesuffix("_")) for name in order]
+    if places != list(range(len(names))):
+        rows = [tuple(row[place] for place in places) for row in rows]
+    connection.exec_driver_sql(text, list(rows))
+
+
+def _recordset(table: Table, columns: Sequence[str]) -> Any:  # noqa: ANN401 -- SQLAlchemy's TableValuedAlias
+    document = cast(bindparam("rows"), JSON)
+    typed = (column(name, table.c[name].type) for name in columns)
+    return func.json_to_recordset(document).table_valued(*typed).render_derived(name="given", with_types=True)
+
+
+def _among(key: Column[Any], postgresql: bool) -> ColumnElement[bool]:  # noqa: FBT001 -- see Build
+    if postgresql:
+        return key == func.any(bindparam("members", type_=ARRAY(key.type)))
+    return key.in_(select(func.json_each(bindparam("members")).table_valued("value").c.value))
+
+
+def _members(connection: Connection, values: Iterable[Any]) -> Any:  # noqa: ANN401 -- a driver's parameters
+    if connection.dialect.name == POSTGRESQL:
+        return {"members": list(values)}
+    return (msgspec.json.encode(list(values)).decode(),)
