@@ -10,11 +10,12 @@ from pathlib import Path
 from llmgw_gateway.money import admission, ledger
 from llmgw_gateway.money.ledger import Settlement
 from llmgw_gateway.store.database import Database
+from llmgw_gateway.store.sqlite import Sqlite
 from tests.gateway.money import accounts
 
 
 async def main(path: Path, life: str) -> None:
-    database = Database(path)
+    database = Database(Sqlite(path))
     database.start()
     budgets = [accounts.budget("organisation", 10**12), accounts.budget("user", 10**12)]
 

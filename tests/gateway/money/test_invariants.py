@@ -27,6 +27,7 @@ from llmgw_gateway.money.admission import Admitted, Renewal
 from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.ledger import Settlement
 from llmgw_gateway.store.database import Database
+from llmgw_gateway.store.sqlite import Sqlite
 from tests.gateway.money import accounts
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Books(RuleBasedStateMachine):
         self._folder = tempfile.TemporaryDirectory()
         self._store = Path(shutil.copy(self.empty_store, Path(self._folder.name) / "gateway.db"))
         self._runner = asyncio.Runner()
-        self._database = Database(self._store)
+        self._database = Database(Sqlite(self._store))
         self._runner.run(self._start())
         self.now = 0
         self.attempts: dict[str, Attempt] = {}
@@ -216,7 +217,7 @@ class Books(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self._database.close()
-        self._database = Database(self._store)
+        self._database = Database(Sqlite(self._store))
         self._runner.run(self._start())
 
     @invariant()
