@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from llmgw_wire.errors import ErrorCode
+from llmgw_wire.errors import ErrorCode
 
 
 class GatewayError(Exception):
@@ -33,3 +30,18 @@ class ConfigurationError(Exception):
 
 class StoreError(Exception):
     """The store cannot be opened or is not ours; the message says which file and what to do."""
+
+
+class StoreAwayError(GatewayError):
+    """The store did not answer in time; a caller may try again.
+
+    `uncertain`: the work may have been done all the same (its COMMIT was on the way). Work with an id of its own can be
+    handed in again, or taken back under that id; otherwise nothing was done, and nothing will be.
+    """
+
+    def __init__(self, *, uncertain: bool) -> None:
+        done = "whether anything was charged will be known when it is back" if uncertain else "nothing was charged"
+        super().__init__(
+            ErrorCode.STORE_UNAVAILABLE, f"The gateway's store is not available; {done}. Try again.", retry_after=2
+        )
+        self.uncertain = uncertain

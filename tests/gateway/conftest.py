@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from llmgw_gateway.store.database import Database
+from llmgw_gateway.store.sqlite import Sqlite
 from tests.gateway.money.accounts import Desk
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "empty.db"
 
     async def first_start() -> None:
-        database = Database(path)
+        database = Database(Sqlite(path))
         database.start()
         database.close()
 
@@ -43,7 +44,7 @@ def store(empty_store: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 async def database(store: Path) -> AsyncIterator[Database]:
     """A running store on a real file."""
-    running = Database(store)
+    running = Database(Sqlite(store))
     running.start()
     yield running
     running.close()

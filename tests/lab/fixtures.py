@@ -13,6 +13,7 @@ from tests.lab import node
 from tests.lab.canaille import Canaille
 from tests.lab.ministack import Ministack
 from tests.lab.oidc_provider import OidcProvider
+from tests.lab.postgres import Postgres
 from tests.lab.recorder import Recorder
 from tests.lab.scripted import ScriptedBedrock
 from tests.lab.system import System
@@ -42,6 +43,13 @@ def oidc_provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OidcProv
     if not node.available():
         pytest.skip("needs Node and npm")
     with OidcProvider(tmp_path_factory.mktemp("oidc-provider")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server; each test makes a database of its own in it."""
+    with Postgres() as server:
         yield server
 
 

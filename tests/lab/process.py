@@ -35,9 +35,18 @@ class Finished:
 
 
 def run(
-    argv: Sequence[str | Path], *, env: Mapping[str, str], folder: Path, seconds: float, stdin: str = ""
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str],
+    folder: Path,
+    seconds: float,
+    stdin: str = "",
+    user: int | None = None,
 ) -> Finished:
-    """Run a program to its end, in its own group; at the deadline the whole group is killed."""
+    """Run a program to its end, in its own group; at the deadline the whole group is killed.
+
+    `user`: run it as this one (only root may say so).
+    """
     process = subprocess.Popen(
         [str(word) for word in argv],
         cwd=folder,
@@ -47,6 +56,7 @@ def run(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        user=user,
     )
     WATCHDOG.guard(process.pid)
     try:
@@ -64,8 +74,17 @@ def run(
 class Program:
     """One process in a group of its own (so that Ctrl-C in a terminal reaches only the one in charge)."""
 
-    def __init__(self, name: str, argv: Sequence[str | Path], *, env: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str],
+        folder: Path,
+        user: int | None = None,
+    ) -> None:
         self.name = name
+        self._user = user
         self.argv = [str(word) for word in argv]
         self.env = dict(env)
         self.folder = folder
@@ -100,6 +119,7 @@ class Program:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                user=self._user,
             )
         WATCHDOG.guard(self.pid)
         return self

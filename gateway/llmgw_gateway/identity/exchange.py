@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_or
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity import dpop, tokens
 from llmgw_gateway.store.schema import persons, proofs, sessions
+from llmgw_gateway.store.upsert import insert_if_absent
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, TOKEN_EXCHANGE_GRANT, ExchangeAnswer
 from llmgw_wire.secret import Secret
@@ -107,11 +107,7 @@ def enrol(connection: Connection, batch: list[Enrolment]) -> list[Enrolled | Gat
 
 def _enrol(connection: Connection, each: Enrolment) -> Enrolled | GatewayError:
     connection.execute(delete(proofs).where(proofs.c.expires_at < each.now // 1000))
-    fresh = connection.execute(
-        insert_or(proofs).on_conflict_do_nothing(),
-        {"proof": each.proof.digest, "expires_at": each.proof.expires_at},
-    )
-    if not fresh.rowcount:
+    if not insert_if_absent(connection, proofs, {"proof": each.proof.digest, "expires_at": each.proof.expires_at}):
         return GatewayError(ErrorCode.PROOF_INVALID, "The proof of the device key was used before.")
     sign_in = each.sign_in
     seen: dict[str, Any] = {

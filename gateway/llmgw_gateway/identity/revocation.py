@@ -11,10 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects.sqlite import insert
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.store.schema import revocations, sessions
+from llmgw_gateway.store.upsert import insert_if_absent
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -70,7 +70,6 @@ class Revocations:
 
 def _end(connection: Connection, batch: list[tuple[str, int]]) -> list[None]:
     for session, expires_at in batch:
-        row = {"session": session, "expires_at": expires_at}
-        connection.execute(insert(revocations).on_conflict_do_nothing(), row)
+        insert_if_absent(connection, revocations, {"session": session, "expires_at": expires_at})
         connection.execute(delete(sessions).where(sessions.c.sid == session))
     return [None] * len(batch)

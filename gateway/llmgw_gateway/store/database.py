@@ -1,173 +1,275 @@
-"""The embedded store: one SQLite file, one process, one thread that writes, group commit.
+"""The store as the rest of the gateway sees it: work goes in, one thread commits it in groups, answers come out.
 
-Why one writer: SQLite has one write lock anyway, and a queue in front of it turns 64 concurrent commits into one. It
-also keeps all checkpoints on one connection, which
-sidesteps the WAL-reset corruption of SQLite 3.7.0 to 3.51.2 (it needs two connections that write at once).
-
-Durability: WAL with `synchronous=FULL`. With NORMAL a power cut loses acknowledged rows; `kill -9` does not show it.
+The same loop for every store: what differs (a file, a server that may go away) is a `Backend`. Why one writer: a commit
+each costs an fsync each, and a batch costs one; work that arrives while a commit is under way goes into the next.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import contextlib
 import logging
 import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-from llmgw_gateway.errors import GatewayError, StoreError
-from llmgw_gateway.store.schema import HEAD
+from llmgw_gateway.errors import GatewayError, StoreAwayError
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sqlalchemy import Connection
+
+    Batch = Callable[[Connection, list[Any]], Sequence[Any]]
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Work = tuple["Callable[[Connection, list[Any]], Sequence[Any]]", Any, "asyncio.Future[Any]"]
 
-MIGRATIONS = Path(__file__).parent / "migrations"
 MOST_PER_COMMIT = 512
+PATIENCE_SECONDS = 5.0
+"""How long a caller waits for the store before being told that it is away."""
+TICK_SECONDS = 0.5
+SKEW_SECONDS = 2.0
+"""How far this machine's clock may be off the store's: tokens and leases are judged by both."""
 log = logging.getLogger("llmgw.store")
+
+
+class Backend(Protocol):
+    """What is particular to a database. `transact` is called by the writer thread only, `read` by the reader's."""
+
+    shared: bool
+    """Whether other gateway processes may work on the same store at the same time."""
+
+    def open(self) -> None:
+        """Bring the schema up to date; StoreError names the store when it cannot be used."""
+
+    def transact(self, run: Callable[[Connection], Result], deadline: float) -> Result:
+        """Run a function in a transaction and commit it; run it again where that is safe and helps.
+
+        `deadline` is in seconds of time.monotonic(). StoreAwayError when the store could not be reached until then.
+        """
+
+    def read(self, query: Callable[[Connection], Result]) -> Result:
+        """Run a query that cannot write and that sees one moment."""
+
+    def now(self) -> float:
+        """Seconds since the epoch by the store's clock."""
+
+    def follow_clock(self) -> None:
+        """Compare the clocks again. Called by the reader's thread every few seconds where the store is shared."""
+
+    def stop(self) -> None:
+        """Wait for nothing any more: the gateway is closing. Callable from any thread."""
+
+    def close(self) -> None:
+        """Let go of everything, after the threads have ended."""
+
+
+class Work:
+    """One item on its way through the writer."""
+
+    __slots__ = ("future", "item", "run", "since", "state")
+
+    def __init__(
+        self,
+        run: Callable[[Connection, list[Any]], Sequence[Any]],
+        item: object,
+        future: asyncio.Future[Any],
+        since: int,
+    ) -> None:
+        self.run = run
+        self.item = item
+        self.future = future
+        self.since = since
+        """The tick in which it was handed in."""
+        self.state = "queued"
 
 
 class Database:
     """Runs batches of work in transactions on the writer thread, and reads on another.
 
-    A batch function takes a connection and a list of items and returns one result for each; items that arrive while
-    a commit is under way are committed together with the next.
+    A batch function takes a connection and a list of items and returns one result for each. It must not care whether
+    it is run again: a batch whose outcome is unknown is (an item that was done already answers as if it were new).
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = _exclusive(path)
-        self._engine = _engine(path, begin="BEGIN IMMEDIATE")
-        self._reading = _engine(path, begin="BEGIN", pragmas=("query_only = 1",))
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="store-writer", daemon=True)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._waiting: dict[Work, None] = {}
+        """Handed in and not answered, oldest first. Touched by the loop's thread only."""
+        self._taking = threading.Lock()
+        """Between the writer, who takes work, and the loop, who withdraws what was not taken in time."""
+        self._tick = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._clock: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing = False
+
+    @property
+    def shared(self) -> bool:
+        """Whether other gateway processes may work on the same store at the same time."""
+        return self._backend.shared
+
+    def now(self) -> float:
+        """Seconds since the epoch by the store's clock: the same for every replica, whatever this machine's clock."""
+        return self._backend.now()
+
+    def unready(self) -> str:
+        """Why this replica should get no requests on account of its store; empty when there is no reason.
+
+        A store that is away is none: it would take out all replicas at once, and they say 503 by themselves.
+        """
+        skew = time.time() - self._backend.now()
+        return f"this machine's clock is {skew:+.1f} s off the store's" if abs(skew) > SKEW_SECONDS else ""
 
     def start(self) -> None:
-        """Bring the schema up to date and start the writer. StoreError names the file when it cannot be used."""
-        try:
-            # Before SQLite opens it: the files that it puts beside the database take over these rights.
-            self._path.touch(mode=0o600)
-            self._path.chmod(0o600)
-        except OSError as error:
-            raise StoreError(f"{self._path} cannot be written: {error.strerror}") from None
-        try:
-            with self._engine.connect() as connection:
-                _migrate(connection, self._path)
-        except SQLAlchemyError as error:
-            raise StoreError(f"{self._path} cannot be opened as a gateway store: {_reason(error)}") from error
+        """Bring the schema up to date and start the writer. StoreError names the store when it cannot be used."""
+        self._backend.open()
         self._loop = asyncio.get_running_loop()
         self._writer.start()
+        self._timer = self._loop.call_later(TICK_SECONDS, self._give_up)
+        if self._backend.shared:
+            self._clock = self._loop.create_task(self._follow_clock(), name="store-clock")
 
     async def submit(
         self, work: Callable[[Connection, list[Item]], Sequence[Result | GatewayError]], item: Item
     ) -> Result:
         """Run `work` for `item` in a transaction of the writer and return its result once that is durable.
 
-        GatewayError(STORE_UNAVAILABLE) when the database refused; an error that `work` returns for the item is raised.
+        GatewayError(STORE_UNAVAILABLE) when the database refused, StoreAwayError when it did not answer in time; an
+        error that `work` returns for the item is raised.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        self._queue.put((work, item, future))
+        if self._loop is None or self._closing:
+            raise StoreAwayError(uncertain=False)
+        future: asyncio.Future[Result] = self._loop.create_future()
+        handed_in = Work(work, item, future, self._tick)
+        self._waiting[handed_in] = None
+        self._queue.put(handed_in)
         return await future
 
     async def read(self, query: Callable[[Connection], Result]) -> Result:
-        """Run a query on a connection that cannot write."""
-
-        def run() -> Result:
-            with self._reading.connect() as connection:
-                return query(connection)
-
+        """Run a query on a connection that cannot write. Errors as for `submit`."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reader, run)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._reader, self._backend.read, query)
+        except TimeoutError:
+            raise StoreAwayError(uncertain=False) from None
         except SQLAlchemyError as error:
-            raise _unavailable(error) from error
-
-    def now(self) -> float:
-        """The store's clock: seconds since the epoch."""
-        return time.time()
+            raise _refused(error) from error
 
     def close(self) -> None:
-        """Commit what is queued, then stop. Call once, when no request is left."""
+        """Commit what is queued, then stop. Call once, when no request is left. Waits for a store only so long."""
+        self._closing = True
+        for later in (self._timer, self._clock):
+            if later is not None:
+                later.cancel()
         self._queue.put(None)
         if self._writer.is_alive():
-            self._writer.join()
-        self._reader.shutdown()
-        self._reading.dispose()
-        self._engine.dispose()
-        self._lock.close()
+            self._writer.join(PATIENCE_SECONDS)
+            self._backend.stop()
+            self._writer.join(PATIENCE_SECONDS)
+        self._backend.stop()
+        self._reader.shutdown(cancel_futures=True)
+        if self._writer.is_alive():
+            log.error("the store did not answer: what was handed in last may be lost")
+            return
+        self._backend.close()
 
     def _write(self) -> None:
-        with self._engine.connect() as connection:
-            while True:
-                first = self._queue.get()
-                if first is None:
-                    return
-                batch = [first]
-                last = False
-                while len(batch) < MOST_PER_COMMIT and not self._queue.empty():
-                    more = self._queue.get()
-                    if more is None:
-                        last = True
-                        break
-                    batch.append(more)
-                self._commit(connection, batch)
-                if last:
-                    return
+        last = False
+        while not last:
+            batch = [self._queue.get()]
+            while len(batch) < MOST_PER_COMMIT and batch[-1] is not None and not self._queue.empty():
+                batch.append(self._queue.get())
+            last = batch[-1] is None
+            with self._taking:
+                taken = [work for work in batch if work is not None and work.state == "queued"]
+                for work in taken:
+                    work.state = "taken"
+            if taken:
+                answers = self._commit(taken)
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for the answers
+                    self._loop.call_soon_threadsafe(self._answer, taken, answers)  # type: ignore[union-attr] # started
 
-    def _commit(self, connection: Connection, batch: list[Work]) -> None:
+    def _commit(self, batch: list[Work]) -> Sequence[Any]:
         """One transaction for the whole batch; when it fails, one for each item, so that only the guilty one fails."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         try:
-            answers = _transact(connection, batch)
+            return self._backend.transact(partial(_run, batch), deadline)
+        except StoreAwayError as error:  # it would be no better with each item alone
+            return [StoreAwayError(uncertain=error.uncertain) for _ in batch]
         except Exception:  # noqa: BLE001 -- whatever a batch function raises is told to its caller, below
-            answers = []
-            for work in batch:
-                try:
-                    answers += _transact(connection, [work])
-                except Exception as error:  # noqa: BLE001 -- the same
-                    answers.append((work[2], error))
+            return [self._commit_alone(work, deadline) for work in batch]
+
+    def _commit_alone(self, work: Work, deadline: float) -> Any:  # noqa: ANN401 -- a result, or what was raised
+        if time.monotonic() > deadline:
+            return StoreAwayError(uncertain=False)
+        try:
+            return self._backend.transact(partial(_run, [work]), deadline)[0]
+        except Exception as error:  # noqa: BLE001 -- told to the caller
+            return error
+
+    def _answer(self, batch: list[Work], answers: Sequence[Any]) -> None:
+        for work, answer in zip(batch, answers, strict=True):
+            self._waiting.pop(work, None)
+            future = work.future
+            if future.done():  # the caller was cancelled or has given up; the work is done all the same
+                continue
+            if isinstance(answer, BaseException):
+                future.set_exception(_refused(answer) if isinstance(answer, SQLAlchemyError) else answer)
+            else:
+                future.set_result(answer)
+
+    def _give_up(self) -> None:
+        """Tell those who have waited long enough; what the writer has not taken yet will not be done.
+
+        Counted in ticks, not seconds: when this process itself was stopped for a while, that is not the store's fault.
+        """
+        self._tick += 1
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(_answer, answers)
+            self._timer = self._loop.call_later(TICK_SECONDS, self._give_up)
+        overdue = self._tick - PATIENCE_SECONDS / TICK_SECONDS
+        for work in list(self._waiting):
+            if work.since >= overdue:
+                break
+            with self._taking:
+                taken = work.state == "taken"
+                work.state = "taken" if taken else "withdrawn"
+            del self._waiting[work]
+            if not work.future.done():
+                work.future.set_exception(StoreAwayError(uncertain=taken))
+
+    async def _follow_clock(self) -> None:
+        while True:
+            await asyncio.sleep(SKEW_SECONDS)
+            with contextlib.suppress(GatewayError, SQLAlchemyError):  # told once by the backend
+                await asyncio.get_running_loop().run_in_executor(self._reader, self._backend.follow_clock)
 
 
-def _transact(connection: Connection, batch: list[Work]) -> list[tuple[asyncio.Future[Any], Any]]:
-    groups: dict[Callable[[Connection, list[Any]], Sequence[Any]], list[Work]] = {}
+def _run(batch: list[Work], connection: Connection) -> list[Any]:
+    """Each batch function once for all of its items; the answers stand in the order of the batch."""
+    groups: dict[Batch, list[Work]] = {}
     for work in batch:
-        groups.setdefault(work[0], []).append(work)
-    answers: list[tuple[asyncio.Future[Any], Any]] = []
-    with connection.begin():
-        for function, works in groups.items():
-            results = function(connection, [item for _, item, _ in works])
-            answers += [(future, result) for (_, _, future), result in zip(works, results, strict=True)]
-    return answers
+        groups.setdefault(work.run, []).append(work)
+    if len(groups) == 1:
+        (results,) = (function(connection, [work.item for work in batch]) for function in groups)
+        return [answer for _, answer in zip(batch, results, strict=True)]
+    answers: dict[Work, Any] = {}
+    for function, works in groups.items():
+        answers.update(zip(works, function(connection, [work.item for work in works]), strict=True))
+    return [answers[work] for work in batch]
 
 
-def _answer(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for future, result in answers:
-        if future.done():  # the caller was cancelled; the work is done all the same
-            continue
-        if isinstance(result, SQLAlchemyError):
-            future.set_exception(_unavailable(result))
-        elif isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
-
-
-def _unavailable(error: SQLAlchemyError) -> GatewayError:
-    log.error("the store refused: %s", _reason(error))
+def _refused(error: SQLAlchemyError) -> GatewayError:
+    log.error("the store refused: %s", reason(error))
     return GatewayError(
         ErrorCode.STORE_UNAVAILABLE,
         "The gateway's store is not available; nothing was charged. Try again.",
@@ -175,69 +277,7 @@ def _unavailable(error: SQLAlchemyError) -> GatewayError:
     )
 
 
-def _reason(error: SQLAlchemyError) -> str:
-    """The database's own words, without the statement and its parameters."""
-    return str(getattr(error, "orig", None) or type(error).__name__)
-
-
-def _engine(path: Path, *, begin: str, pragmas: tuple[str, ...] = ()) -> Engine:
-    """An engine with one connection, used by one thread. `begin` starts its transactions."""
-    engine = create_engine(f"sqlite:///{path}", pool_size=1, max_overflow=0, connect_args={"check_same_thread": False})
-
-    # The driver's own transaction control begins late and commits early; with isolation_level None it does nothing,
-    # and BEGIN IMMEDIATE takes the write lock before the first read (no upgrade, hence no SQLITE_BUSY in the middle).
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 -- a driver's connection
-        connection.isolation_level = None
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = 1",
-            "busy_timeout = 5000",
-            *pragmas,
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def start(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
-
-
-def _exclusive(path: Path) -> Any:  # noqa: ANN401 -- an open file
-    """Hold a lock beside the file: a second gateway on the same store would enforce every budget on its own."""
-    lock = path.with_name(path.name + ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise StoreError(
-            f"{path} is in use by another gateway process: stop that one, or give this one a store of its own"
-        ) from None
-    return lock
-
-
-def _migrate(connection: Connection, path: Path) -> None:
-    """Upgrade to HEAD. A store written by a newer gateway is refused, never changed."""
-    present = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE name = 'alembic_version'").scalar()
-    version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() if present else None
-    connection.rollback()
-    if version == HEAD:
-        return
-    if version is not None and version > HEAD:
-        raise StoreError(
-            f"{path} was written by a newer gateway (schema {version}, this one knows {HEAD}): upgrade this one"
-        )
-    from alembic import command  # noqa: PLC0415 -- 0.2 s of imports that an up-to-date store does not need
-    from alembic.config import Config  # noqa: PLC0415 -- the same
-    from alembic.util import CommandError  # noqa: PLC0415 -- the same
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        raise StoreError(f"{path} has a schema ({version}) that this gateway cannot upgrade: {error}") from None
-    connection.commit()
+def reason(error: BaseException) -> str:
+    """The database's own words in one line, without the statement and its parameters."""
+    said = str(getattr(error, "orig", None) or (type(error).__name__ if isinstance(error, SQLAlchemyError) else error))
+    return " ".join(said.split("DETAIL:", maxsplit=1)[0].split())

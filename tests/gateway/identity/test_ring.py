@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llmgw_gateway.identity import tokens
 from llmgw_gateway.identity.ring import Ring, public_jwk, public_key
 from llmgw_gateway.store.database import Database
+from llmgw_gateway.store.sqlite import Sqlite
 from tests.gateway.identity import forge
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ ISSUER, AUDIENCE, SECRET = "https://gateway.example", "llmgw", b"s" * 32
 @asynccontextmanager
 async def ring(store: Path, issuer: str = ISSUER, secret: bytes = SECRET) -> AsyncIterator[Ring]:
     """One life of a gateway on this store."""
-    database = Database(store)
+    database = Database(Sqlite(store))
     database.start()
     running = Ring(database, issuer, secret)
     try:

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 from llmgw_gateway.store.database import Database
+from llmgw_gateway.store.sqlite import Sqlite
 from tests.gateway.money import accounts
 
 
 async def main(path: Path, life: str) -> None:
-    database = Database(path)
+    database = Database(Sqlite(path))
     database.start()
     post = accounts.Desk(database)
     budgets = [accounts.budget("organisation", 10**12), accounts.budget("user", 10**12)]

@@ -36,6 +36,7 @@ from llmgw_gateway.money.decide import BudgetRef, Denial
 from llmgw_gateway.money.posting import Books as RealBooks
 from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
+from llmgw_gateway.store.sqlite import Sqlite
 from tests.gateway.money import accounts
 from tests.gateway.money.accounts import Desk
 
@@ -99,7 +100,7 @@ class Books(RuleBasedStateMachine):
         """The most that each counter ever had spent, in its unit."""
 
     def _open(self) -> None:
-        self._database = Database(self._store)
+        self._database = Database(Sqlite(self._store))
         self._desk = Desk(self._database)
 
         async def start() -> None:

@@ -11,6 +11,7 @@ import pytest
 from llmgw_gateway.money.book import Sweep
 from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
+from llmgw_gateway.store.sqlite import Sqlite
 from tests.gateway.money import accounts
 
 REPOSITORY = Path(__file__).parents[3]
@@ -36,7 +37,7 @@ async def test_a_killed_process_loses_no_row_that_it_acknowledged(store: Path, a
     for name in ("first", "second"):  # the second starts on what the first left behind
         given |= life(store, name, acknowledgements)
     assert len(given) >= 2 * acknowledgements
-    database = Database(store)
+    database = Database(Sqlite(store))
     database.start()
     try:
         assert await database.read(faults) == []

@@ -18,8 +18,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import insert, select
 
 from llmgw_gateway.errors import GatewayError, StoreError
-from llmgw_gateway.store.database import MIGRATIONS, MOST_PER_COMMIT, Database
+from llmgw_gateway.store.database import MOST_PER_COMMIT, Database
+from llmgw_gateway.store.migrating import MIGRATIONS
 from llmgw_gateway.store.schema import HEAD, metadata, proofs
+from llmgw_gateway.store.sqlite import Sqlite
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -31,9 +33,9 @@ SECOND_PROCESS = """
 import sys
 from pathlib import Path
 from llmgw_gateway.errors import StoreError
-from llmgw_gateway.store.database import Database
+from llmgw_gateway.store.sqlite import Sqlite
 try:
-    Database(Path(sys.argv[1]))
+    Sqlite(Path(sys.argv[1]))
 except StoreError as error:
     print(error)
 """
@@ -132,7 +134,7 @@ async def test_reading_cannot_write(database: Database) -> None:
 
 
 async def test_closing_commits_what_is_queued(store: Path) -> None:
-    database = Database(store)
+    database = Database(Sqlite(store))
     database.start()
     tasks = [asyncio.create_task(database.submit(keep, f"name-{number}")) for number in range(100)]
     await asyncio.sleep(0)  # all of them are queued now
@@ -152,7 +154,7 @@ def test_a_second_process_on_the_same_store_is_refused_in_words(store: Path) -> 
 
 async def test_a_store_that_was_let_go_can_be_used_again(store: Path) -> None:
     for name in ("one", "two"):
-        database = Database(store)
+        database = Database(Sqlite(store))
         database.start()
         await database.submit(keep, name)
         database.close()
@@ -166,7 +168,7 @@ def dump(path: Path) -> list[str]:
 
 
 async def refusal(path: Path) -> str:
-    database = Database(path)
+    database = Database(Sqlite(path))
     try:
         with pytest.raises(StoreError) as caught:
             database.start()
@@ -217,7 +219,7 @@ def open_modes(folder: Path) -> dict[str, int]:
 
 async def test_only_its_owner_can_read_the_store(tmp_path: Path) -> None:
     path = tmp_path / "fresh.db"
-    database = Database(path)
+    database = Database(Sqlite(path))
     database.start()
     await database.submit(keep, "row")
     modes = open_modes(tmp_path)
