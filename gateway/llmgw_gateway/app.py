@@ -197,9 +197,10 @@ def _offer(issuer: Issuer) -> IssuerOffer:
         client_id=issuer.client_id,
         kind=issuer.kind,
         scopes=issuer.scopes,
-        subject_token_type=ID_TOKEN_TYPE if issuer.subject_token == "id_token" else ACCESS_TOKEN_TYPE,  # noqa: S105 -- a kind of token
+        subject_token_type=ID_TOKEN_TYPE if issuer.wants_id_token else ACCESS_TOKEN_TYPE,
         redirect_host=issuer.redirect_host,
         response_mode=issuer.response_mode,
+        resource=issuer.resource,
     )
 
 

@@ -103,6 +103,8 @@ class Tokens(Section, frozen=True, kw_only=True):
     """At least 32 bytes; authenticates the replicas' public keys in the store."""
     audience: Text = "llmgw"
     life_seconds: Annotated[int, Meta(ge=2, le=3600)] = 600
+    enrol_seconds: Annotated[int, Meta(ge=60, le=86_400)] = 900
+    """The oldest `auth_time` with which a new device is enrolled, where the provider gives one."""
 
     def faults(self, base: Path) -> list[str]:
         """A secret that is missing, short, or open to others."""
@@ -129,7 +131,7 @@ class Issuer(Section, frozen=True, kw_only=True):
     client_id: Text
     kind: Literal["oidc", "entra"] = "oidc"
     audience: str = ""
-    """The expected `aud` of the subject token; empty: the client id."""
+    """The expected `aud` of the subject token; empty: the client id (ID tokens only)."""
     subject_token: Literal["id_token", "access_token"] = "id_token"  # noqa: S105 -- a kind of token
     scopes: tuple[Text, ...] = ("openid", "profile", "email", "offline_access")
     algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"], ...] = (
@@ -140,8 +142,15 @@ class Issuer(Section, frozen=True, kw_only=True):
     response_mode: Literal["query", "form_post"] = "query"
     freshness_seconds: Annotated[int, Meta(ge=30, le=86_400)] = 300
     """The oldest `iat` at which a sign-in may be exchanged: bounds how long a removal at the provider takes."""
+    resource: str = ""
+    """The API that access tokens are asked for (RFC 8707), where a provider wants to be told; empty: not sent."""
     ca_file: str = ""
     """An extra certificate authority for this provider only."""
+
+    @property
+    def wants_id_token(self) -> bool:
+        """Which of the provider's tokens is exchanged: the ID token, or the access token."""
+        return self.subject_token == "id_token"  # noqa: S105 -- a kind of token
 
     @property
     def expected_audience(self) -> str:
@@ -154,8 +163,10 @@ class Issuer(Section, frozen=True, kw_only=True):
         return self.issuer
 
     def faults(self, base: Path) -> list[str]:
-        """An address that is not safe, a certificate file that is not there."""
+        """An address that is not safe, an audience that is left open, a certificate file that is not there."""
         found = url_faults("issuer", self.issuer)
+        if not self.audience and not self.wants_id_token:
+            found.append('audience: subject_token = "access_token" needs it: what `aud` says in tokens for your API')
         if self.ca_file:
             found += _path_faults("ca_file", base / self.ca_file)
         return found
@@ -170,7 +181,8 @@ class Bedrock(Section, frozen=True, kw_only=True):
     connect_seconds: Seconds = 10
     first_byte_seconds: Seconds = 240
     idle_seconds: Seconds = 290
-    total_seconds: Seconds = 3600
+    total_seconds: Annotated[int, Meta(ge=1, le=3600)] = 3600
+    """Well within the two hours for which the ledger waits for the truth about an attempt that it had to estimate."""
 
     def faults(self, _base: Path) -> list[str]:
         """A region that is none, an endpoint that is not safe."""
@@ -293,19 +305,22 @@ class Budget(Section, frozen=True, kw_only=True):
         return f"{self.level}/{self.of}/{self.team}/{self.model}/{self.period}/{self.unit}"
 
     def faults(self, _base: Path) -> list[str]:
-        """An amount below zero or beyond reason, a combination that means nothing."""
+        """An amount below zero, beyond reason or too fine, a combination that means nothing."""
         amounts = {"limit_usd": self.limit_usd or Decimal(0), "overshoot_usd": self.overshoot_usd or Decimal(0)}
         found = [
             f"{name}: must be between 0 and {MOST_USD}"
             for name, usd in amounts.items()
             if not (usd.is_finite() and 0 <= usd <= MOST_USD)
         ]
+        found += [
+            f"{name}: {usd} has more than six decimals; money is counted in whole micro-USD"
+            for name, usd in amounts.items()
+            if usd.is_finite() and 0 <= usd <= MOST_USD and usd * MICRO % 1
+        ]
         limits = (self.limit_usd, self.limit_tokens, self.limit_weighted_tokens)
         if sum(limit is not None for limit in limits) != 1:
             found.append("limit_usd: give exactly one of limit_usd, limit_tokens and limit_weighted_tokens")
         else:
-            if not found and self.limit_usd is not None and self.limit_usd * MICRO != self.limit:
-                found.append("limit_usd: money is counted in millionths of a dollar, and this has more digits")
             other = "overshoot_tokens" if self.unit == "usd" else "overshoot_usd"
             if getattr(self, other) is not None:
                 found.append(f"{other}: does not go with a limit in {self.unit}")

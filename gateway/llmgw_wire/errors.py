@@ -42,7 +42,6 @@ class ErrorCode(Enum):
     TARGET_INVALID = "target_invalid"
     PERSON_DISABLED = "person_disabled"
     MODEL_NOT_ALLOWED = "model_not_allowed"
-    CAP_EXCEEDED = "cap_exceeded"
     BUDGET_EXCEEDED = "budget_exceeded"
     BUDGET_PACED = "budget_paced"
     REQUEST_MALFORMED = "request_malformed"
@@ -83,7 +82,6 @@ TABLE: dict[ErrorCode, Wire] = {
     ErrorCode.TARGET_INVALID: Wire(400, _BLOCKED, "never", "ValidationException", "invalid_target"),
     ErrorCode.PERSON_DISABLED: Wire(400, _BLOCKED, "never", "AccessDeniedException", "access_denied"),
     ErrorCode.MODEL_NOT_ALLOWED: Wire(400, _BLOCKED, "never", "AccessDeniedException"),
-    ErrorCode.CAP_EXCEEDED: Wire(400, _BLOCKED, "never", "ValidationException"),
     ErrorCode.BUDGET_EXCEEDED: Wire(402, "billing_error", "never", "ServiceQuotaExceededException"),
     ErrorCode.BUDGET_PACED: Wire(429, "rate_limit_error", "client", "ThrottlingException"),
     ErrorCode.REQUEST_MALFORMED: Wire(400, _BLOCKED, "never", "ValidationException"),

@@ -12,8 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmgw_gateway import settings
+from llmgw_gateway.app import bootstrap
 from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.settings import Settings, listen_address
+from llmgw_wire.messages import ACCESS_TOKEN_TYPE
 from tests.gateway import configuration
 
 if TYPE_CHECKING:
@@ -49,6 +51,13 @@ def faults(path: Path, document: Document | str) -> list[str]:
     assert caught.value.source == str(path)
     assert caught.value.faults
     return caught.value.faults
+
+
+def test_agents_are_told_what_the_file_says_of_a_provider(path: Path) -> None:
+    document = changed("issuers.1.resource", "https://api.example/llmgw")
+    document["issuers"][1] |= {"subject_token": "access_token", "audience": "https://api.example/llmgw"}
+    offered = bootstrap(settings.load(configuration.write(path, document))).issuers[1]
+    assert (offered.resource, offered.subject_token_type) == ("https://api.example/llmgw", ACCESS_TOKEN_TYPE)
 
 
 def test_a_good_document_is_read(path: Path) -> None:
@@ -97,6 +106,11 @@ def test_all_faults_are_said_at_once_each_with_its_place(path: Path) -> None:
 
 
 FAULTS: dict[str, tuple[str, object, str]] = {
+    "an answer longer than the ledger waits for its truth": ("bedrock.total_seconds", 3601, "bedrock.total_seconds:"),
+    "access tokens for any API": ("issuers.1.subject_token", "access_token", "issuers[1].audience: subject_token ="),
+    "a limit below one micro-USD": ("budgets.0.limit_usd", 0.0000009, "budgets[0].limit_usd: 9E-7 has more than six"),
+    "a limit between two micro-USD": ("budgets.0.limit_usd", 1.0000005, "budgets[0].limit_usd: 1.0000005 has more"),
+    "a bound below one micro-USD": ("budgets.0.overshoot_usd", 0.0000001, "budgets[0].overshoot_usd: 1E-7 has"),
     "a key misspelt": ("server.lisen", "x", "server.lisen: unknown key"),
     "a key of another section": ("store.region", "x", "store.region: unknown key"),
     "the name we keep for ourselves": ("base", {"x": 1}, "base: unknown key"),
@@ -136,7 +150,6 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "no models": ("models", [], "models:"),
     "a budget without a limit": ("budgets.0.limit_usd", None, "budgets[0].limit_usd: give exactly one of"),
     "a budget with two limits": ("budgets.0.limit_tokens", 10, "budgets[0].limit_usd: give exactly one of"),
-    "a budget below a millionth": ("budgets.0.limit_usd", 0.0000001, "budgets[0].limit_usd: money is counted in"),
     "an overshoot of another unit": ("budgets.0.overshoot_tokens", 1, "budgets[0].overshoot_tokens: does not go"),
     "thresholds in disorder": ("budgets.0.thresholds", [80, 50], "budgets[0].thresholds: must ascend"),
     "a threshold beyond all": ("budgets.0.thresholds", [101], "budgets[0].thresholds"),

@@ -21,7 +21,6 @@ DESIGN = {
     ErrorCode.CREDENTIAL_AMBIGUOUS: (401, "authentication_error", "never"),
     ErrorCode.PERSON_DISABLED: (400, "policy_blocked", "never"),
     ErrorCode.MODEL_NOT_ALLOWED: (400, "policy_blocked", "never"),
-    ErrorCode.CAP_EXCEEDED: (400, "policy_blocked", "never"),
     ErrorCode.BUDGET_EXCEEDED: (402, "billing_error", "never"),
     ErrorCode.DRAINING: (503, "overloaded_error", "client"),
     ErrorCode.STORE_UNAVAILABLE: (503, "api_error", "client"),

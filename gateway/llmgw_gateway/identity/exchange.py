@@ -37,6 +37,7 @@ class Enrolment:
     sign_in: SignIn
     proof: Proof
     now: int
+    enrol_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class Exchange:
         sign_in = await self._verifier.verify(
             Secret(form.get("subject_token", "")), form.get("subject_token_type", ""), now
         )
-        enrolled = await self._database.submit(enrol, Enrolment(sign_in, proof, int(now * 1000)))
+        enrolment = Enrolment(sign_in, proof, int(now * 1000), self._settings.enrol_seconds)
+        enrolled = await self._database.submit(enrol, enrolment)
         return self._mint(enrolled, sign_in, int(now)), enrolled
 
     def _mint(self, enrolled: Enrolled, sign_in: SignIn, now: int) -> ExchangeAnswer:
@@ -133,10 +135,16 @@ def _enrol(connection: Connection, each: Enrolment) -> Enrolled | GatewayError:
     return _session(connection, person_id, each)
 
 
-def _session(connection: Connection, person_id: str, each: Enrolment) -> Enrolled:
+def _session(connection: Connection, person_id: str, each: Enrolment) -> Enrolled | GatewayError:
     mine = (sessions.c.person_id == person_id) & (sessions.c.device == each.proof.device)
     session = connection.execute(select(sessions).where(mine)).one_or_none()
     if session is None:
+        if not each.sign_in.is_recent(each.now / 1000, each.enrol_seconds):
+            return GatewayError(
+                ErrorCode.SIGN_IN_INVALID,
+                f"A new device needs a sign-in of the last {each.enrol_seconds // 60} minutes. "
+                "Sign out at your identity provider, then run: llmgw login",
+            )
         sid = f"ses_{secrets.token_hex(12)}"
         row = {"sid": sid, "person_id": person_id, "device": each.proof.device}
         connection.execute(insert(sessions), row | {"enrolled_at": each.now, "last_exchange": each.now})

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from llmgw_wire.secret import Secret
 
 LEEWAY = 60
-"""Seconds that an identity provider's clock may differ from ours."""
+"""Seconds that an identity provider's clock may be off without a valid sign-in being refused as early or expired."""
 MOST_TEXT = 256
 MOST_GROUPS = 500
 MOST_CHARACTERS = 32_000
 """Of a provider's token: Entra ID puts up to 200 group ids into one."""
+CLIENT_CLAIMS = ("azp", "client_id", "appid", "cid")
+"""Where providers name the client of an access token: Entra ID, Keycloak, Auth0 (azp), RFC 9068, Entra ID v1, Okta."""
 _HEADERS = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 """What providers put into headers; x5t is ignored. `jwk`, `jku`, `x5u`, `crit` are refused."""
 
@@ -41,6 +43,12 @@ class SignIn:
     """The `groups` claim; empty when absent or replaced by a reference (overage): unknown, which grants nothing."""
     issued_at: int
     expires_at: int
+    authenticated_at: float | None
+    """When the person last proved who they are (`auth_time`); None: the provider does not say."""
+
+    def is_recent(self, now: float, seconds: int) -> bool:
+        """Whether the person was there lately, as far as the provider says: a refresh token alone is not."""
+        return self.authenticated_at is None or now - self.authenticated_at <= seconds
 
 
 class SignInVerifier:
@@ -60,7 +68,7 @@ class SignInVerifier:
         if not isinstance(unverified_issuer, str) or unverified_issuer not in self._issuers:
             raise _refused("its issuer is not configured at this gateway")
         issuer, jwks = self._issuers[unverified_issuer]
-        expected_type = ID_TOKEN_TYPE if issuer.subject_token == "id_token" else ACCESS_TOKEN_TYPE  # noqa: S105 -- a kind of token
+        expected_type = ID_TOKEN_TYPE if issuer.wants_id_token else ACCESS_TOKEN_TYPE
         if token_type != expected_type:
             raise _refused(f"this gateway wants the provider's {issuer.subject_token}")
         claims = await _signature(token, unverified_header, issuer, jwks)
@@ -76,6 +84,7 @@ class SignInVerifier:
             groups=_groups(claims),
             issued_at=claims["iat"],
             expires_at=claims["exp"],
+            authenticated_at=claims.get("auth_time"),
         )
 
 
@@ -106,27 +115,38 @@ def _check(claims: dict[str, Any], header: tokens.UnverifiedHeader, issuer: Issu
     audience = claims.get("aud")
     if audience not in (issuer.expected_audience, [issuer.expected_audience]):
         raise _refused("it was issued for another audience")
-    if claims.get("azp", issuer.client_id) != issuer.client_id:
-        raise _refused("it was issued to another client")
+    _check_client(claims, issuer)
     typ = str(header.get("typ", "JWT")).lower().removeprefix("application/")
-    if issuer.subject_token == "id_token":  # noqa: S105 -- a kind of token
-        # RFC 9068 section 5: an access token must never pass for an ID token, nor the other way round.
+    # RFC 9068 section 5: an access token must never pass for an ID token, nor the other way round.
+    if issuer.wants_id_token:
         if typ == "at+jwt":
             raise _refused("it is an access token, not an ID token")
-    elif claims.get("client_id", issuer.client_id) != issuer.client_id:
-        raise _refused("it was issued to another client")
     elif "nonce" in claims or "at_hash" in claims:
         raise _refused("it is an ID token, not an access token")
+
+
+def _check_client(claims: dict[str, Any], issuer: Issuer) -> None:
+    """The token was made for the agent: other apps may hold access tokens for the same API."""
+    names = ("azp",) if issuer.wants_id_token else CLIENT_CLAIMS
+    clients = [claims[name] for name in names if name in claims]
+    if any(client != issuer.client_id for client in clients):
+        raise _refused("it was issued to another client")
+    if not clients and issuer.expected_audience != issuer.client_id:  # an ID token's audience is its client, for one
+        raise _refused(f"it does not say which client it was issued to ({', '.join(CLIENT_CLAIMS)})")
 
 
 def _check_times(claims: dict[str, Any], issuer: Issuer, now: float) -> None:
     for name in ("iat", "exp"):
         if type(claims.get(name)) is not int:
             raise _refused(f"its {name!r} is missing")
+    signed_in = claims.get("auth_time", 0)  # a JSON number (OpenID Connect Core 1.0 section 2), maybe with a fraction
+    if type(signed_in) not in {int, float} or not signed_in <= now + LEEWAY:
+        raise _refused("its 'auth_time' is no time, or one to come")
     not_before = claims.get("nbf", claims["iat"])
     if type(not_before) is not int or not_before > now + LEEWAY or claims["iat"] > now + LEEWAY:
         raise _refused("it is not valid yet: compare the clocks of the provider, this gateway and the laptop")
-    if claims["exp"] + LEEWAY <= now or claims["iat"] + issuer.freshness_seconds + LEEWAY <= now:
+    # No leeway here: it would be added to the time that a removal at the provider takes to act.
+    if claims["exp"] + LEEWAY <= now or claims["iat"] + issuer.freshness_seconds <= now:
         raise GatewayError(
             ErrorCode.SIGN_IN_STALE,
             f"The sign-in is older than {issuer.freshness_seconds} s: refresh it at the provider and exchange again.",

@@ -15,7 +15,7 @@ from llmgw_gateway.providers import bridge
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from llmgw_gateway.call import Call
 
@@ -193,14 +193,51 @@ def test_a_released_call_keeps_nothing_of_the_prompt() -> None:
     assert call.members is None
 
 
+def spellings(word: str) -> list[str]:
+    """A word as JSON may write it: plain, one letter escaped, all of them, in either case of the digits."""
+    escaped = [f"\\u{ord(letter):04x}" for letter in word]
+    one = [word[:at] + escaped[at] + word[at + 1 :] for at in range(len(word))]
+    return [word, *one, "".join(escaped), "".join(escaped).upper().replace("\\U", "\\u")]
+
+
+def spelled_members(name: str, value: str) -> Iterator[bytes]:
+    for spelled in spellings(name):
+        for other in spellings(value):
+            for gap in ("", " ", "\r\n\t "):
+                yield f'"{spelled}"{gap}:{gap}"{other}"'.encode()
+
+
+@pytest.mark.parametrize("value", ["image", "document"])
+def test_a_picture_or_document_is_seen_in_every_spelling(value: str) -> None:
+    # Its tokens are not bounded by its bytes: unseen, its ceiling would be far below what it can cost.
+    for member in spelled_members("type", value):
+        body = b'{"model":"m","messages":[{"content":[{"source":{},%s}]}]}' % member
+        assert dict(json.loads(body)["messages"][0]["content"][0])["type"] == value
+        assert by_bedrock(body).media, body
+        assert by_anthropic(body).media, body
+
+
+def test_a_wish_for_a_cache_of_an_hour_is_seen_in_every_spelling() -> None:
+    for member in spelled_members("ttl", "1h"):
+        body = b'{"model":"m","system":[{"cache_control":{"type":"ephemeral",%s}}]}' % member
+        assert by_bedrock(body).long_cache, body
+        assert by_anthropic(body).long_cache, body
+
+
 @pytest.mark.parametrize(
-    ("body", "wants"),
+    "block",
     [
-        (b'{"system":[{"cache_control":{"type":"ephemeral","ttl":"1h"}}]}', True),
-        (b'{"system":[{"cache_control":{"type":"ephemeral", "ttl": "1h"}}]}', True),
-        (b'{"system":[{"cache_control":{"type":"ephemeral","ttl":"5m"}}]}', False),
-        (b'{"system":[{"cache_control":{"type":"ephemeral"}}]}', False),
+        {"type": "ephemeral", "ttl": "5m"},
+        {"type": "ephemeral"},
+        {"type": "text", "text": '"type": "image", "ttl": "1h"'},
+        {"type": "text", "text": 'é \u0001 "type":"document"'},
+        {"type": "text", "text": "\\u0022type\\u0022:\\u0022image\\u0022"},
+        {"text": "image", "type": "text"},
+        {"type": "imagery"},
     ],
 )
-def test_a_wish_for_a_cache_of_an_hour_is_seen(body: bytes, wants: bool) -> None:  # noqa: FBT001 -- a table
-    assert by_bedrock(body).long_cache is wants
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_what_only_talks_of_them_is_neither(block: dict[str, str], ascii_only: bool) -> None:  # noqa: FBT001 -- drawn
+    body = json.dumps({"model": "m", "messages": [{"content": [block]}]}, ensure_ascii=ascii_only).encode()
+    call = by_anthropic(body)
+    assert (call.media, call.long_cache) == (False, False)

@@ -48,9 +48,10 @@ class Bench:
     ring: Ring
     exchange: Exchange
 
-    def form(self, subject: str = "subject-1", **changed: str) -> dict[str, str]:
+    def form(self, subject: str = "subject-1", signed_in: int | None = None, **changed: str) -> dict[str, str]:
         now = int(time.time())
-        token = self.provider.token(sub=subject, iat=now, exp=now + 600)
+        auth_time = None if signed_in is None else now - signed_in
+        token = self.provider.token(sub=subject, iat=now, exp=now + 600, auth_time=auth_time)
         return {
             "grant_type": TOKEN_EXCHANGE_GRANT,
             "subject_token": token,
@@ -58,9 +59,15 @@ class Bench:
         } | changed
 
     async def __call__(
-        self, subject: str = "subject-1", device: EllipticCurvePrivateKey = DEVICE, proof: str = "", **changed: str
+        self,
+        subject: str = "subject-1",
+        device: EllipticCurvePrivateKey = DEVICE,
+        proof: str = "",
+        signed_in: int | None = None,
+        **changed: str,
     ) -> tuple[ExchangeAnswer, Enrolled]:
-        return await self.exchange.exchange(self.form(subject, **changed), [proof or forge.proof(device, url=URL)])
+        form = self.form(subject, signed_in, **changed)
+        return await self.exchange.exchange(form, [proof or forge.proof(device, url=URL)])
 
     async def refusal(self, *args: Any, **changed: Any) -> ErrorCode:
         with pytest.raises(GatewayError) as caught:
@@ -206,3 +213,27 @@ async def test_a_person_who_has_a_new_name_keeps_everything_else(bench: Bench) -
 
 async def test_an_erased_person_is_nobody(bench: Bench) -> None:
     assert await Directory(bench.database, Accounts((), ())).person("per_unknown") == Person()
+
+
+async def test_a_device_is_enrolled_only_while_the_sign_in_is_recent_and_then_needs_none(bench: Bench) -> None:
+    """A stolen refresh token, in another place, is a new device: it must not become a session of months."""
+    with pytest.raises(GatewayError) as caught:
+        await bench(signed_in=1000)
+    assert caught.value.code is ErrorCode.SIGN_IN_INVALID
+    assert caught.value.code.wire.oauth_error == "invalid_grant"
+    for words in ("the last 15 minutes", "llmgw login"):
+        assert words in caught.value.message
+    assert await bench.count(sessions) == 0
+    _, enrolled = await bench(signed_in=800)
+    _, later = await bench(signed_in=86_400)
+    assert enrolled == later
+    assert await bench.refusal(device=OTHER_DEVICE, signed_in=1000) is ErrorCode.SIGN_IN_INVALID
+    assert await bench.count(sessions) == 1
+
+
+async def test_an_ended_session_needs_a_recent_sign_in_again(bench: Bench) -> None:
+    _, enrolled = await bench(signed_in=0)
+    await Revocations(bench.database, 600).end(enrolled.session)
+    assert await bench.refusal(signed_in=1000) is ErrorCode.SIGN_IN_INVALID
+    _, again = await bench(signed_in=0)
+    assert again.session != enrolled.session

@@ -56,7 +56,7 @@ def keep(connection: Connection, batch: list[str]) -> list[str | GatewayError]:
 
 
 def refused(name: str) -> GatewayError:
-    return GatewayError(ErrorCode.CAP_EXCEEDED, f"{name} is refused")
+    return GatewayError(ErrorCode.TARGET_INVALID, f"{name} is refused")
 
 
 def kept(connection: Connection) -> set[str]:
