@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -104,6 +105,8 @@ class Adjustments:
         self._database = database
         self._mine: dict[str, list[Adjustment]] = {}
         self._poller: asyncio.Task[None] | None = None
+        self.version = 0
+        """Another number whenever something was made or withdrawn."""
 
     async def start(self) -> None:
         """GatewayError(STORE_UNAVAILABLE) when they cannot be read: unknown limits are not enforced by guessing."""
@@ -120,13 +123,22 @@ class Adjustments:
         mine = self._mine.get(budget)
         return limit_of(configured, mine, now) if mine else configured
 
+    def changes_at(self, now: float) -> float:
+        """When the next one begins or ends, in seconds since the epoch; infinite when none does."""
+        moments = (moment for mine in self._mine.values() for each in mine for moment in (each.starts_at, each.ends_at))
+        return min(
+            (moment / 1000 for moment in moments if moment is not None and moment > now * 1000), default=math.inf
+        )
+
     async def refresh(self) -> None:
         """Read them now."""
         now = int(self._database.now() * 1000)
         found: defaultdict[str, list[Adjustment]] = defaultdict(list)
         for each in await self._database.read(lambda connection: present(connection, now)):
             found[each.budget].append(each)
-        self._mine = dict(found)
+        if found != self._mine:
+            self._mine = dict(found)
+            self.version += 1
 
     async def _poll(self) -> None:
         while True:

@@ -8,7 +8,7 @@ changed is written back by `posting.py`. Whatever crashes, an attempt ends as on
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money.amounts import NOTHING, Amounts, difference, larger
@@ -25,8 +25,7 @@ TRUTH_MILLISECONDS: Final = 2 * 3600 * 1000
 """How long the truth about a swept attempt may take: longer than any answer. Until then its worst case counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Paying:
+class Paying(NamedTuple):
     """Who and what an attempt is for: copied from its admission into the ledger."""
 
     operation_id: str
@@ -179,7 +178,7 @@ class Book:
         answer = decide(levels, asked.terms, now)
         if isinstance(answer, Denial):
             return answer
-        hold, ceiling = asked.terms.holds(answer.max_tokens), asked.terms.ceilings(answer.max_tokens)
+        hold, ceiling = answer.hold, answer.ceiling
         for level in levels:
             counter = level[1]
             if throttled(level):
@@ -315,7 +314,7 @@ class Book:
 
     def _watch(self, budget: BudgetRef, counter: Counter, now: int) -> None:
         """Remember limit and thresholds with the counter: whoever settles, sweeps or corrects announces by them."""
-        if (counter.limit, counter.thresholds) == (budget.limit, budget.thresholds):
+        if counter.limit == budget.limit and counter.thresholds == budget.thresholds:
             return
         counter.limit, counter.thresholds = budget.limit, budget.thresholds
         passed = [percent for percent in budget.thresholds if counter.spent * 100 >= percent * budget.limit]

@@ -24,6 +24,9 @@ _ADJECTIVE = {"day": "daily", "week": "weekly", "month": "monthly"}
 _UNIT = {"usd": "", "tokens": "token ", "weighted_tokens": "weighted-token "}
 
 
+MOST_KNOWN = 10_000
+
+
 class Budgets:
     """The configured budgets of one organisation, with the adjustments of their limits that are in force."""
 
@@ -31,9 +34,36 @@ class Budgets:
         self._budgets = sorted(budgets, key=lambda budget: _ORDER.index(budget.level))
         self._zone = zone
         self._adjustments = adjustments
+        self._known: dict[tuple[Account, str | None], tuple[BudgetRef, ...]] = {}
+        self._known_from = self._known_until = 0.0
+        self._known_version = -1
 
     def concerning(self, account: Account, now: float, model: str | None = None) -> tuple[BudgetRef, ...]:
-        """The budgets that a call of `model` by `account` has to pass; with model None all of the account's."""
+        """The budgets that a call of `model` by `account` has to pass; with model None all of the account's.
+
+        The same question has the same answer until a period ends or a limit changes.
+        """
+        version = self._adjustments.version if self._adjustments is not None else 0
+        if (
+            not self._known_from <= now < self._known_until
+            or version != self._known_version
+            or len(self._known) > MOST_KNOWN
+        ):
+            self._known, self._known_version = {}, version
+            self._known_from, self._known_until = now, self._changes_at(now)
+        known = self._known.get((account, model))
+        if known is None:
+            known = self._known[account, model] = self._concerning(account, now, model)
+        return known
+
+    def _changes_at(self, now: float) -> float:
+        """Until when nothing changes by itself."""
+        ends = [periods.end(now, period, self._zone).timestamp() for period in ("day", "week", "month")]
+        if self._adjustments is not None:
+            ends.append(self._adjustments.changes_at(now))
+        return min(ends)
+
+    def _concerning(self, account: Account, now: float, model: str | None) -> tuple[BudgetRef, ...]:
         chosen: dict[tuple[str, ...], Budget] = {}
         for budget in self._budgets:
             if model is not None and budget.model not in ("", model):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llmgw_gateway.money.amounts import Unit
+    from llmgw_gateway.money.amounts import Amounts, Unit
     from llmgw_gateway.money.estimate import Terms
 
 Reason = Literal["limit", "exposure", "pace"]
@@ -86,6 +86,8 @@ class Decision:
     """Admitted, with so much output; `clamped_by` names the budget for which that is less than was asked for."""
 
     max_tokens: int
+    hold: Amounts
+    ceiling: Amounts
     clamped_by: str = ""
 
 
@@ -109,25 +111,26 @@ def decide(levels: Sequence[Level], terms: Terms, now: int) -> Decision | Denial
     I4: spent + held <= limit. I5: spent + held + exposure <= limit + overshoot, so the most that can ever be
     overspent is the published bound. `now` in milliseconds since the epoch.
     """
-    refused = [denial for level in levels if (denial := _refusal(level, terms, terms.max_tokens, now)) is not None]
+    hold, ceiling = terms.amounts(terms.max_tokens)
+    refused = [denial for level in levels if (denial := _refusal(level, hold, ceiling, now)) is not None]
     if not refused:
-        return Decision(terms.max_tokens)
+        return Decision(terms.max_tokens, hold, ceiling)
     if all(denial.budget.clamp and denial.reason != "pace" for denial in refused):
-        fitting = min(_most_output(level, terms) for level in levels)
+        fitting = min(terms.most_output(counter.unit, *counter.room(budget)) for budget, counter in levels)
         if fitting >= terms.least_tokens:
-            return Decision(fitting, refused[0].budget.name)
+            return Decision(fitting, *terms.amounts(fitting), refused[0].budget.name)
     return refused[0]
 
 
-def _refusal(level: Level, terms: Terms, max_tokens: int, now: int) -> Denial | None:
+def _refusal(level: Level, hold: Amounts, ceiling: Amounts, now: int) -> Denial | None:
     budget, counter = level
     for_hold, for_ceiling = counter.room(budget)
-    if terms.hold(counter.unit, max_tokens) > for_hold:
+    if hold[counter.unit] > for_hold:
         return Denial(budget, counter.spent, counter.held, "limit")
-    if terms.ceiling(counter.unit, max_tokens) > for_ceiling:
+    if ceiling[counter.unit] > for_ceiling:
         return Denial(budget, counter.spent, counter.held, "exposure")
-    if throttled(level):
-        wait = counter.paced_at + budget.throttle.pause - now if budget.throttle else 0
+    if budget.throttle is not None and throttled(level):
+        wait = counter.paced_at + budget.throttle.pause - now
         if wait > 0:
             return Denial(budget, counter.spent, counter.held, "pace", retry_after=-(-wait // 1000))
     return None
@@ -138,8 +141,3 @@ def throttled(level: Level) -> bool:
     budget, counter = level
     throttle = budget.throttle
     return throttle is not None and (counter.spent + counter.held) * 100 >= throttle.percent * budget.limit
-
-
-def _most_output(level: Level, terms: Terms) -> int:
-    budget, counter = level
-    return terms.most_output(counter.unit, *counter.room(budget))

@@ -59,13 +59,18 @@ class Terms:
             most = min(most, _tokens(for_hold * MICRO - self.likely_prompt[unit], self.likely_rate[unit], most))
         return most
 
-    def holds(self, max_tokens: int) -> Amounts:
-        """The hold in every unit."""
-        return (self.hold(0, max_tokens), self.hold(1, max_tokens), self.hold(2, max_tokens))
-
-    def ceilings(self, max_tokens: int) -> Amounts:
-        """The ceiling in every unit."""
-        return (self.ceiling(0, max_tokens), self.ceiling(1, max_tokens), self.ceiling(2, max_tokens))
+    def amounts(self, max_tokens: int) -> tuple[Amounts, Amounts]:
+        """Hold and ceiling in every unit."""
+        output = min(max_tokens, self.likely_output)
+        (one, two, three), (first, second, third) = self.likely_prompt, self.likely_rate
+        likely = (_whole(one + output * first), _whole(two + output * second), _whole(three + output * third))
+        (one, two, three), (first, second, third) = self.most_prompt, self.most_rate
+        most = (
+            _whole(one + max_tokens * first),
+            _whole(two + max_tokens * second),
+            _whole(three + max_tokens * third),
+        )
+        return (min(likely[0], most[0]), min(likely[1], most[1]), min(likely[2], most[2])), most
 
 
 def estimate(

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import select
 
 from llmgw_gateway.call import Outcome, Usage
-from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.errors import GatewayError, StoreAwayError
 from llmgw_gateway.money import book
 from llmgw_gateway.money.amounts import NOTHING, UNITS, larger
 from llmgw_gateway.money.budgets import Budgets
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from llmgw_gateway.call import Account, Call, Grant
+    from llmgw_gateway.call import Account, Call, Grant, Target
     from llmgw_gateway.money.adjustments import Adjustments
     from llmgw_gateway.money.amounts import Amounts
     from llmgw_gateway.money.estimate import Terms
-    from llmgw_gateway.money.prices import Catalogue, Price
+    from llmgw_gateway.money.prices import Catalogue, Tariff
     from llmgw_gateway.settings import Settings
     from llmgw_gateway.store.database import Database
 
@@ -50,6 +50,7 @@ TIGHT = 0.9
 """The share of a hold from which on it is topped up."""
 GROWTH = 1.5
 """A topped-up hold, as a multiple of what was seen."""
+DAY_SECONDS = 86_400
 log = logging.getLogger("llmgw.money")
 
 
@@ -66,9 +67,9 @@ class Hold:
     """The most output that was admitted."""
     clamped_by: str
     """The budget for which that is less than was asked for; empty: none."""
-    catalogue: Catalogue
-    grant: Grant
-    day: datetime
+    tariff: Tariff
+    """Of the day on which the attempt was admitted."""
+    model: str
     person: str
     session: str
     size: int
@@ -78,7 +79,7 @@ class Hold:
 
     def cost(self, usage: Usage) -> int:
         """What `usage` costs in micro-USD, by the price of the day the attempt was admitted."""
-        return self._price(usage).cost(usage)
+        return self.tariff.price(usage.prompt).cost(usage)
 
     def seen(self) -> Amounts:
         """What is certain so far. A stream tells its output at the end: until then each piece is at least a token."""
@@ -87,13 +88,7 @@ class Hold:
             usage = Usage(
                 usage.input, self.outcome.pieces, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h
             )
-        return charged(self._price(usage), usage)
-
-    def _price(self, usage: Usage) -> Price:
-        target = self.grant.target
-        return self.catalogue.price(
-            target.model, geography=target.geography, day=self.day.date(), prompt_tokens=usage.prompt
-        )
+        return charged(self.tariff.price(usage.prompt), usage)
 
     def close(self, now: int) -> book.Settlement:
         """Decide what the attempt is charged. Unknown usage is never zero; what was never sent costs nothing."""
@@ -103,7 +98,7 @@ class Hold:
         if outcome.refused_upstream:
             return book.Settlement(self.attempt_id, outcome.note, now, charge=NOTHING)
         if outcome.completeness == "complete":
-            exact = charged(self._price(outcome.usage), outcome.usage)
+            exact = charged(self.tariff.price(outcome.usage.prompt), outcome.usage)
             outcome.cost = exact[0]
             return book.Settlement(self.attempt_id, outcome.note, now, charge=exact, usage=outcome.usage)
         outcome.estimated = True
@@ -128,6 +123,8 @@ class Money:
         self._settling: set[asyncio.Task[None]] = set()
         self._heart: asyncio.Task[None] | None = None
         self._sweep_at = 0.0
+        self._priced_day = 0
+        self._tariffs: dict[tuple[str, str], Tariff] = {}
 
     def start(self) -> None:
         """Begin to renew leases and to sweep up what other lives of this process left behind."""
@@ -160,7 +157,7 @@ class Money:
     async def _hold(self, account: Account, grant: Grant, call: Call, operation_id: str) -> Hold:
         asked_at = time.monotonic()
         now = self._database.now()
-        day = datetime.fromtimestamp(now, UTC)
+        tariff = self._tariff(grant.target, now)
         asked = book.Admission(
             attempt_id=f"att_{secrets.token_hex(12)}",
             paying=book.Paying(
@@ -174,7 +171,7 @@ class Money:
                 price_version=self._catalogue.version,
                 admitted_at=int(now * 1000),
             ),
-            terms=self._terms(account, grant, call, day),
+            terms=self._terms(account, grant, call, tariff, now),
             budgets=self._budgets.concerning(account, now, grant.target.model),
             lease_until=int((now + LEASE_SECONDS) * 1000),
         )
@@ -187,9 +184,8 @@ class Money:
             answer.hold,
             answer.max_tokens,
             answer.clamped_by,
-            self._catalogue,
-            grant,
-            day,
+            tariff,
+            grant.target.model,
             account.person_id,
             call.session,
             call.size,
@@ -212,7 +208,7 @@ class Money:
     def _learn(self, hold: Hold) -> None:
         if hold.outcome.completeness == "complete":
             self._learned.observe(
-                model=hold.grant.target.model,
+                model=hold.model,
                 person=hold.person,
                 session=hold.session,
                 size=hold.size,
@@ -230,7 +226,16 @@ class Money:
             raise
 
     async def _admission(self, asked: book.Admission) -> book.Admitted | Denial:
-        return cast("book.Admitted | Denial", await self._posted(asked))
+        try:
+            return cast("book.Admitted | Denial", await self._posted(asked))
+        except StoreAwayError as error:
+            if error.uncertain:
+                # It may have been admitted all the same: given back when the store is there again.
+                self._track(self._settle(self._release(asked.attempt_id)))
+            raise
+
+    def _release(self, attempt_id: str) -> book.Settlement:
+        return book.Settlement(attempt_id, "released", self._now(), charge=NOTHING)
 
     async def _posted(self, item: book.Item) -> book.Answer:
         return await self._database.submit(self._post, item)
@@ -238,7 +243,7 @@ class Money:
     async def _give_back(self, submission: asyncio.Future[book.Admitted | Denial], attempt_id: str) -> None:
         with contextlib.suppress(GatewayError):  # the store refused: nothing was held
             if isinstance(await submission, book.Admitted):
-                await self._settle(book.Settlement(attempt_id, "released", self._now(), charge=NOTHING))
+                await self._settle(self._release(attempt_id))
 
     def _refusal(self, denial: Denial, terms: Terms) -> GatewayError:
         asked = terms.hold(UNITS.index(denial.budget.unit), terms.max_tokens)
@@ -284,7 +289,7 @@ class Money:
             )
         return tuple(views)
 
-    def _terms(self, account: Account, grant: Grant, call: Call, day: datetime) -> Terms:
+    def _terms(self, account: Account, grant: Grant, call: Call, tariff: Tariff, now: float) -> Terms:
         model = self._catalogue.models[grant.target.model]
         likely = self._learned.expect(
             model=model.name,
@@ -292,22 +297,29 @@ class Money:
             session=call.session,
             size=call.size,
             most_output=grant.max_tokens,
-            now=day.timestamp(),
+            now=now,
         )
-
-        def price(prompt_tokens: int) -> Price:
-            place = grant.target.geography
-            return self._catalogue.price(model.name, geography=place, day=day.date(), prompt_tokens=prompt_tokens)
-
         return estimate(
             size=model.context_tokens if call.media else call.size,
             max_tokens=grant.max_tokens,
             least_tokens=min(call.least_tokens, grant.max_tokens),
             context_tokens=model.context_tokens,
             likely=likely,
-            expected=price(likely.prompt),
-            dearest=price(model.context_tokens),
+            expected=tariff.price(likely.prompt),
+            dearest=tariff.price(model.context_tokens),
         )
+
+    def _tariff(self, target: Target, now: float) -> Tariff:
+        """The prices of today, looked up once a day."""
+        day = int(now // DAY_SECONDS)
+        if day != self._priced_day:
+            self._priced_day, self._tariffs = day, {}
+        key = (target.model, target.geography)
+        tariff = self._tariffs.get(key)
+        if tariff is None:
+            date = datetime.fromtimestamp(now, UTC).date()
+            tariff = self._tariffs[key] = self._catalogue.tariff(target.model, geography=target.geography, day=date)
+        return tariff
 
     async def _settle(self, settlement: book.Settlement) -> None:
         """Write the settlement; while the store is away, keep trying: the hold stays until the row commits."""

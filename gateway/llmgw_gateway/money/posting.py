@@ -7,6 +7,7 @@ durable mark that something may be dispatched: no upstream byte precedes its com
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -24,8 +25,6 @@ from llmgw_gateway.money.book import (
     Entry,
     Item,
     Paying,
-    Renewal,
-    Settlement,
     Sweep,
 )
 from llmgw_gateway.money.decide import Counter
@@ -35,19 +34,17 @@ from llmgw_gateway.store.schema import attempts, counters, events, ledger
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
     Place = tuple[str, str]
 
 MOST_SWEPT: Final = 500
 """Attempts settled by one sweep: one transaction must not hold all counters for long."""
 MOST_PLACES: Final = 50_000
-PAYING: Final = tuple(Paying.__annotations__)
+PAYING: Final = Paying._fields
 USAGE: Final = tuple(f"{name}_tokens" for name in Usage.__annotations__)
 
-_find_counters = SelectRows(
-    counters.c.budget, counters.c.budget, counters.c.period_key, counters.c.counter_id, counters.c.unit
-)
+_find_counters = SelectRows(counters.c.budget, counters.c.budget, counters.c.period_key, counters.c.counter_id)
 _make_counters = InsertRows(
     counters, "budget", "period_key", "unit", "spent", "held", "exposure",
     "limit_amount", "thresholds", "crossed", "paced_at", ignore=True,
@@ -71,11 +68,12 @@ _write_attempts = UpdateRows(
     "observed", "observed_tokens", "observed_weighted", "lease_until", "swept",
 )  # fmt: skip
 _close_attempts = DeleteRows(attempts.c.attempt_id)
-_settled = SelectRows(ledger.c.attempt_id, ledger)
-_add_entries = InsertRows(
-    ledger, "attempt_id", "kind", *PAYING, "counters", *USAGE,
+ENTRY: Final = (
+    "attempt_id", "kind", *PAYING, "counters", *USAGE,
     "cost", "tokens", "weighted_tokens", "estimated", "outcome", "settled_at",
 )  # fmt: skip
+_settled = SelectRows(ledger.c.attempt_id, *(ledger.c[name] for name in ENTRY))
+_add_entries = InsertRows(ledger, *ENTRY)
 _add_events = InsertRows(events, "kind", "budget", "period_key", "percent", "limit_amount", "spent", "created_at")
 _name_counters = SelectRows(counters.c.counter_id, counters.c.counter_id, counters.c.budget, counters.c.period_key)
 
@@ -89,14 +87,17 @@ class Books:
 
     def post(self, connection: Connection, items: list[Item]) -> list[Answer]:
         """Apply items in order, in the connection's transaction."""
-        places = self._find(connection, items)
+        asked = [item for item in items if isinstance(item, Admission)]
+        places, ids = self._find(connection, asked)
         locked = _attempts(connection, items)
-        ids = {places[key] for item in items if isinstance(item, Admission) for key in _keys(item)}
-        ids.update(each for attempt in locked.values() for each in attempt.counters)
+        for attempt in locked.values():
+            ids.update(attempt.counters)
         # A settled attempt is no longer among the attempts: its ledger entry says so. Swept ones are in both.
-        asked = {item.attempt_id for item in items if isinstance(item, Admission)}
-        swept = {attempt.attempt_id for attempt in locked.values() if attempt.swept}
-        written = _entries(connection, (asked - locked.keys()) | swept)
+        unknown = {admission.attempt_id for admission in asked}
+        if locked:
+            unknown -= locked.keys()
+            unknown.update(attempt.attempt_id for attempt in locked.values() if attempt.swept)
+        written = _entries(connection, unknown)
         found = _counters(connection, ids)
         if len(found) < len(ids):
             self._places.clear()
@@ -112,55 +113,49 @@ class Books:
         _write(connection, book)
         return answers
 
-    def _find(self, connection: Connection, items: Sequence[Item]) -> dict[Place, int]:
-        """The counters of all budgets that are asked, created where missing."""
-        wanted = {
-            (budget.budget, budget.period_key): UNITS.index(budget.unit)
-            for item in items
-            if isinstance(item, Admission)
-            for budget in item.budgets
-        }
+    def _find(self, connection: Connection, asked: list[Admission]) -> tuple[dict[Place, int], set[int]]:
+        """The counters of all budgets that are asked, created where missing: by budget and period, and their ids."""
         if len(self._places) > MOST_PLACES:
             self._places.clear()  # of past periods, mostly
-        if missing := wanted.keys() - self._places.keys():
+        wanted = {(budget.budget, budget.period_key): budget for each in asked for budget in each.budgets}
+        places = self._places
+        if missing := wanted.keys() - places.keys():
             # Only what was there before this transaction is remembered: it may still be rolled back.
-            self._places.update(_present(connection, missing))
-            if missing := wanted.keys() - self._places.keys():
-                made = [(*key, wanted[key], 0, 0, 0, 0, "[]", 0, 0) for key in sorted(missing)]
+            places.update(_present(connection, missing))
+            if missing := wanted.keys() - places.keys():
+                units = {key: UNITS.index(wanted[key].unit) for key in missing}
+                made = [(*key, units[key], 0, 0, 0, 0, "[]", 0, 0) for key in sorted(missing)]
                 _make_counters(connection, made)
-                return self._places | _present(connection, missing)
-        return self._places
-
-
-def _keys(admission: Admission) -> Iterable[Place]:
-    return ((budget.budget, budget.period_key) for budget in admission.budgets)
+                places = places | _present(connection, missing)
+        return places, {places[key] for key in wanted}
 
 
 def _present(connection: Connection, keys: Iterable[Place]) -> dict[Place, int]:
     wanted = set(keys)
     found = _find_counters(connection, sorted({budget for budget, _ in wanted}))
-    return {(row.budget, row.period_key): row.counter_id for row in found if (row.budget, row.period_key) in wanted}
+    return {(budget, period): counter_id for budget, period, counter_id in found if (budget, period) in wanted}
 
 
 def _counters(connection: Connection, ids: set[int]) -> dict[int, Counter]:
     if not ids:
         return {}
     return {
-        row.counter_id: Counter(
-            row.counter_id, row.unit, row.spent, row.held, row.exposure, row.limit_amount,
-            _numbers(row.thresholds), row.crossed, row.paced_at,
+        counter_id: Counter(counter_id, unit, spent, held, exposure, limit, _numbers(thresholds), crossed, paced_at)
+        for counter_id, unit, spent, held, exposure, limit, thresholds, crossed, paced_at in _lock_counters(
+            connection, sorted(ids)
         )
-        for row in _lock_counters(connection, sorted(ids))
-    }  # fmt: skip
+    }
 
 
 def _attempts(connection: Connection, items: Sequence[Item]) -> dict[str, Attempt]:
     """The open attempts that the items concern: those they name, and those that a sweep finds."""
-    ids = {item.attempt_id for item in items if isinstance(item, Admission | Renewal | Settlement)}
+    ids: set[str] = set()
     for item in items:
         if isinstance(item, Sweep):
             ids.update(_expired(connection, item.now))
-    return {row.attempt_id: _attempt(row) for row in _lock_attempts(connection, sorted(ids))} if ids else {}
+        else:
+            ids.add(item.attempt_id)
+    return {row[0]: _attempt(*row) for row in _lock_attempts(connection, sorted(ids))} if ids else {}
 
 
 def _expired(connection: Connection, now: int) -> Sequence[str]:
@@ -174,7 +169,8 @@ def _expired(connection: Connection, now: int) -> Sequence[str]:
 def _entries(connection: Connection, ids: set[str]) -> dict[str, Entry]:
     if not ids:
         return {}
-    return {row.attempt_id: _entry(row) for row in _settled(connection, ids) if row.kind == SETTLEMENT}
+    found = (_entry(*row) for row in _settled(connection, ids))
+    return {entry.attempt_id: entry for entry in found if entry.kind == SETTLEMENT}
 
 
 def _write(connection: Connection, book: Book) -> None:
@@ -186,7 +182,7 @@ def _write(connection: Connection, book: Book) -> None:
         _write_attempts(
             connection,
             [
-                (each.attempt_id, *each.hold, *each.observed, each.lease_until, each.swept)
+                (*each.hold, *each.observed, each.lease_until, each.swept, each.attempt_id)
                 for each in book.changed.values()
             ],
         )
@@ -195,68 +191,33 @@ def _write(connection: Connection, book: Book) -> None:
     if book.dirty:
         _write_counters(connection, [_counter_row(book.counters[each]) for each in sorted(book.dirty)])
     if book.crossings:
-        names = {row.counter_id: row for row in _name_counters(connection, {c.counter_id for c in book.crossings})}
+        found = _name_counters(connection, {crossing.counter_id for crossing in book.crossings})
+        names = {counter_id: (budget, period) for counter_id, budget, period in found}
         _add_events(
             connection,
-            [
-                (
-                    "threshold",
-                    names[c.counter_id].budget,
-                    names[c.counter_id].period_key,
-                    c.percent,
-                    c.limit,
-                    c.spent,
-                    c.at,
-                )
-                for c in book.crossings
-            ],
+            [("threshold", *names[c.counter_id], c.percent, c.limit, c.spent, c.at) for c in book.crossings],
         )
 
 
-def _attempt(row: Row[Any]) -> Attempt:
-    return Attempt(
-        row.attempt_id,
-        _paying(row),
-        _numbers(row.counters),
-        (row.hold, row.hold_tokens, row.hold_weighted),
-        (row.ceiling, row.ceiling_tokens, row.ceiling_weighted),
-        (row.observed, row.observed_tokens, row.observed_weighted),
-        row.lease_until,
-        bool(row.swept),
-    )
+def _attempt(attempt_id: str, *row: Any) -> Attempt:  # noqa: ANN401 -- a row, in the table's order
+    counted, *amounts, lease_until, swept = row[len(PAYING) :]
+    hold, ceiling, observed = tuple(amounts[0:3]), tuple(amounts[3:6]), tuple(amounts[6:9])
+    paying = Paying._make(row[: len(PAYING)])
+    return Attempt(attempt_id, paying, _numbers(counted), hold, ceiling, observed, lease_until, bool(swept))
 
 
-def _entry(row: Row[Any]) -> Entry:
+def _entry(attempt_id: str, kind: str, *row: Any) -> Entry:  # noqa: ANN401 -- a row, in the order of `_settled`
+    counted, *numbers = row[len(PAYING) :]
+    usage, charge, (estimated, outcome, settled_at) = numbers[:5], numbers[5:8], numbers[8:]
     return Entry(
-        row.attempt_id,
-        row.kind,
-        _paying(row),
-        _numbers(row.counters),
-        Usage(*(getattr(row, name) for name in USAGE)),
-        (row.cost, row.tokens, row.weighted_tokens),
-        bool(row.estimated),
-        row.outcome,
-        row.settled_at,
-    )
-
-
-def _paying(row: Row[Any]) -> Paying:
-    return Paying(
-        row.operation_id, row.person_id, row.access_key, row.team, row.project,
-        row.model, row.target, row.price_version, row.admitted_at,
-    )  # fmt: skip
-
-
-def _paying_row(paying: Paying) -> tuple[Any, ...]:
-    return (
-        paying.operation_id, paying.person_id, paying.access_key, paying.team, paying.project,
-        paying.model, paying.target, paying.price_version, paying.admitted_at,
+        attempt_id, kind, Paying._make(row[: len(PAYING)]), _numbers(counted), Usage(*usage),
+        tuple(charge), bool(estimated), outcome, settled_at,
     )  # fmt: skip
 
 
 def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
     return (
-        attempt.attempt_id, *_paying_row(attempt.paying), str(list(attempt.counters)),
+        attempt.attempt_id, *attempt.paying, str(list(attempt.counters)),
         *attempt.hold, *attempt.ceiling, *attempt.observed, attempt.lease_until, attempt.swept,
     )  # fmt: skip
 
@@ -264,7 +225,7 @@ def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
 def _entry_row(entry: Entry) -> tuple[Any, ...]:
     usage = entry.usage
     return (
-        entry.attempt_id, entry.kind, *_paying_row(entry.paying), str(list(entry.counters)),
+        entry.attempt_id, entry.kind, *entry.paying, str(list(entry.counters)),
         usage.input, usage.output, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h,
         *entry.charge, entry.estimated, entry.outcome, entry.settled_at,
     )  # fmt: skip
@@ -272,10 +233,12 @@ def _entry_row(entry: Entry) -> tuple[Any, ...]:
 
 def _counter_row(counter: Counter) -> tuple[Any, ...]:
     return (
-        counter.counter_id, counter.spent, counter.held, counter.exposure, counter.limit,
-        str(list(counter.thresholds)), counter.crossed, counter.paced_at,
+        counter.spent, counter.held, counter.exposure, counter.limit,
+        str(list(counter.thresholds)), counter.crossed, counter.paced_at, counter.counter_id,
     )  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
 def _numbers(text: str) -> tuple[int, ...]:
+    """A JSON list; the same few stand in thousands of rows."""
     return msgspec.json.decode(text, type=tuple[int, ...])

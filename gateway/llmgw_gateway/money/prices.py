@@ -120,6 +120,21 @@ class _Extension(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Tariff:
+    """The prices of one model in one geography on one day."""
+
+    steps: tuple[tuple[int, Price], ...]
+    """By prompt size, largest first: the price for prompts of more tokens than the number."""
+
+    def price(self, prompt_tokens: int) -> Price:
+        """The price for a prompt of that size."""
+        for over, price in self.steps:
+            if prompt_tokens > over:
+                return price
+        return self.steps[-1][1]
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """All models that can be priced."""
 
@@ -164,6 +179,15 @@ class Catalogue:
         fitting = [price for price in in_force if price.context_over == tier]
         candidates = [price for price in fitting if price.geography == geography] or fitting
         return max(candidates, key=lambda price: (price.effective, price.dearest_prompt))
+
+    def tariff(self, model: str, *, geography: Geography, day: date) -> Tariff:
+        """The prices that hold on `day`, for prompts of any size; LookupError as for `price`."""
+        sizes = {price.context_over for price in self.models[model].prices}
+        steps = {
+            size: self.price(model, geography=geography, day=day, prompt_tokens=size + 1)
+            for size in sorted(sizes | {0}, reverse=True)
+        }
+        return Tariff(tuple(steps.items()))
 
 
 def built_in(*, embeddings: bool = False) -> Catalogue:

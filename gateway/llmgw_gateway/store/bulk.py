@@ -7,6 +7,7 @@ database does. So they are compiled once for each database, and the rows go over
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -14,11 +15,12 @@ from sqlalchemy import JSON, bindparam, cast, column, delete, func, select, upda
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from sqlalchemy import ClauseElement, Column, ColumnElement, Connection, Dialect, Row, Table
+    from sqlalchemy import ClauseElement, Column, ColumnElement, Connection, Dialect, Table
 
     Rows = Sequence[tuple[Any, ...]]
     Build = Callable[[bool], ClauseElement]
@@ -38,12 +40,13 @@ class _Compiled:
         known = self._known.get(dialect.name)
         if known is None:
             compiled = self._build(dialect.name == POSTGRESQL).compile(dialect=dialect)
-            known = self._known[dialect.name] = (str(compiled), tuple(getattr(compiled, "positiontup", None) or ()))
+            order = tuple(name.removesuffix("_") for name in getattr(compiled, "positiontup", None) or ())
+            known = self._known[dialect.name] = (str(compiled), order)
         return known
 
 
 class InsertRows:
-    """Insert rows given as tuples of `columns`; with `ignore`, those that a unique key forbids are left out."""
+    """Insert rows, tuples of `columns` in the table's order; `ignore` leaves out those that a unique key forbids."""
 
     def __init__(self, table: Table, *columns: str, ignore: bool = False) -> None:
         self._names = columns
@@ -65,10 +68,10 @@ class InsertRows:
 
 
 class UpdateRows:
-    """Set columns of rows found by their key; rows are tuples of the key and then `columns`."""
+    """Set columns of rows found by their key; rows are tuples of `columns`, in the table's order, and then the key."""
 
     def __init__(self, table: Table, key: str, *columns: str) -> None:
-        self._names = (key, *columns)
+        self._names = (*columns, key)
 
         def build(postgresql: bool) -> ClauseElement:  # noqa: FBT001 -- see Build
             if postgresql:
@@ -96,10 +99,11 @@ class SelectRows:
 
         self._statement = _Compiled(build)
 
-    def __call__(self, connection: Connection, values: Iterable[Any]) -> Sequence[Row[Any]]:
+    def __call__(self, connection: Connection, values: Iterable[Any]) -> Sequence[tuple[Any, ...]]:
         """The rows that are there."""
         text, _ = self._statement.on(connection.dialect)
-        return connection.exec_driver_sql(text, _members(connection, values)).all()
+        with _driver(connection) as driver:
+            return driver.execute(text, _members(connection, values)).fetchall()  # type: ignore[no-any-return]  # DB-API
 
 
 class DeleteRows:
@@ -111,19 +115,31 @@ class DeleteRows:
     def __call__(self, connection: Connection, values: Iterable[Any]) -> None:
         """Delete those that are there."""
         text, _ = self._statement.on(connection.dialect)
-        connection.exec_driver_sql(text, _members(connection, values))
+        with _driver(connection) as driver:
+            driver.execute(text, _members(connection, values))
 
 
 def _execute(connection: Connection, statement: _Compiled, names: tuple[str, ...], rows: Rows) -> None:
     text, order = statement.on(connection.dialect)
-    if connection.dialect.name == POSTGRESQL:
-        document = msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows]).decode()
-        connection.exec_driver_sql(text, {"rows": document})
-        return
-    places = [names.index(name.removesuffix("_")) for name in order]
-    if places != list(range(len(names))):
-        rows = [tuple(row[place] for place in places) for row in rows]
-    connection.exec_driver_sql(text, list(rows))
+    with _driver(connection) as driver:
+        if connection.dialect.name == POSTGRESQL:
+            document = msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows]).decode()
+            driver.execute(text, {"rows": document})
+            return
+        if order != names:
+            raise TypeError(f"the columns must stand in the table's order: {order}")
+        driver.executemany(text, rows)
+
+
+@contextmanager
+def _driver(connection: Connection) -> Iterator[Any]:
+    """The driver's own connection, in the transaction that SQLAlchemy began; its errors come as SQLAlchemy's."""
+    dialect = connection.dialect
+    errors = dialect.loaded_dbapi.Error
+    try:
+        yield connection.connection.dbapi_connection
+    except errors as error:
+        raise DBAPIError.instance(None, None, error, errors, dialect=dialect) from error
 
 
 def _recordset(table: Table, columns: Sequence[str]) -> Any:  # noqa: ANN401 -- SQLAlchemy's TableValuedAlias

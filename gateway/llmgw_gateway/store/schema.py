@@ -46,8 +46,8 @@ def _paying() -> tuple[Column[Any], ...]:
         Column("model", Text, nullable=False),
         Column("target", Text, nullable=False),
         Column("price_version", String(32), nullable=False),
-        Column("counters", Text, nullable=False, comment="JSON list of the counters that it is charged to"),
         Column("admitted_at", BigInteger, nullable=False),
+        Column("counters", Text, nullable=False, comment="JSON list of the counters that it is charged to"),
     )
 
 

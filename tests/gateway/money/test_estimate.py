@@ -46,11 +46,11 @@ def estimate(size: int, most_output: int, context: int, expected: Price, dearest
 
 
 def hold_of(terms: Terms) -> int:
-    return terms.holds(terms.max_tokens)[0]
+    return terms.amounts(terms.max_tokens)[0][0]
 
 
 def ceiling_of(terms: Terms) -> int:
-    return terms.ceilings(terms.max_tokens)[0]
+    return terms.amounts(terms.max_tokens)[1][0]
 
 
 sizes = st.integers(0, 32 * 1024 * 1024)

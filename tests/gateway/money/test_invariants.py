@@ -196,9 +196,8 @@ class Books(RuleBasedStateMachine):
             usage=Usage(output=cost),
             observed=cost,
         )
+        forgotten = attempt.swept and self.gone(attempt)
         answers = self.post(*([settlement] * (2 if twice else 1)))
-        late = attempt.asked.paying.admitted_at < self.now - TRUTH_MILLISECONDS
-        forgotten = attempt.swept and late and not attempt.remainder and self.gone(attempt)
         changed = not attempt.settled or (exact and attempt.swept and len(attempt.charged) == 1 and not forgotten)
         assert answers == [changed, False][: len(answers)]
         if not attempt.settled:
