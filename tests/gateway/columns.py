@@ -25,8 +25,9 @@ Rows = list[tuple[Any, ...]]
 class Column(Protocol):
     """A store with no rows that nobody has opened yet."""
 
-    name: str
-    """As its error messages call it."""
+    @property
+    def name(self) -> str:
+        """As its error messages call it."""
 
     def backend(self) -> Backend:
         """One replica's way in."""
@@ -72,7 +73,7 @@ class PostgresColumn:
 
     def sql(self, statement: str, *values: object) -> Rows:
         with psycopg.connect(self.server.url(self.database)) as connection:
-            cursor = connection.execute(sql.SQL(statement.replace("?", "%s")), values or None)  # type: ignore[arg-type] # tests' own text
+            cursor = connection.execute(sql.SQL(statement.replace("?", "%s")), values or None)
             return cursor.fetchall() if cursor.description else []
 
     def configuration(self) -> dict[str, str]:

@@ -76,6 +76,7 @@ class Session:
     """Makes the connection when it is needed. Used by one thread."""
 
     def __init__(self, parameters: dict[str, Any], begin: str, *, prepared: bool) -> None:
+        self._writes = begin is WRITING
         self._parameters = SOCKET | parameters | {"connect_timeout": CONNECT_SECONDS}
         self._prepare_threshold = 5 if prepared else None
         self._driver: Patient | None = None
@@ -109,7 +110,7 @@ class Session:
             yield self._connection, transaction
         except BaseException as error:
             # What became a standby cannot be written to: the next connection looks for the primary.
-            self._end(transaction, keep=sqlstate(error) != READ_ONLY)
+            self._end(transaction, keep=not (self._writes and sqlstate(error) == READ_ONLY))
             raise
         self._end(transaction, keep=True)
 
