@@ -31,7 +31,7 @@ from llmgw_gateway.providers.bedrock import Bedrock
 from llmgw_gateway.providers.credentials import AwsCredentials
 from llmgw_gateway.settings import listen_address
 from llmgw_gateway.store.database import Database
-from llmgw_gateway.store.sqlite import Sqlite
+from llmgw_gateway.store.opening import backend
 from llmgw_gateway.streams.relay import Relay
 from llmgw_wire.headers import TOKEN_PATH
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, Bootstrap, IssuerOffer
@@ -65,7 +65,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stopping.set)
-        database = Database(Sqlite(self._settings.path(self._settings.store.path)))
+        database = Database(backend(self._settings))
         database.start()
         audit = Audit(self._settings.path(self._settings.audit.path))
         audit.start()

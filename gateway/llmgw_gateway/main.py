@@ -13,6 +13,7 @@ from llmgw_gateway.commands.configuration import CONFIG, load, refusals
 from llmgw_gateway.commands.ledger import ledger
 from llmgw_gateway.commands.prices import models, prices
 from llmgw_gateway.commands.usage import usage_command
+from llmgw_gateway.store.reading import reachable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,9 +46,11 @@ def serve(config: Path) -> None:
 @main.command()
 @CONFIG
 def check(config: Path) -> None:
-    """Say every fault of the configuration CONFIG, or that it is good."""
+    """Say every fault of the configuration CONFIG, or that it is good, and whether the store can be reached."""
     settings, _ = load(config)
     click.echo(f"{config}: good ({len(settings.models)} models, {len(settings.issuers)} issuers)")
+    with refusals():
+        click.echo(reachable(settings))
 
 
 for command in (models, prices, ledger, usage_command):

@@ -19,6 +19,8 @@ from llmgw_gateway.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llmgw_wire.secret import Secret
+
 S = TypeVar("S", bound="Section")
 
 
@@ -132,6 +134,37 @@ def url_faults(place: str, text: str) -> list[str]:
     if url.user is not None or url.password is not None or "?" in text or "#" in text:
         return [f"{place}: must have no user, query or fragment"]
     return []
+
+
+def postgres_faults(place: str, url: Secret, *, password: bool, unencrypted: bool) -> list[str]:
+    """Demand a URL as libpq reads it, and encryption wherever it leaves the machine. The URL is never quoted.
+
+    `password`: whether it may hold one. `unencrypted`: whether encryption may be missing.
+    """
+    from psycopg import ProgrammingError  # noqa: PLC0415 -- a gateway on a file does without the driver
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 -- the same
+
+    if not url.reveal().startswith(("postgresql://", "postgres://")):
+        return [f"{place}: is not a postgresql:// URL"]
+    try:
+        parameters = conninfo_to_dict(url.reveal())
+    except ProgrammingError:  # its text quotes the URL
+        return [f"{place}: is not a URL that PostgreSQL's library understands (encode signs in a password, %40 for @)"]
+    found = []
+    if not parameters.get("host"):
+        found.append(f"{place}: names no host")
+    if not parameters.get("dbname"):
+        found.append(f"{place}: names no database, as in postgresql://user@host/database")
+    if parameters.get("password") and not password:
+        found.append(f"{place}: must have no password: write the URL into a file of mode 600, and its name as url_file")
+    hosts = [*str(parameters.get("host", "")).split(","), *str(parameters.get("hostaddr", "")).split(",")]
+    away = [host for host in hosts if host and not host.startswith("/") and not is_loopback(host)]
+    if away and parameters.get("sslmode", "prefer") in {"disable", "allow", "prefer"} and not unencrypted:
+        found.append(
+            f"{place}: would talk to {away[0]} in clear: add ?sslmode=verify-full (or =require), or say "
+            "unencrypted = true where the network between encrypts"
+        )
+    return found
 
 
 def is_loopback(host: str) -> bool:

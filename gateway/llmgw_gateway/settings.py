@@ -15,7 +15,8 @@ from msgspec import Meta
 
 from llmgw_gateway import sections
 from llmgw_gateway.call import MICRO
-from llmgw_gateway.sections import Section, is_loopback, url_faults
+from llmgw_gateway.sections import Section, is_loopback, postgres_faults, url_faults
+from llmgw_wire.secret import Secret
 
 __all__ = ["Settings", "is_loopback", "listen_address", "load"]
 
@@ -77,13 +78,31 @@ class Organisation(Section, frozen=True, kw_only=True):
 
 
 class Store(Section, frozen=True, kw_only=True):
-    """The embedded store: one SQLite file, used by one process."""
+    """Where everything durable is: one SQLite file, or a PostgreSQL server that several replicas share."""
 
-    path: Text
+    path: str = ""
+    """The SQLite file, used by one process."""
+    url: str = ""
+    """postgresql://user@host/database?sslmode=verify-full, without a password (libpq finds it in PGPASSFILE)."""
+    url_file: str = ""
+    """A file that holds such a URL with its password, open to its owner only."""
+    unencrypted: bool = False
+    """Whether the connection to another machine may be in clear, because the network between encrypts."""
+    prepared_statements: bool = True
+    """False behind a proxy that gives each transaction another connection and does not follow prepared statements."""
 
     def faults(self, base: Path) -> list[str]:
-        """A folder that is not there."""
-        return _folder_faults(base, self.path)
+        """None or two stores, a folder that is not there, a URL that is none or that would talk in clear."""
+        named = [name for name in ("path", "url", "url_file") if getattr(self, name)]
+        if len(named) != 1:
+            return [f"path: exactly one of path, url and url_file is needed, not {' and '.join(named) or 'none'}"]
+        if self.path:
+            return _folder_faults(base, self.path)
+        if self.url:
+            return postgres_faults("url", Secret(self.url), password=False, unencrypted=self.unencrypted)
+        text, found = _secret_file("url_file", base / self.url_file, "a postgresql:// URL")
+        url = Secret((text or b"").decode(errors="replace"))
+        return found or postgres_faults("url_file", url, password=True, unencrypted=self.unencrypted)
 
 
 class Audit(Section, frozen=True, kw_only=True):
@@ -109,17 +128,9 @@ class Tokens(Section, frozen=True, kw_only=True):
     def faults(self, base: Path) -> list[str]:
         """A secret that is missing, short, or open to others."""
         path = base / self.cluster_secret_file
-        try:
-            secret, mode = path.read_bytes().strip(), path.stat().st_mode
-        except (OSError, ValueError) as error:
-            return [
-                f"cluster_secret_file: {_why(error)}: {str(path)[:200]!r}; it needs {MIN_SECRET_BYTES} random bytes"
-            ]
-        found = []
-        if len(secret) < MIN_SECRET_BYTES:
+        secret, found = _secret_file("cluster_secret_file", path, f"{MIN_SECRET_BYTES} random bytes")
+        if secret is not None and len(secret) < MIN_SECRET_BYTES:
             found.append(f"cluster_secret_file: holds {len(secret)} bytes, needs at least {MIN_SECRET_BYTES}")
-        if mode & 0o077:
-            found.append(f"cluster_secret_file: {path} is open to others; run: chmod 600 {path}")
         return found
 
 
@@ -371,6 +382,12 @@ class Settings(Section, frozen=True, kw_only=True):
         """A path of the configuration, made absolute."""
         return Path(self.base).joinpath(name).resolve()
 
+    def store_url(self) -> Secret:
+        """Where the PostgreSQL server is, and how to get in; empty when the store is a file."""
+        if self.store.url_file:
+            return Secret(self.path(self.store.url_file).read_text(encoding="utf-8").strip())
+        return Secret(self.store.url)
+
     def cluster_secret(self) -> bytes:
         """Read the secret that authenticates the key ring (checked by `load` to exist and to be long enough)."""
         return self.path(self.tokens.cluster_secret_file).read_bytes().strip()
@@ -379,6 +396,15 @@ class Settings(Section, frozen=True, kw_only=True):
 def load(path: Path) -> Settings:
     """Read and check the file. ConfigurationError carries every fault."""
     return sections.load(Settings, path)
+
+
+def _secret_file(key: str, path: Path, content: str) -> tuple[bytes | None, list[str]]:
+    """What a file holds that only its owner may read; and what is wrong with it, without quoting it."""
+    try:
+        secret, mode = path.read_bytes().strip(), path.stat().st_mode
+    except (OSError, ValueError) as error:
+        return None, [f"{key}: {_why(error)}: {str(path)[:200]!r}; it needs {content}"]
+    return secret, [f"{key}: {path} is open to others; run: chmod 600 {path}"] if mode & 0o077 else []
 
 
 def _folder_faults(base: Path, name: str) -> list[str]:

@@ -10,10 +10,16 @@ from hypothesis import settings
 
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.sqlite import Sqlite
+from tests.gateway.columns import Column, PostgresColumn, SqliteColumn
 from tests.gateway.money.accounts import Desk
+from tests.lab.fixtures import postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from tests.lab.postgres import Postgres as Server
+
+__all__ = ["postgres"]
 
 # A shared machine is sometimes slow, and no test here is about time.
 settings.register_profile("llmgw", deadline=None)
@@ -39,6 +45,34 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(empty_store: Path, tmp_path: Path) -> Path:
     """The file of a store with no rows."""
     return Path(shutil.copy(empty_store, tmp_path / "gateway.db"))
+
+
+@pytest.fixture(scope="session")
+def empty_database(postgres: Server) -> str:
+    """A PostgreSQL database as the first start leaves it; the template of each test's own."""
+    column = PostgresColumn(postgres, postgres.database())
+    backend = column.backend()
+    backend.open()
+    backend.close()
+    return column.database
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def column(request: pytest.FixtureRequest) -> Column:
+    """Each kind of store in turn, with no rows."""
+    if request.param == "sqlite":
+        return SqliteColumn(request.getfixturevalue("store"))
+    server: Server = request.getfixturevalue("postgres")
+    return PostgresColumn(server, server.database(request.getfixturevalue("empty_database")))
+
+
+@pytest.fixture
+async def both(column: Column) -> AsyncIterator[Database]:
+    """A running store of each kind in turn."""
+    running = Database(column.backend())
+    running.start()
+    yield running
+    running.close()
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select, update
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity import dpop, tokens
@@ -36,7 +35,10 @@ class Enrolment:
 
     sign_in: SignIn
     proof: Proof
+    exchange: str
+    """Names this exchange: run again after an uncertain commit, it finds its own proof and no replay."""
     now: int
+    """Milliseconds since the epoch."""
     enrol_seconds: int
 
 
@@ -71,12 +73,13 @@ class Exchange:
             )
         if form.get("requested_token_type", ACCESS_TOKEN_TYPE) != ACCESS_TOKEN_TYPE:
             raise GatewayError(ErrorCode.TARGET_INVALID, "This gateway issues access tokens only.")
-        now = time.time()
+        now = self._database.now()
         proof = dpop.verify(proof_headers, method="POST", url=self._url, now=now)
         sign_in = await self._verifier.verify(
             Secret(form.get("subject_token", "")), form.get("subject_token_type", ""), now
         )
-        enrolment = Enrolment(sign_in, proof, int(now * 1000), self._settings.enrol_seconds)
+        exchange = f"exc_{secrets.token_hex(12)}"
+        enrolment = Enrolment(sign_in, proof, exchange, int(now * 1000), self._settings.enrol_seconds)
         enrolled = await self._database.submit(enrol, enrolment)
         return self._mint(enrolled, sign_in, int(now)), enrolled
 
@@ -104,50 +107,60 @@ class Exchange:
 
 def enrol(connection: Connection, batch: list[Enrolment]) -> list[Enrolled | GatewayError]:
     """Record proof, person and device session; a replayed proof or a disabled person is refused."""
-    return [_enrol(connection, each) for each in batch]
+    # In one order at all replicas: two that enrol the same people would otherwise wait for each other.
+    order = sorted(range(len(batch)), key=lambda number: (batch[number].sign_in.subject, batch[number].proof.digest))
+    answers = {number: _enrol(connection, batch[number]) for number in order}
+    _forget(connection, min(each.now for each in batch) // 1000)
+    return [answers[number] for number in range(len(batch))]
 
 
 def _enrol(connection: Connection, each: Enrolment) -> Enrolled | GatewayError:
-    connection.execute(delete(proofs).where(proofs.c.expires_at < each.now // 1000))
-    if not insert_if_absent(connection, proofs, {"proof": each.proof.digest, "expires_at": each.proof.expires_at}):
-        return GatewayError(ErrorCode.PROOF_INVALID, "The proof of the device key was used before.")
+    mine = {"proof": each.proof.digest, "exchange": each.exchange, "expires_at": each.proof.expires_at}
+    if not insert_if_absent(connection, proofs, mine):
+        user = connection.scalar(select(proofs.c.exchange).where(proofs.c.proof == each.proof.digest))
+        if user != each.exchange:
+            return GatewayError(ErrorCode.PROOF_INVALID, "The proof of the device key was used before.")
     sign_in = each.sign_in
+    known = select(persons).where(persons.c.issuer == sign_in.issuer.issuer, persons.c.subject == sign_in.subject)
+    person = connection.execute(known.with_for_update()).one_or_none()
+    if person is None:
+        identity = {"issuer": sign_in.issuer.issuer, "subject": sign_in.subject}
+        times = {"first_seen": each.now, "last_seen": each.now}
+        insert_if_absent(connection, persons, {"person_id": f"per_{secrets.token_hex(12)}"} | identity | times)
+        person = connection.execute(known.with_for_update()).one()  # ours, or that of a replica that was faster
+    if person.disabled_at is not None:
+        return GatewayError(
+            ErrorCode.PERSON_DISABLED, "Your access to this gateway was withdrawn; ask the platform team."
+        )
     seen: dict[str, Any] = {
         "name": sign_in.name,
         "email": sign_in.email,
         "groups": json.dumps(sign_in.groups),
         "last_seen": each.now,
     }
-    person = connection.execute(
-        select(persons).where(persons.c.issuer == sign_in.issuer.issuer, persons.c.subject == sign_in.subject)
-    ).one_or_none()
-    if person is None:
-        person_id = f"per_{secrets.token_hex(12)}"
-        identity = {"person_id": person_id, "issuer": sign_in.issuer.issuer, "subject": sign_in.subject}
-        connection.execute(insert(persons), identity | {"first_seen": each.now} | seen)
-    elif person.disabled_at is not None:
-        return GatewayError(
-            ErrorCode.PERSON_DISABLED, "Your access to this gateway was withdrawn; ask the platform team."
-        )
-    else:
-        person_id = person.person_id
-        connection.execute(update(persons).where(persons.c.person_id == person_id).values(seen))
-    return _session(connection, person_id, each)
+    connection.execute(update(persons).where(persons.c.person_id == person.person_id).values(seen))
+    return _session(connection, person.person_id, each)
 
 
 def _session(connection: Connection, person_id: str, each: Enrolment) -> Enrolled | GatewayError:
     mine = (sessions.c.person_id == person_id) & (sessions.c.device == each.proof.device)
-    session = connection.execute(select(sessions).where(mine)).one_or_none()
-    if session is None:
+    known = select(sessions.c.sid).where(mine)
+    sid = connection.scalars(known).one_or_none()
+    if sid is None:
         if not each.sign_in.is_recent(each.now / 1000, each.enrol_seconds):
             return GatewayError(
                 ErrorCode.SIGN_IN_INVALID,
                 f"A new device needs a sign-in of the last {each.enrol_seconds // 60} minutes. "
                 "Sign out at your identity provider, then run: llmgw login",
             )
-        sid = f"ses_{secrets.token_hex(12)}"
-        row = {"sid": sid, "person_id": person_id, "device": each.proof.device}
-        connection.execute(insert(sessions), row | {"enrolled_at": each.now, "last_exchange": each.now})
-        return Enrolled(person_id, sid)
+        row = {"sid": f"ses_{secrets.token_hex(12)}", "person_id": person_id, "device": each.proof.device}
+        insert_if_absent(connection, sessions, row | {"enrolled_at": each.now, "last_exchange": each.now})
+        sid = connection.scalars(known).one()
     connection.execute(update(sessions).where(mine).values(last_exchange=each.now))
-    return Enrolled(person_id, session.sid)
+    return Enrolled(person_id, sid)
+
+
+def _forget(connection: Connection, now: int) -> None:
+    """Drop proofs that are too old to be accepted anyway; those that another replica is dropping are left to it."""
+    old = select(proofs.c.proof).where(proofs.c.expires_at < now).with_for_update(skip_locked=True)
+    connection.execute(delete(proofs).where(proofs.c.proof.in_(old)))

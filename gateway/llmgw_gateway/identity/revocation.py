@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import delete, select
 
@@ -24,6 +23,14 @@ if TYPE_CHECKING:
 POLL_SECONDS = 2
 """How long another replica may take to learn of it."""
 log = logging.getLogger("llmgw.identity")
+
+
+class _Ended(NamedTuple):
+    """A session that ends; times in milliseconds since the epoch."""
+
+    session: str
+    now: int
+    expires_at: int
 
 
 class Revocations:
@@ -50,12 +57,13 @@ class Revocations:
 
     async def end(self, session: str) -> None:
         """End a session: the device has to sign in again, and its tokens are refused at once."""
-        expires_at = int((time.time() + 2 * self._token_seconds) * 1000)
-        await self._database.submit(_end, (session, expires_at))
+        now = self._database.now()
+        ended = _Ended(session, int(now * 1000), int((now + 2 * self._token_seconds) * 1000))
+        await self._database.submit(_end, ended)
         await self._load()
 
     async def _load(self) -> None:
-        now = int(time.time() * 1000)
+        now = int(self._database.now() * 1000)
         query = select(revocations.c.session).where(revocations.c.expires_at > now)
         self._sessions = frozenset(await self._database.read(lambda connection: connection.scalars(query).all()))
 
@@ -68,8 +76,11 @@ class Revocations:
                 log.warning("revocations could not be read; the last known stay in force")
 
 
-def _end(connection: Connection, batch: list[tuple[str, int]]) -> list[None]:
-    for session, expires_at in batch:
-        insert_if_absent(connection, revocations, {"session": session, "expires_at": expires_at})
-        connection.execute(delete(sessions).where(sessions.c.sid == session))
+def _end(connection: Connection, batch: list[_Ended]) -> list[None]:
+    # In one order at all replicas: two that end the same sessions would otherwise wait for each other.
+    for each in sorted(batch):
+        insert_if_absent(connection, revocations, {"session": each.session, "expires_at": each.expires_at})
+        connection.execute(delete(sessions).where(sessions.c.sid == each.session))
+    over = select(revocations.c.session).where(revocations.c.expires_at < min(each.now for each in batch))
+    connection.execute(delete(revocations).where(revocations.c.session.in_(over.with_for_update(skip_locked=True))))
     return [None] * len(batch)

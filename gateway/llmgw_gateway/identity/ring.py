@@ -14,13 +14,14 @@ import json
 import logging
 import secrets
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import insert, select
+from sqlalchemy import delete, select
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.store.schema import replica_keys
+from llmgw_gateway.store.upsert import insert_if_absent
 from llmgw_wire.jwk import b64url, b64url_decode, thumbprint
 
 if TYPE_CHECKING:
@@ -32,8 +33,19 @@ KEY_SECONDS = 25 * 3600
 """Published validity: a day of signing and an hour for the last tokens to end."""
 ROTATE_SECONDS = 24 * 3600
 POLL_SECONDS = 2
+SETTLE_SECONDS = 3
+"""Where replicas share a store, a key signs so long after its publication: each of them has polled the ring by then."""
 _P256_BYTES = 32
 log = logging.getLogger("llmgw.identity")
+
+
+class _Published(NamedTuple):
+    """A key of ours that the other replicas may not know yet."""
+
+    kid: str
+    key: ec.EllipticCurvePrivateKey
+    signs_at: float
+    """Seconds of time.monotonic()."""
 
 
 class Ring:
@@ -50,12 +62,14 @@ class Ring:
         self.jwks: dict[str, Any] = {"keys": []}
         self.kid = ""
         self.key: ec.EllipticCurvePrivateKey | None = None
-        self._made_at = 0.0
+        """What signs; None until the first key may: this replica is not ready then."""
+        self._next: _Published | None = None
+        self._rotate_at = 0.0
+        self._distrusted: set[str] = set()
 
     async def start(self) -> None:
-        """Publish a fresh key, load the ring, and keep both up to date."""
-        await self._rotate()
-        await self._load()
+        """Publish a fresh key, load the ring, and keep both up to date, also when the store is away at first."""
+        await self._refresh()
         self._poll = asyncio.create_task(self._follow(), name="key-ring")
 
     def stop(self) -> None:
@@ -63,11 +77,23 @@ class Ring:
         if self._poll is not None:
             self._poll.cancel()
 
-    async def _rotate(self) -> None:
+    async def _refresh(self) -> None:
+        """One round: a key of our own where it is time for one, then everybody's."""
+        try:
+            if time.monotonic() >= self._rotate_at:
+                await self._publish()
+            await self._load()
+        except GatewayError:
+            log.warning("the key ring could not be read or written; the last one stays in force")
+        ours = self._next
+        if ours is not None and ours.kid in self.public and time.monotonic() >= ours.signs_at:
+            self.kid, self.key, self._next = ours.kid, ours.key, None
+
+    async def _publish(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         jwk = public_jwk(key.public_key())
         kid = thumbprint(jwk)
-        now = int(time.time())
+        now = int(self._database.now())
         row: dict[str, Any] = {
             "kid": kid,
             "issuer": self._issuer,
@@ -79,12 +105,12 @@ class Ring:
         }
         row["mac"] = self._mac(row)
         await self._database.submit(_publish, row)
-        # With one process on an embedded store the next line follows at once. Where replicas share a store, signing has
-        # to wait until each of them has polled the new key.
-        self.kid, self.key, self._made_at = kid, key, time.monotonic()
+        published = time.monotonic()
+        self._next = _Published(kid, key, published + (SETTLE_SECONDS if self._database.shared else 0))
+        self._rotate_at = published + ROTATE_SECONDS
 
     async def _load(self) -> None:
-        now = int(time.time() * 1000)
+        now = int(self._database.now() * 1000)
         rows = await self._database.read(lambda connection: connection.execute(select(replica_keys)).all())
         good = [row for row in rows if self._acceptable(row, now)]
         jwks = [json.loads(row.public_jwk) for row in good]
@@ -96,10 +122,12 @@ class Ring:
     def _acceptable(self, row: Row[Any], now: int) -> bool:
         # The MAC comes first: only what we wrote has the types that the rest relies on.
         if not self._authentic(row):
-            log.error(
-                "key %s is ignored, its MAC is wrong: someone wrote to the store, or the cluster secret changed",
-                row.kid,
-            )
+            if row.kid not in self._distrusted:  # said once, not with every poll
+                self._distrusted.add(row.kid)
+                log.error(
+                    "key %s is ignored, its MAC is wrong: someone wrote to the store, or the cluster secret changed",
+                    row.kid,
+                )
             return False
         return not row.removed and row.issuer == self._issuer and row.not_before <= now < row.not_after
 
@@ -117,17 +145,18 @@ class Ring:
 
     async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(POLL_SECONDS)
-            try:
-                if time.monotonic() - self._made_at > ROTATE_SECONDS:
-                    await self._rotate()
-                await self._load()
-            except GatewayError:
-                log.warning("the key ring could not be read; the last one stays in force")
+            due = self._next.signs_at - time.monotonic() if self._next is not None else 0
+            await asyncio.sleep(min(due, POLL_SECONDS) if due > 0 else POLL_SECONDS)
+            await self._refresh()
 
 
 def _publish(connection: Connection, batch: list[dict[str, Any]]) -> list[None]:
-    connection.execute(insert(replica_keys), batch)
+    """Add keys; drop those whose last tokens have ended, so that the ring does not grow with every restart."""
+    for row in batch:
+        insert_if_absent(connection, replica_keys, row)
+    now = min(row["not_before"] for row in batch)
+    over = select(replica_keys.c.kid).where(replica_keys.c.not_after < now).with_for_update(skip_locked=True)
+    connection.execute(delete(replica_keys).where(replica_keys.c.kid.in_(over)))
     return [None] * len(batch)
 
 

@@ -1,4 +1,4 @@
-"""Opens the store for operators' commands: read-only, beside a gateway that runs."""
+"""Opens the store for operators' commands: read-only, beside gateways that run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
     from llmgw_gateway.settings import Settings
 
@@ -29,18 +29,37 @@ def reading(settings: Settings) -> Iterator[Connection]:
 
     StoreError says in a sentence what is wrong with the store; nothing is created, locked or migrated.
     """
-    path = settings.path(settings.store.path)
-    if not path.is_file():
-        raise StoreError(f"there is no store at {path}: a gateway makes it when it first starts")
-    engine = create_engine("sqlite://", creator=lambda: _open(path), poolclass=NullPool)
+    name, engine, begin = _file(settings.path(settings.store.path)) if settings.store.path else _server(settings)
     try:
         with engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
-            _check(connection, path)
+            connection.exec_driver_sql(begin)
+            _check(connection, name)
             yield connection
     except SQLAlchemyError as error:
-        reason = getattr(error, "orig", None) or type(error).__name__
-        raise StoreError(f"{path} cannot be read as a gateway store: {reason}") from error
+        # One line: a server explains itself in several.
+        reason = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
+        raise StoreError(f"{name} cannot be read as a gateway store: {reason}") from error
+
+
+def reachable(settings: Settings) -> str:
+    """Say that the store can be used; StoreError when not. Before a first start a file need not be there."""
+    if settings.store.path and not settings.path(settings.store.path).exists():
+        return f"the store will be made at {settings.path(settings.store.path)}"
+    try:
+        with reading(settings):
+            return "the store can be reached"
+    except EmptyStoreError:
+        return "the store can be reached and is empty"
+
+
+class EmptyStoreError(StoreError):
+    """The database is there, and no gateway has used it yet."""
+
+
+def _file(path: Path) -> tuple[str, Engine, str]:
+    if not path.is_file():
+        raise StoreError(f"there is no store at {path}: a gateway makes it when it first starts")
+    return str(path), create_engine("sqlite://", creator=lambda: _open(path), poolclass=NullPool), "BEGIN"
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -48,10 +67,19 @@ def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_SECONDS)
 
 
-def _check(connection: Connection, path: Path) -> None:
+def _server(settings: Settings) -> tuple[str, Engine, str]:
+    from llmgw_gateway.store.session import open_to_read, parameters, place  # noqa: PLC0415 -- not for a file
+
+    known = parameters(settings.store_url())
+    return place(known), open_to_read(known), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+def _check(connection: Connection, name: str) -> None:
     """The queries are written for one schema: another one would make them fail, or worse, not fail."""
+    if connection.dialect.name == "postgresql" and not connection.dialect.has_table(connection, "alembic_version"):
+        raise EmptyStoreError(f"{name} holds no gateway store: a gateway makes it when it first starts")
     version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if version != HEAD:
         raise StoreError(
-            f"{path} has schema {version}, this command knows {HEAD}: use the command of the gateway that runs on it"
+            f"{name} has schema {version}, this command knows {HEAD}: use the command of the gateway that runs on it"
         )

@@ -107,6 +107,7 @@ proofs = Table(
         primary_key=True,
         comment="SHA-256 of device thumbprint and jti (RFC 9449 section 11.1)",
     ),
+    Column("exchange", String(40), nullable=False, comment="which exchange used it"),
     Column("expires_at", BigInteger, nullable=False),
     Index("ix_proofs_expires_at", "expires_at"),
 )

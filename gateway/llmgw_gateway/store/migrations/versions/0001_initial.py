@@ -152,6 +152,7 @@ def upgrade() -> None:
             nullable=False,
             comment="SHA-256 of device thumbprint and jti (RFC 9449 section 11.1)",
         ),
+        sa.Column("exchange", sa.String(length=40), nullable=False, comment="which exchange used it"),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("proof", name=op.f("pk_proofs")),
     )
