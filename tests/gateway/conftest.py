@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from tests.gateway.money.accounts import Desk
 from tests.lab.fixtures import postgres
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from tests.lab.postgres import Postgres as Server
 
@@ -58,12 +59,21 @@ def empty_database(postgres: Server) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def column(request: pytest.FixtureRequest) -> Column:
-    """Each kind of store in turn, with no rows."""
+def columns(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Column]:
+    """Makes stores with no rows, of each kind in turn."""
     if request.param == "sqlite":
-        return SqliteColumn(request.getfixturevalue("store"))
+        empty: Path = request.getfixturevalue("empty_store")
+        numbers = itertools.count()
+        return lambda: SqliteColumn(Path(shutil.copy(empty, tmp_path / f"gateway-{next(numbers)}.db")))
     server: Server = request.getfixturevalue("postgres")
-    return PostgresColumn(server, server.database(request.getfixturevalue("empty_database")))
+    template: str = request.getfixturevalue("empty_database")
+    return lambda: PostgresColumn(server, server.database(template))
+
+
+@pytest.fixture
+def column(columns: Callable[[], Column]) -> Column:
+    """Each kind of store in turn, with no rows."""
+    return columns()
 
 
 @pytest.fixture
@@ -85,6 +95,6 @@ async def database(store: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def post(database: Database) -> Desk:
-    """Hands items to the books of the store."""
-    return Desk(database)
+def post(both: Database) -> Desk:
+    """Hands items to the books of a store, of each kind in turn."""
+    return Desk(both)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmgw_gateway.call import MICRO, Usage
@@ -15,11 +16,11 @@ from llmgw_gateway.money.posting import Books
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from llmgw_gateway.money.amounts import Amounts
     from llmgw_gateway.money.book import Item
     from llmgw_gateway.store.database import Database
+    from tests.gateway.columns import Column
 
 LEASE = 30_000
 
@@ -91,19 +92,21 @@ def renewal(attempt_id: str, observed: int, lease_until: int, hold: int = 0) -> 
     return Renewal(attempt_id, every(observed), lease_until, every(hold))
 
 
-def rows(store: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    """Read the file with the database's own driver and nothing of ours."""
+def rows(store: Path | Column, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Read the store with the database's own driver and nothing of ours."""
+    if not isinstance(store, Path):
+        return store.sql(statement, *values)
     with closing(sqlite3.connect(store)) as connection:
         return connection.execute(statement, values).fetchall()
 
 
-def counters(store: Path) -> dict[tuple[str, str], tuple[int, int, int]]:
+def counters(store: Path | Column) -> dict[tuple[str, str], tuple[int, int, int]]:
     """Spent, held and exposure as the counters say."""
     found = rows(store, "SELECT budget, period_key, spent, held, exposure FROM counters")
     return {(budget, key): (spent, held, exposure) for budget, key, spent, held, exposure in found}
 
 
-def entries(store: Path) -> dict[tuple[str, str], tuple[int, bool]]:
+def entries(store: Path | Column) -> dict[tuple[str, str], tuple[int, bool]]:
     """The ledger: what was charged for each attempt and kind, and whether that was an estimate."""
     found = rows(store, "SELECT attempt_id, kind, cost, estimated FROM ledger")
     assert len({(attempt, kind) for attempt, kind, *_ in found}) == len(found)

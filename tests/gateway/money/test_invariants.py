@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,14 +33,16 @@ from llmgw_gateway.money.decide import BudgetRef, Denial
 from llmgw_gateway.money.posting import Books as RealBooks
 from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
-from llmgw_gateway.store.sqlite import Sqlite
+from tests.gateway.columns import SqliteColumn
 from tests.gateway.money import accounts
 from tests.gateway.money.accounts import Desk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
+
+    from tests.gateway.columns import Column
 
 LEASES = "SELECT attempt_id, lease_until, observed, hold, swept FROM attempts"
 EVENTS = "SELECT budget, period_key, percent, COUNT(*) FROM events GROUP BY budget, period_key, percent"
@@ -86,12 +85,11 @@ class Attempt:
 class Books(RuleBasedStateMachine):
     """Anything that can happen to attempts, done to the store and to the model."""
 
-    empty_store: Path
+    columns: Callable[[], Column]
 
     def __init__(self) -> None:
         super().__init__()
-        self._folder = tempfile.TemporaryDirectory()
-        self._store = Path(shutil.copy(self.empty_store, Path(self._folder.name) / "gateway.db"))
+        self._store = self.columns()
         self._runner = asyncio.Runner()
         self._open()
         self.now = 0
@@ -100,7 +98,7 @@ class Books(RuleBasedStateMachine):
         """The most that each counter ever had spent, in its unit."""
 
     def _open(self) -> None:
-        self._database = Database(Sqlite(self._store))
+        self._database = Database(self._store.backend())
         self._desk = Desk(self._database)
 
         async def start() -> None:
@@ -111,7 +109,6 @@ class Books(RuleBasedStateMachine):
     def teardown(self) -> None:
         self._database.close()
         self._runner.close()
-        self._folder.cleanup()
 
     def post(self, *batch: Item) -> list[Any]:
         """Hand in together, as callers at the same moment do."""
@@ -302,15 +299,17 @@ class Books(RuleBasedStateMachine):
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 
 
-def test_any_history_keeps_the_invariants(empty_store: Path) -> None:
-    Books.empty_store = empty_store
+def test_any_history_keeps_the_invariants(columns: Callable[[], Column]) -> None:
+    # On a server each history costs a database, and each look at it a connection.
+    histories = 40 if isinstance(columns(), SqliteColumn) else 12
+    Books.columns = staticmethod(columns)  # type: ignore[assignment]  # called without the machine
     run_state_machine_as_test(
-        Books, settings=settings(max_examples=40, stateful_step_count=25, deadline=None, phases=PHASES)
+        Books, settings=settings(max_examples=histories, stateful_step_count=25, deadline=None, phases=PHASES)
     )
 
 
 async def test_two_hundred_admissions_at_once_admit_exactly_what_fits(
-    database: Database, post: Desk, store: Path
+    both: Database, post: Desk, column: Column
 ) -> None:
     # BerriAI/litellm#18730, #34732: check and record were two operations, and everybody passed the check.
     budgets = [accounts.budget("organisation", 10_000), accounts.budget("user", 37 * 50 + 49)]
@@ -319,14 +318,14 @@ async def test_two_hundred_admissions_at_once_admit_exactly_what_fits(
     assert len(admitted) == 37
     assert sorted(answer.remaining or 0 for answer in admitted) == [49 + 50 * n for n in range(37)]
     assert {answer.budget.budget for answer in answers if isinstance(answer, Denial)} == {"user"}
-    assert accounts.counters(store) == {
+    assert accounts.counters(column) == {
         ("organisation", "2026-11"): (0, 37 * 50, 0),
         ("user", "2026-11"): (0, 37 * 50, 0),
     }
-    assert await database.read(faults) == []
+    assert await both.read(faults) == []
 
 
-async def test_the_worst_case_of_all_that_runs_stays_within_the_published_bound(post: Desk, store: Path) -> None:
+async def test_the_worst_case_of_all_that_runs_stays_within_the_published_bound(post: Desk, column: Column) -> None:
     # Each holds 1 and may cost 30: money for 100, an overshoot of 60, so five run at once, however many ask.
     budgets = [accounts.budget("user", 100, 60)]
     answers = await asyncio.gather(*(post(accounts.admission(f"att_{n}", budgets, 1, 30)) for n in range(200)))
@@ -334,7 +333,7 @@ async def test_the_worst_case_of_all_that_runs_stays_within_the_published_bound(
     assert len(admitted) == 5
     assert all(answer.reason == "exposure" for answer in answers if isinstance(answer, Denial))
     await asyncio.gather(*(post(accounts.settlement(f"att_{n}", 30, now=1)) for n in admitted))
-    assert accounts.counters(store) == {("user", "2026-11"): (150, 0, 0)}
+    assert accounts.counters(column) == {("user", "2026-11"): (150, 0, 0)}
 
 
 async def test_a_lease_holds_to_its_last_millisecond(post: Desk) -> None:
@@ -345,17 +344,17 @@ async def test_a_lease_holds_to_its_last_millisecond(post: Desk) -> None:
 
 
 async def test_what_was_observed_before_a_crash_is_charged_when_it_is_more_than_was_held(
-    post: Desk, store: Path
+    post: Desk, column: Column
 ) -> None:
     asked = accounts.admission("att_1", [accounts.budget("user", 100, 100)], 10, 60)
     await post(asked)
     await post(accounts.renewal("att_1", 40, 1))
     assert await post(Sweep(2)) == 1
-    assert accounts.counters(store) == {("user", "2026-11"): (40, 0, 20)}
-    assert accounts.entries(store) == {("att_1", "settlement"): (40, True)}
+    assert accounts.counters(column) == {("user", "2026-11"): (40, 0, 20)}
+    assert accounts.entries(column) == {("att_1", "settlement"): (40, True)}
 
 
-async def test_the_truth_about_a_swept_attempt_stays_within_the_published_bound_too(post: Desk, store: Path) -> None:
+async def test_the_truth_about_a_swept_attempt_stays_within_the_published_bound_too(post: Desk, column: Column) -> None:
     # I5: an attempt whose end nobody saw may still turn out to have cost its ceiling.
     budgets = [accounts.budget("user", 100, 90)]
     await post(accounts.admission("att_1", budgets, 10, 100))
@@ -364,49 +363,51 @@ async def test_the_truth_about_a_swept_attempt_stays_within_the_published_bound_
     await post(accounts.settlement("att_1", 100, now=1))
     if isinstance(second, Admitted):
         await post(accounts.settlement("att_2", 180, now=1))
-    spent, _, _ = accounts.counters(store)["user", "2026-11"]
+    spent, _, _ = accounts.counters(column)["user", "2026-11"]
     assert spent <= 100 + 90
 
 
-async def test_a_refused_admission_leaves_no_trace(post: Desk, store: Path) -> None:
+async def test_a_refused_admission_leaves_no_trace(post: Desk, column: Column) -> None:
     budgets = [accounts.budget("organisation", 100), accounts.budget("user", 10)]
     assert isinstance(await post(accounts.admission("att_1", budgets, 50)), Denial)
-    assert set(accounts.counters(store).values()) == {(0, 0, 0)}
-    assert accounts.rows(store, "SELECT * FROM attempts") == []
+    assert set(accounts.counters(column).values()) == {(0, 0, 0)}
+    assert accounts.rows(column, "SELECT * FROM attempts") == []
     assert await post(accounts.settlement("att_1", 5, now=1)) is False
 
 
-async def test_a_corrected_attempt_has_the_tokens_that_were_really_used(post: Desk, store: Path) -> None:
+async def test_a_corrected_attempt_has_the_tokens_that_were_really_used(post: Desk, column: Column) -> None:
     # The correction carries the difference in money; a sum over the ledger has to be right for tokens, too.
     await post(accounts.admission("att_1", [accounts.budget("user", 100)], 50))
     usage = Usage(input=10, output=3)
     await post(accounts.settlement("att_1", None, outcome=LEASE_EXPIRED, usage=usage, observed=20))
     truth = accounts.settlement("att_1", 60, now=2, usage=Usage(input=10, output=40))
     assert await post(truth) is True
-    assert accounts.rows(store, "SELECT SUM(cost), SUM(input_tokens), SUM(output_tokens) FROM ledger") == [(60, 10, 40)]
+    assert accounts.rows(column, "SELECT SUM(cost), SUM(input_tokens), SUM(output_tokens) FROM ledger") == [
+        (60, 10, 40)
+    ]
 
 
 async def test_the_truth_is_not_lost_when_it_is_committed_together_with_the_estimate(
-    database: Database, post: Desk, store: Path
+    both: Database, post: Desk, column: Column
 ) -> None:
     await post(accounts.admission("att_1", [accounts.budget("user", 100)], 50))
 
-    def both(connection: Connection, batch: list[Settlement]) -> list[Any]:
+    def together(connection: Connection, batch: list[Settlement]) -> list[Any]:
         estimate = accounts.settlement("att_1", None, outcome=LEASE_EXPIRED)
         return RealBooks().post(connection, [estimate, *batch])[1:]
 
-    assert await database.submit(both, accounts.settlement("att_1", 20)) is True
-    assert accounts.counters(store) == {("user", "2026-11"): (20, 0, 0)}
+    assert await both.submit(together, accounts.settlement("att_1", 20)) is True
+    assert accounts.counters(column) == {("user", "2026-11"): (20, 0, 0)}
 
 
 @pytest.mark.parametrize("fault", ["spent = spent + 1", "held = held - 1"])
-async def test_a_counter_that_is_wrong_by_one_is_found(database: Database, post: Desk, fault: str) -> None:
+async def test_a_counter_that_is_wrong_by_one_is_found(both: Database, post: Desk, fault: str) -> None:
     def tamper(connection: Connection, batch: list[None]) -> list[None]:
         connection.exec_driver_sql(f"UPDATE counters SET {fault}")  # noqa: S608 -- our own text
         return batch
 
     await post(accounts.admission("att_1", [accounts.budget("user", 100)], 50))
-    assert await database.read(faults) == []
-    await database.submit(tamper, None)
-    (found,) = await database.read(faults)
+    assert await both.read(faults) == []
+    await both.submit(tamper, None)
+    (found,) = await both.read(faults)
     assert found.startswith("I2: user 2026-11")
