@@ -302,7 +302,7 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 def test_any_history_keeps_the_invariants(columns: Callable[[], Column]) -> None:
     # On a server each history costs a database, and each look at it a connection.
     histories = 40 if isinstance(columns(), SqliteColumn) else 12
-    Books.columns = staticmethod(columns)  # type: ignore[assignment]  # called without the machine
+    Books.columns = staticmethod(columns)
     run_state_machine_as_test(
         Books, settings=settings(max_examples=histories, stateful_step_count=25, deadline=None, phases=PHASES)
     )
