@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp import web
 
+from llmgw_gateway.control import Control, socket_of
 from llmgw_gateway.edge import Edge
 from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.identity.authenticate import Authenticator
@@ -90,7 +91,10 @@ class Gateway:
         await revocations.start()
         adjustments = Adjustments(database)
         await adjustments.start()
-        money = Money(database, self._catalogue, settings, adjustments)
+        control = Control(adjustments, socket_of(settings.path(settings.store.path))) if settings.store.path else None
+        if control is not None:
+            await control.start()
+        money = Money(database, self._catalogue, settings, adjustments.limits)
         money.start()
         public_url = settings.server.public_url
         pipeline = Pipeline(
@@ -126,6 +130,8 @@ class Gateway:
         log.info("listening on %s for %s", settings.server.listen, public_url)
         await self._stopping.wait()
         await self._drain(edge, money, runners)
+        if control is not None:
+            await control.stop()
         for service in (ring, revocations, adjustments, credentials):
             service.stop()
 

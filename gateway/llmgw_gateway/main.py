@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llmgw_gateway.commands.budget import budget
 from llmgw_gateway.commands.configuration import CONFIG, load, refusals
 from llmgw_gateway.commands.ledger import ledger
 from llmgw_gateway.commands.prices import models, prices
@@ -53,7 +54,7 @@ def check(config: Path) -> None:
         click.echo(reachable(settings))
 
 
-for command in (models, prices, ledger, usage_command):
+for command in (models, prices, budget, ledger, usage_command):
     main.add_command(command)
 
 

@@ -8,57 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+import logging
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
 from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.money.limits import Adjustment, Limits
 from llmgw_gateway.store.schema import adjustments
+from llmgw_gateway.store.upsert import insert_if_absent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sqlalchemy import Connection
 
     from llmgw_gateway.store.database import Database
 
 POLL_SECONDS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Adjustment:
-    """One change of one limit. Times in milliseconds since the epoch, the amount in the budget's unit."""
-
-    adjustment_id: str
-    kind: Literal["limit", "grant"]
-    """limit replaces the configured one, a grant adds to it."""
-    budget: str
-    """The budget's key."""
-    amount: int
-    starts_at: int
-    ends_at: int | None
-    reason: str
-    made_by: str
-    made_at: int
-    withdrawn_by: str | None = None
-    withdrawn_at: int | None = None
-
-    def in_force(self, now: int) -> bool:
-        """Whether it counts at a moment."""
-        if self.withdrawn_at is not None and self.withdrawn_at <= now:
-            return False
-        return self.starts_at <= now and (self.ends_at is None or now < self.ends_at)
-
-
-def limit_of(configured: int, mine: Iterable[Adjustment], now: int) -> int:
-    """The limit at a moment: the newest replacement, or else the configured one, and all grants on top. Pure."""
-    current = [each for each in mine if each.in_force(now)]
-    replaced = [each for each in current if each.kind == "limit"]
-    base = max(replaced, key=lambda each: (each.made_at, each.adjustment_id)).amount if replaced else configured
-    return base + sum(each.amount for each in current if each.kind == "grant")
+log = logging.getLogger("llmgw.money")
 
 
 def present(connection: Connection, now: int) -> list[Adjustment]:
@@ -70,9 +37,9 @@ def present(connection: Connection, now: int) -> list[Adjustment]:
 
 
 def make(connection: Connection, batch: list[Adjustment]) -> list[None]:
-    """Write new ones."""
-    fields = adjustments.c.keys()
-    connection.execute(adjustments.insert(), [{name: getattr(each, name) for name in fields} for each in batch])
+    """Write new ones; one that is there already stays as it is."""
+    for each in batch:
+        insert_if_absent(connection, adjustments, asdict(each))
     return [None] * len(batch)
 
 
@@ -99,17 +66,15 @@ def withdraw(connection: Connection, batch: list[Withdrawal]) -> list[bool]:
 
 
 class Adjustments:
-    """Those that are in force, as this replica knows them. `start` reads them once and keeps reading."""
+    """Keeps the limits of one replica as the store has them. `start` reads them once and keeps reading."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._mine: dict[str, list[Adjustment]] = {}
+        self.limits = Limits()
         self._poller: asyncio.Task[None] | None = None
-        self.version = 0
-        """Another number whenever something was made or withdrawn."""
 
     async def start(self) -> None:
-        """GatewayError(STORE_UNAVAILABLE) when they cannot be read: unknown limits are not enforced by guessing."""
+        """GatewayError(STORE_UNAVAILABLE) when they cannot be read: a limit is never guessed."""
         await self.refresh()
         self._poller = asyncio.create_task(self._poll(), name="adjustments")
 
@@ -118,27 +83,24 @@ class Adjustments:
         if self._poller is not None:
             self._poller.cancel()
 
-    def limit(self, budget: str, configured: int, now: int) -> int:
-        """The limit of a budget at a moment (milliseconds since the epoch)."""
-        mine = self._mine.get(budget)
-        return limit_of(configured, mine, now) if mine else configured
+    async def make(self, adjustment: Adjustment) -> None:
+        """Write one; it counts here at once, and for other replicas within two seconds."""
+        await self._database.submit(make, adjustment)
+        await self.refresh()
+        log.info("%s: %s of %d by %s", adjustment.budget, adjustment.kind, adjustment.amount, adjustment.made_by)
 
-    def changes_at(self, now: float) -> float:
-        """When the next one begins or ends, in seconds since the epoch; infinite when none does."""
-        moments = (moment for mine in self._mine.values() for each in mine for moment in (each.starts_at, each.ends_at))
-        return min(
-            (moment / 1000 for moment in moments if moment is not None and moment > now * 1000), default=math.inf
-        )
+    async def withdraw(self, withdrawal: Withdrawal) -> bool:
+        """End one early; False when there is none to end."""
+        ended = await self._database.submit(withdraw, withdrawal)
+        await self.refresh()
+        if ended:
+            log.info("adjustment %s was withdrawn by %s", withdrawal.adjustment_id, withdrawal.by)
+        return ended
 
     async def refresh(self) -> None:
         """Read them now."""
         now = int(self._database.now() * 1000)
-        found: defaultdict[str, list[Adjustment]] = defaultdict(list)
-        for each in await self._database.read(lambda connection: present(connection, now)):
-            found[each.budget].append(each)
-        if found != self._mine:
-            self._mine = dict(found)
-            self.version += 1
+        self.limits.replace(await self._database.read(lambda connection: present(connection, now)))
 
     async def _poll(self) -> None:
         while True:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from llmgw_gateway.money import periods
 from llmgw_gateway.money.decide import BudgetRef, Throttle
+from llmgw_gateway.money.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from zoneinfo import ZoneInfo
 
     from llmgw_gateway.call import Account
-    from llmgw_gateway.money.adjustments import Adjustments
     from llmgw_gateway.settings import Budget
 
 # The order in which budgets are asked, and named when they refuse: what its owner can do something about comes first.
@@ -30,10 +30,10 @@ MOST_KNOWN = 10_000
 class Budgets:
     """The configured budgets of one organisation, with the adjustments of their limits that are in force."""
 
-    def __init__(self, budgets: Sequence[Budget], zone: ZoneInfo, adjustments: Adjustments | None = None) -> None:
+    def __init__(self, budgets: Sequence[Budget], zone: ZoneInfo, limits: Limits | None = None) -> None:
         self._budgets = sorted(budgets, key=lambda budget: _ORDER.index(budget.level))
         self._zone = zone
-        self._adjustments = adjustments
+        self._limits = limits or Limits()
         self._known: dict[tuple[Account, str | None], tuple[BudgetRef, ...]] = {}
         self._known_from = self._known_until = 0.0
         self._known_version = -1
@@ -43,7 +43,7 @@ class Budgets:
 
         The same question has the same answer until a period ends or a limit changes.
         """
-        version = self._adjustments.version if self._adjustments is not None else 0
+        version = self._limits.version
         if (
             not self._known_from <= now < self._known_until
             or version != self._known_version
@@ -59,9 +59,7 @@ class Budgets:
     def _changes_at(self, now: float) -> float:
         """Until when nothing changes by itself."""
         ends = [periods.end(now, period, self._zone).timestamp() for period in ("day", "week", "month")]
-        if self._adjustments is not None:
-            ends.append(self._adjustments.changes_at(now))
-        return min(ends)
+        return min(*ends, self._limits.changes_at(now))
 
     def _concerning(self, account: Account, now: float, model: str | None) -> tuple[BudgetRef, ...]:
         chosen: dict[tuple[str, ...], Budget] = {}
@@ -77,9 +75,6 @@ class Budgets:
 
     def _reference(self, budget: Budget, account: Account, now: float) -> BudgetRef:
         key = f"{budget.level}/{_subject(budget, account)}/{budget.model}/{budget.period}/{budget.unit}"
-        limit = budget.limit
-        if self._adjustments is not None:
-            limit = self._adjustments.limit(key, limit, int(now * 1000))
         paced = budget.throttle_per_minute
         return BudgetRef(
             budget=key,
@@ -89,7 +84,7 @@ class Budgets:
             model=budget.model,
             period_key=periods.key(now, budget.period, self._zone),
             unit=budget.unit,
-            limit=limit,
+            limit=self._limits.limit(key, budget.limit, int(now * 1000)),
             overshoot=budget.overshoot,
             clamp=budget.near_limit == "clamp",
             thresholds=budget.thresholds,
@@ -136,3 +131,10 @@ def _name(budget: Budget, account: Account) -> str:
     return f"{_ADJECTIVE[budget.period]} {_UNIT[budget.unit]}budget{owner}" + (
         f" for {budget.model}" if budget.model else ""
     )
+
+
+def parts(key: str) -> tuple[str, str, str, str, str]:
+    """Level, subject, model, period and unit of a budget's key; names of teams and projects may hold slashes."""
+    level, rest = key.split("/", 1)
+    subject, model, period, unit = rest.rsplit("/", 3)
+    return level, subject, model, period, unit
