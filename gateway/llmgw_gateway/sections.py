@@ -5,21 +5,17 @@ An unknown key is a fault: a misspelt limit must not silently mean "no limit".
 
 from __future__ import annotations
 
-import ipaddress
 import tomllib
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Struct
-from yarl import URL
 
 from llmgw_gateway.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from llmgw_wire.secret import Secret
 
 S = TypeVar("S", bound="Section")
 
@@ -119,59 +115,3 @@ def _is_decimal(info: msgspec.inspect.Type) -> bool:
 
 def _join(place: str, name: str) -> str:
     return f"{place}.{name}" if place else name
-
-
-def url_faults(place: str, text: str) -> list[str]:
-    """Demand https everywhere; plain http only where it cannot leave the machine."""
-    try:
-        url = URL(text)
-    except ValueError:
-        return [f"{place}: {text!r} is not a URL"]
-    if url.scheme not in {"http", "https"} or not url.host:
-        return [f"{place}: {text!r} is not an http(s) URL"]
-    if url.scheme == "http" and not is_loopback(url.host):
-        return [f"{place}: plain http is accepted for loopback only; use https"]
-    if url.user is not None or url.password is not None or "?" in text or "#" in text:
-        return [f"{place}: must have no user, query or fragment"]
-    return []
-
-
-def postgres_faults(place: str, url: Secret, *, password: bool, unencrypted: bool) -> list[str]:
-    """Demand a URL as libpq reads it, and encryption wherever it leaves the machine. The URL is never quoted.
-
-    `password`: whether it may hold one. `unencrypted`: whether encryption may be missing.
-    """
-    from psycopg import ProgrammingError  # noqa: PLC0415 -- a gateway on a file does without the driver
-    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 -- the same
-
-    if not url.reveal().startswith(("postgresql://", "postgres://")):
-        return [f"{place}: is not a postgresql:// URL"]
-    try:
-        parameters = conninfo_to_dict(url.reveal())
-    except ProgrammingError:  # its text quotes the URL
-        return [f"{place}: is not a URL that PostgreSQL's library understands (encode signs in a password, %40 for @)"]
-    found = []
-    if not parameters.get("host"):
-        found.append(f"{place}: names no host")
-    if not parameters.get("dbname"):
-        found.append(f"{place}: names no database, as in postgresql://user@host/database")
-    if parameters.get("password") and not password:
-        found.append(f"{place}: must have no password: write the URL into a file of mode 600, and its name as url_file")
-    hosts = [*str(parameters.get("host", "")).split(","), *str(parameters.get("hostaddr", "")).split(",")]
-    away = [host for host in hosts if host and not host.startswith("/") and not is_loopback(host)]
-    if away and parameters.get("sslmode", "prefer") in {"disable", "allow", "prefer"} and not unencrypted:
-        found.append(
-            f"{place}: would talk to {away[0]} in clear: add ?sslmode=verify-full (or =require), or say "
-            "unencrypted = true where the network between encrypts"
-        )
-    return found
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only mean this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

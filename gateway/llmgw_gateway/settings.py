@@ -13,12 +13,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Meta
 
-from llmgw_gateway import sections
+from llmgw_gateway import faults, sections
 from llmgw_gateway.call import MICRO
-from llmgw_gateway.sections import Section, is_loopback, postgres_faults, url_faults
+from llmgw_gateway.sections import Section
 from llmgw_wire.secret import Secret
-
-__all__ = ["Settings", "is_loopback", "listen_address", "load"]
 
 MIN_SECRET_BYTES = 32
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
@@ -48,10 +46,10 @@ class Server(Section, frozen=True, kw_only=True):
 
     def faults(self, _base: Path) -> list[str]:
         """Addresses that cannot be listened on, a public URL that cannot be an issuer."""
-        found = url_faults("public_url", self.public_url)
+        found = faults.url_faults("public_url", self.public_url)
         for name in ("listen", "admin_listen"):
             try:
-                listen_address(getattr(self, name))
+                faults.listen_address(getattr(self, name))
             except ValueError as error:
                 found.append(f"{name}: {error}")
         if self.public_url.endswith("/"):
@@ -97,12 +95,12 @@ class Store(Section, frozen=True, kw_only=True):
         if len(named) != 1:
             return [f"path: exactly one of path, url and url_file is needed, not {' and '.join(named) or 'none'}"]
         if self.path:
-            return _folder_faults(base, self.path)
+            return faults.folder_faults(base, self.path)
         if self.url:
-            return postgres_faults("url", Secret(self.url), password=False, unencrypted=self.unencrypted)
-        text, found = _secret_file("url_file", base / self.url_file, "a postgresql:// URL")
+            return faults.postgres_faults("url", Secret(self.url), password=False, unencrypted=self.unencrypted)
+        text, found = faults.secret_file("url_file", base / self.url_file, "a postgresql:// URL")
         url = Secret((text or b"").decode(errors="replace"))
-        return found or postgres_faults("url_file", url, password=True, unencrypted=self.unencrypted)
+        return found or faults.postgres_faults("url_file", url, password=True, unencrypted=self.unencrypted)
 
 
 class Audit(Section, frozen=True, kw_only=True):
@@ -112,7 +110,7 @@ class Audit(Section, frozen=True, kw_only=True):
 
     def faults(self, base: Path) -> list[str]:
         """A folder that is not there."""
-        return _folder_faults(base, self.path)
+        return faults.folder_faults(base, self.path)
 
 
 class Tokens(Section, frozen=True, kw_only=True):
@@ -128,7 +126,7 @@ class Tokens(Section, frozen=True, kw_only=True):
     def faults(self, base: Path) -> list[str]:
         """A secret that is missing, short, or open to others."""
         path = base / self.cluster_secret_file
-        secret, found = _secret_file("cluster_secret_file", path, f"{MIN_SECRET_BYTES} random bytes")
+        secret, found = faults.secret_file("cluster_secret_file", path, f"{MIN_SECRET_BYTES} random bytes")
         if secret is not None and len(secret) < MIN_SECRET_BYTES:
             found.append(f"cluster_secret_file: holds {len(secret)} bytes, needs at least {MIN_SECRET_BYTES}")
         return found
@@ -175,11 +173,11 @@ class Issuer(Section, frozen=True, kw_only=True):
 
     def faults(self, base: Path) -> list[str]:
         """An address that is not safe, an audience that is left open, a certificate file that is not there."""
-        found = url_faults("issuer", self.issuer)
+        found = faults.url_faults("issuer", self.issuer)
         if not self.audience and not self.wants_id_token:
             found.append('audience: subject_token = "access_token" needs it: what `aud` says in tokens for your API')
         if self.ca_file:
-            found += _path_faults("ca_file", base / self.ca_file)
+            found += faults.path_faults("ca_file", base / self.ca_file)
         return found
 
 
@@ -197,7 +195,7 @@ class Bedrock(Section, frozen=True, kw_only=True):
 
     def faults(self, _base: Path) -> list[str]:
         """A region that is none, an endpoint that is not safe."""
-        found = url_faults("endpoint", self.endpoint) if self.endpoint else []
+        found = faults.url_faults("endpoint", self.endpoint) if self.endpoint else []
         if not _REGION.fullmatch(self.region):
             found.append(f"region: {self.region!r} is not an AWS region such as us-east-1")
         return found
@@ -396,41 +394,3 @@ class Settings(Section, frozen=True, kw_only=True):
 def load(path: Path) -> Settings:
     """Read and check the file. ConfigurationError carries every fault."""
     return sections.load(Settings, path)
-
-
-def _secret_file(key: str, path: Path, content: str) -> tuple[bytes | None, list[str]]:
-    """What a file holds that only its owner may read; and what is wrong with it, without quoting it."""
-    try:
-        secret, mode = path.read_bytes().strip(), path.stat().st_mode
-    except (OSError, ValueError) as error:
-        return None, [f"{key}: {_why(error)}: {str(path)[:200]!r}; it needs {content}"]
-    return secret, [f"{key}: {path} is open to others; run: chmod 600 {path}"] if mode & 0o077 else []
-
-
-def _folder_faults(base: Path, name: str) -> list[str]:
-    """A file that is written into: it need not be there, its folder must."""
-    path = base / name
-    return _path_faults("path", path, missing_ok=True) or _path_faults("path", path.parent, kind="folder")
-
-
-def _path_faults(key: str, path: Path, *, kind: str = "file", missing_ok: bool = False) -> list[str]:
-    """A file or folder that is not there, or a name that no disk can hold."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return [] if missing_ok else [f"{key}: no such {kind}: {path}"]
-    except (OSError, ValueError) as error:
-        return [f"{key}: {_why(error)}: {str(path)[:200]!r}"]
-    return []
-
-
-def _why(error: OSError | ValueError) -> str:
-    return (error.strerror or "cannot be used") if isinstance(error, OSError) else "is no path"
-
-
-def listen_address(text: str) -> tuple[str, int]:
-    """Split host:port (IPv6 in brackets); ValueError tells what is wrong."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 -- the highest port
-        raise ValueError(f"{text!r} is not host:port")
-    return host.strip("[]"), int(port)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from llmgw_gateway import settings
 from llmgw_gateway.app import bootstrap
 from llmgw_gateway.errors import ConfigurationError
-from llmgw_gateway.settings import Settings, listen_address
+from llmgw_gateway.faults import listen_address
+from llmgw_gateway.settings import Settings
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE
 from tests.gateway import configuration
 

@@ -23,6 +23,7 @@ def insert_if_absent(
     On PostgreSQL this waits for a transaction of another replica that is inserting the same key, and then sees its row.
     Give several rows in the order of their key: two replicas that insert the same rows in opposite orders deadlock.
     """
-    if connection.dialect.name == "postgresql":
-        return connection.execute(postgresql.insert(table).on_conflict_do_nothing(), rows).rowcount
-    return connection.execute(sqlite.insert(table).on_conflict_do_nothing(), rows).rowcount
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).on_conflict_do_nothing()
+    # Without preserve_rowcount the count of an INSERT is -1 on PostgreSQL: every replay would look new.
+    return connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount

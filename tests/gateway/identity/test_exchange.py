@@ -82,10 +82,11 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(provider: Provider, database: Database) -> AsyncIterator[Bench]:
+async def bench(provider: Provider, both: Database, database: Database) -> AsyncIterator[Bench]:
+    # The ring keeps to a file: on a store that is shared a key waits for seconds before it signs (test_replicas.py).
     ring = Ring(database, ISSUER, b"s" * 32)
     await ring.start()
-    yield Bench(provider, database, ring, Exchange(provider.verifier(), ring, database, SETTINGS, ISSUER))
+    yield Bench(provider, both, ring, Exchange(provider.verifier(), ring, both, SETTINGS, ISSUER))
     ring.stop()
 
 
