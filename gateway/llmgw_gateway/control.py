@@ -16,7 +16,7 @@ from aiohttp.client_exceptions import ClientError
 
 from llmgw_gateway.errors import GatewayError, StoreError
 from llmgw_gateway.money.adjustments import Withdrawal
-from llmgw_gateway.money.limits import Adjustment
+from llmgw_gateway.money.overrides import Adjustment
 
 if TYPE_CHECKING:
     from pathlib import Path

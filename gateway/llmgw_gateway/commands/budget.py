@@ -22,7 +22,7 @@ from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refu
 from llmgw_gateway.errors import GatewayError, StoreError
 from llmgw_gateway.money.adjustments import Adjustments, Withdrawal
 from llmgw_gateway.money.budgets import parts
-from llmgw_gateway.money.limits import Adjustment
+from llmgw_gateway.money.overrides import Adjustment
 from llmgw_gateway.money.overview import Standing, adjustments_of, events_since, standings
 from llmgw_gateway.money.refusals import amount as words
 from llmgw_gateway.policy.accounts import Accounts

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.money.limits import Adjustment, Limits
+from llmgw_gateway.money.overrides import Adjustment, Limits
 from llmgw_gateway.store.schema import adjustments
 from llmgw_gateway.store.upsert import insert_if_absent
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmgw_gateway.money import periods
 from llmgw_gateway.money.decide import BudgetRef, Throttle
-from llmgw_gateway.money.limits import Limits
+from llmgw_gateway.money.overrides import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

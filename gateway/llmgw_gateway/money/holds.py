@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Account, Call, Grant, Target
     from llmgw_gateway.money.amounts import Amounts
     from llmgw_gateway.money.estimate import Terms
-    from llmgw_gateway.money.limits import Limits
+    from llmgw_gateway.money.overrides import Limits
     from llmgw_gateway.money.prices import Catalogue, Tariff
     from llmgw_gateway.settings import Settings
     from llmgw_gateway.store.database import Database

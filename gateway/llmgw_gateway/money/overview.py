@@ -12,7 +12,7 @@ from sqlalchemy import select
 from llmgw_gateway.call import Account
 from llmgw_gateway.money.adjustments import present
 from llmgw_gateway.money.budgets import Budgets
-from llmgw_gateway.money.limits import Adjustment, Limits
+from llmgw_gateway.money.overrides import Adjustment, Limits
 from llmgw_gateway.store.schema import adjustments, counters, events, persons, sessions
 
 if TYPE_CHECKING:
