@@ -9,7 +9,8 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import select
@@ -120,7 +121,7 @@ class Money:
         self._learned = Learned()
         self._post = Books().post
         self._open: dict[str, Hold] = {}
-        self._settling: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Future[Any]] = set()
         self._heart: asyncio.Task[None] | None = None
         self._sweep_at = 0.0
         self._priced_day = 0
@@ -152,7 +153,7 @@ class Money:
         try:
             yield hold
         finally:
-            self._track(self._settle(self._close(hold)))
+            self._finish(hold)
 
     async def _hold(self, account: Account, grant: Grant, call: Call, operation_id: str) -> Hold:
         asked_at = time.monotonic()
@@ -195,15 +196,35 @@ class Money:
         hold.outcome.dispatch_by = asked_at + LEASE_SECONDS
         return hold
 
-    def _close(self, hold: Hold) -> book.Settlement:
+    def _finish(self, hold: Hold) -> None:
+        """Hand the settlement in, off the response path: a finished attempt stays held until its row commits."""
         try:
             settlement = hold.close(self._now())
             self._learn(hold)
         except Exception:
             # Whatever is odd about the usage, the attempt must not stay open: it is charged as unknown.
             log.exception("the outcome of %s could not be priced", hold.attempt_id)
-            return book.Settlement(hold.attempt_id, "internal", self._now(), charge=None)
-        return settlement
+            settlement = self._unknown(hold.attempt_id)
+        try:
+            answer = self._hand_in(settlement)
+        except StoreAwayError:
+            return  # closed: the next process settles it when its lease has ended
+        self._settling.add(answer)
+        answer.add_done_callback(partial(self._settled, settlement))
+
+    def _settled(self, settlement: book.Settlement, answer: asyncio.Future[book.Answer]) -> None:
+        self._settling.discard(answer)
+        error = None if answer.cancelled() else answer.exception()
+        if error is None:
+            self._open.pop(settlement.attempt_id, None)
+        elif isinstance(error, GatewayError):
+            self._track(self._settle(settlement))
+        else:
+            log.error("settlement of %s failed: %r; it is charged as unknown", settlement.attempt_id, error)
+            self._track(self._settle(self._unknown(settlement.attempt_id)))
+
+    def _unknown(self, attempt_id: str) -> book.Settlement:
+        return book.Settlement(attempt_id, "internal", self._now(), charge=None)
 
     def _learn(self, hold: Hold) -> None:
         if hold.outcome.completeness == "complete":
@@ -218,32 +239,29 @@ class Money:
 
     async def _admit(self, asked: book.Admission) -> book.Admitted | Denial:
         """Ask the store. A caller that is cancelled meanwhile leaves no hold: it is given back once it is known."""
-        submission = asyncio.ensure_future(self._admission(asked))
+        answer = self._hand_in(asked)
         try:
-            return await asyncio.shield(submission)
+            return cast("book.Admitted | Denial", await asyncio.shield(answer))
         except asyncio.CancelledError:
-            self._track(self._give_back(submission, asked.attempt_id))
+            self._track(self._give_back(answer, asked.attempt_id))
             raise
-
-    async def _admission(self, asked: book.Admission) -> book.Admitted | Denial:
-        try:
-            return cast("book.Admitted | Denial", await self._posted(asked))
         except StoreAwayError as error:
             if error.uncertain:
                 # It may have been admitted all the same: given back when the store is there again.
                 self._track(self._settle(self._release(asked.attempt_id)))
             raise
 
+    async def _give_back(self, answer: asyncio.Future[book.Answer], attempt_id: str) -> None:
+        with contextlib.suppress(StoreAwayError):
+            if isinstance(await answer, Denial):
+                return  # nothing was held
+        await self._settle(self._release(attempt_id))
+
     def _release(self, attempt_id: str) -> book.Settlement:
         return book.Settlement(attempt_id, "released", self._now(), charge=NOTHING)
 
-    async def _posted(self, item: book.Item) -> book.Answer:
-        return await self._database.submit(self._post, item)
-
-    async def _give_back(self, submission: asyncio.Future[book.Admitted | Denial], attempt_id: str) -> None:
-        with contextlib.suppress(GatewayError):  # the store refused: nothing was held
-            if isinstance(await submission, book.Admitted):
-                await self._settle(self._release(attempt_id))
+    def _hand_in(self, item: book.Item) -> asyncio.Future[book.Answer]:
+        return self._database.hand_in(self._post, item)
 
     def _refusal(self, denial: Denial, terms: Terms) -> GatewayError:
         asked = terms.hold(UNITS.index(denial.budget.unit), terms.max_tokens)
@@ -326,16 +344,19 @@ class Money:
         pause = 0.1
         while True:
             try:
-                await self._posted(settlement)
+                await self._hand_in(settlement)
             except GatewayError as error:
                 if error.code is not ErrorCode.STORE_UNAVAILABLE:
                     raise
                 log.warning("settlement of %s is waiting for the store", settlement.attempt_id)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5)
+            except Exception:
+                log.exception("settlement of %s failed: it is swept when its lease has ended", settlement.attempt_id)
+                break
             else:
-                self._open.pop(settlement.attempt_id, None)
-                return
+                break
+        self._open.pop(settlement.attempt_id, None)
 
     async def _beat(self) -> None:
         while True:
@@ -357,7 +378,7 @@ class Money:
             if tight or at - hold.renewed >= RENEW_SECONDS:
                 wanted = (int(seen[0] * GROWTH), int(seen[1] * GROWTH), int(seen[2] * GROWTH)) if tight else NOTHING
                 due.append((hold, book.Renewal(hold.attempt_id, seen, until, wanted)))
-        answers = await asyncio.gather(*(self._posted(renewal) for _, renewal in due))
+        answers = await asyncio.gather(*(self._hand_in(renewal) for _, renewal in due))
         for (hold, renewal), kept in zip(due, answers, strict=True):
             hold.renewed = at
             if kept:
@@ -367,7 +388,7 @@ class Money:
         if at < self._sweep_at:
             return
         self._sweep_at = at + RENEW_SECONDS
-        if swept := await self._posted(book.Sweep(self._now())):
+        if swept := await self._hand_in(book.Sweep(self._now())):
             log.warning("settled %d attempt(s) whose outcome is unknown at what was held for them", swept)
 
     def _now(self) -> int:

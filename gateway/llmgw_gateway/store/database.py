@@ -147,13 +147,22 @@ class Database:
         GatewayError(STORE_UNAVAILABLE) when the database refused, StoreAwayError when it did not answer in time; an
         error that `work` returns for the item is raised.
         """
+        return await self.hand_in(work, item)
+
+    def hand_in(
+        self, work: Callable[[Connection, list[Item]], Sequence[Result | GatewayError]], item: Item
+    ) -> asyncio.Future[Result]:
+        """The same for a caller that does not wait: the future has the result, or the error.
+
+        The work is done whatever becomes of the future. StoreAwayError when the store is closed.
+        """
         if self._loop is None or self._closing:
             raise StoreAwayError(uncertain=False)
         future: asyncio.Future[Result] = self._loop.create_future()
         handed_in = Work(work, item, future, self._tick)
         self._waiting[handed_in] = None
         self._queue.put(handed_in)
-        return await future
+        return future
 
     async def read(self, query: Callable[[Connection], Result]) -> Result:
         """Run a query on a connection that cannot write. Errors as for `submit`."""
