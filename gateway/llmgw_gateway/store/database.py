@@ -220,7 +220,8 @@ class Database:
 
     def _commit_alone(self, work: Work, deadline: float) -> Any:  # noqa: ANN401 -- a result, or what was raised
         if time.monotonic() > deadline:
-            return StoreAwayError(uncertain=False)
+            # The batch may have been committed before a second run found it at fault: never promise that it was not.
+            return StoreAwayError(uncertain=True)
         try:
             return self._backend.transact(partial(_run, [work]), deadline)[0]
         except Exception as error:  # noqa: BLE001 -- told to the caller
