@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.bench import admission
 from tests.lab.canaille import Canaille
 from tests.lab.scripted import ScriptedBedrock
 from tests.lab.system import System
@@ -31,6 +32,7 @@ def main() -> None:
         ):
             system.sign_in()
             token_command(system)
+    admission.main()
 
 
 def token_command(system: System) -> None:
