@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from msgspec import Struct
+
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money.amounts import NOTHING, Amounts, difference, larger
 from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, decide, throttled
@@ -39,8 +41,7 @@ class Paying(NamedTuple):
     admitted_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(Struct, frozen=True, gc=False):
     """What is asked of the store before an attempt is dispatched. Times in milliseconds since the epoch."""
 
     attempt_id: str
@@ -50,8 +51,7 @@ class Admission:
     lease_until: int
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True, gc=False):
     """An attempt may be dispatched."""
 
     hold: Amounts
@@ -63,8 +63,7 @@ class Admitted:
     """The name of the budget for which max_tokens was reduced."""
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
+class Renewal(Struct, frozen=True, gc=False):
     """Keep an attempt until `lease_until`, remember what it has cost so far, and hold at least `hold` if that fits."""
 
     attempt_id: str
@@ -73,20 +72,18 @@ class Renewal:
     hold: Amounts = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True, gc=False):
     """What an attempt came to in the end. `charge` None: unknown, charged at the larger of hold and what was seen."""
 
     attempt_id: str
     outcome: str
     now: int
     charge: Amounts | None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = Usage()
     observed: Amounts = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(Struct, frozen=True, gc=False):
     """Settle every attempt whose lease has ended: its outcome is unknown, so it is never refunded."""
 
     now: int
@@ -96,8 +93,7 @@ Item = Admission | Renewal | Settlement | Sweep
 Answer = Admitted | Denial | bool | int
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(Struct, gc=False):
     """An attempt that is not over."""
 
     attempt_id: str
@@ -110,8 +106,7 @@ class Attempt:
     swept: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, gc=False):
     """One row of the ledger."""
 
     attempt_id: str
@@ -125,8 +120,7 @@ class Entry:
     settled_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Crossing:
+class Crossing(Struct, frozen=True, gc=False):
     """A counter has reached a threshold of its limit."""
 
     counter_id: int

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -56,8 +58,7 @@ class BudgetRef:
     throttle: Throttle | None = None
 
 
-@dataclass(slots=True)
-class Counter:
+class Counter(Struct, gc=False):
     """The sums of one budget in one period, as locked in the store; changed in memory while a batch is decided."""
 
     counter_id: int
@@ -81,8 +82,7 @@ class Counter:
 Level = tuple[BudgetRef, Counter]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True, gc=False):
     """Admitted, with so much output; `clamped_by` names the budget for which that is less than was asked for."""
 
     max_tokens: int
@@ -91,8 +91,7 @@ class Decision:
     clamped_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
+class Denial(Struct, frozen=True, gc=False):
     """The first budget that refuses, its sums at that moment, and why."""
 
     budget: BudgetRef

@@ -7,15 +7,16 @@ published overshoot bound limits the sum of what ceilings exceed holds (invarian
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from llmgw_gateway.call import MICRO
 
 if TYPE_CHECKING:
     from llmgw_gateway.call import Usage
     from llmgw_gateway.money.amounts import Amounts
-    from llmgw_gateway.money.prices import Price
+    from llmgw_gateway.money.prices import Price, Tariff
 
 BYTES_PER_TOKEN = 4
 """Typical for English and code in JSON; until a model has shown its own."""
@@ -25,8 +26,7 @@ PROVIDER_OVERHEAD = 4_096
 """Prompt tokens that the provider adds by itself (tool and safety preambles), rounded up generously."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Struct, frozen=True, gc=False):
     """Hold and ceiling of a call, for any max_tokens up to the one it asked for: near a limit less may be admitted.
 
     The four amounts are millionths of each unit: of the prompt, and of one token of output.
@@ -74,45 +74,32 @@ class Terms:
 
 
 def estimate(
-    *,
-    size: int,
-    max_tokens: int,
-    least_tokens: int,
-    context_tokens: int,
-    likely: Usage,
-    expected: Price,
-    dearest: Price,
+    *, size: int, max_tokens: int, least_tokens: int, context_tokens: int, likely: Usage, tariff: Tariff
 ) -> Terms:
     """Estimate a call of `size` body bytes that may produce `max_tokens` and will probably use `likely`.
 
-    `expected` is the price for a prompt of the likely size, `dearest` the one for the largest possible prompt: a token
-    stands for at least one byte, and no prompt exceeds the model's context.
+    The ceiling is by the dearest price there is for any size of prompt: a token stands for at least one byte, and no
+    prompt exceeds the model's context.
     """
     most = min(size + PROVIDER_OVERHEAD, context_tokens)
-    prompt_rate = max(dearest.dearest_prompt, expected.dearest_prompt)
-    prompt_weight = max(_weight(dearest.dearest_prompt, dearest), _weight(expected.dearest_prompt, expected))
-    output_weight = max(_weight(dearest.output, dearest), _weight(expected.output, expected))
-    prompt_cost = expected.numerator(likely) - likely.output * expected.output
+    price = tariff.price(likely.prompt)
+    prompt_cost = price.numerator(likely) - likely.output * price.output
+    top = tariff.dearest
     return Terms(
         max_tokens=max_tokens,
         least_tokens=least_tokens,
         likely_output=likely.output,
-        likely_prompt=(prompt_cost, likely.prompt * MICRO, _weight(prompt_cost, expected)),
-        likely_rate=(expected.output, MICRO, _weight(expected.output, expected)),
-        most_prompt=(most * prompt_rate, most * MICRO, most * prompt_weight),
-        most_rate=(max(dearest.output, expected.output), MICRO, output_weight),
+        likely_prompt=(prompt_cost, likely.prompt * MICRO, price.weight(prompt_cost)),
+        likely_rate=(price.output, MICRO, price.weight(price.output)),
+        most_prompt=(most * top.prompt, most * MICRO, most * top.prompt_weight),
+        most_rate=(top.output, MICRO, top.output_weight),
     )
 
 
 def charged(price: Price, usage: Usage) -> Amounts:
     """What `usage` comes to in every unit."""
     numerator = price.numerator(usage)
-    return (_whole(numerator), usage.prompt + usage.output, _whole(_weight(numerator, price)))
-
-
-def _weight(amount: int, price: Price) -> int:
-    """How many millionths of an input token cost as much as `amount`, rounded up; a free model weighs nothing."""
-    return -(-amount * MICRO // price.input) if price.input else 0
+    return (_whole(numerator), usage.prompt + usage.output, _whole(price.weight(numerator)))
 
 
 def _whole(millionths: int) -> int:

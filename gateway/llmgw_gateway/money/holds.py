@@ -323,8 +323,7 @@ class Money:
             least_tokens=min(call.least_tokens, grant.max_tokens),
             context_tokens=model.context_tokens,
             likely=likely,
-            expected=tariff.price(likely.prompt),
-            dearest=tariff.price(model.context_tokens),
+            tariff=tariff,
         )
 
     def _tariff(self, target: Target, now: float) -> Tariff:

@@ -75,6 +75,10 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True, rename={"effective"
             + usage.cache_write_1h * self.cache_write_1h
         )
 
+    def weight(self, amount: int) -> int:
+        """How many millionths of an input token cost as much as `amount`, rounded up; where input is free, none."""
+        return -(-amount * MICRO // self.input) if self.input else 0
+
     @property
     def dearest_prompt(self) -> int:
         """The highest rate that a prompt token can be billed at."""
@@ -120,11 +124,37 @@ class _Extension(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Dearest:
+    """The highest rates of a tariff: micro-USD, and millionths of an input token, for a million tokens or one."""
+
+    prompt: int
+    output: int
+    prompt_weight: int
+    output_weight: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tariff:
     """The prices of one model in one geography on one day."""
 
     steps: tuple[tuple[int, Price], ...]
     """By prompt size, largest first: the price for prompts of more tokens than the number."""
+    dearest: Dearest
+
+    @classmethod
+    def of(cls, steps: Iterable[tuple[int, Price]]) -> Tariff:
+        """Join the prices for prompts of more tokens than each number."""
+        ordered = tuple(sorted(steps, key=lambda step: -step[0]))
+        prices = [price for _, price in ordered]
+        return cls(
+            ordered,
+            Dearest(
+                prompt=max(price.dearest_prompt for price in prices),
+                output=max(price.output for price in prices),
+                prompt_weight=max(price.weight(price.dearest_prompt) for price in prices),
+                output_weight=max(price.weight(price.output) for price in prices),
+            ),
+        )
 
     def price(self, prompt_tokens: int) -> Price:
         """The price for a prompt of that size."""
@@ -183,11 +213,9 @@ class Catalogue:
     def tariff(self, model: str, *, geography: Geography, day: date) -> Tariff:
         """The prices that hold on `day`, for prompts of any size; LookupError as for `price`."""
         sizes = {price.context_over for price in self.models[model].prices}
-        steps = {
-            size: self.price(model, geography=geography, day=day, prompt_tokens=size + 1)
-            for size in sorted(sizes | {0}, reverse=True)
-        }
-        return Tariff(tuple(steps.items()))
+        return Tariff.of(
+            (size, self.price(model, geography=geography, day=day, prompt_tokens=size + 1)) for size in sizes | {0}
+        )
 
 
 def built_in(*, embeddings: bool = False) -> Catalogue:

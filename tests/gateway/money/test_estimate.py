@@ -13,7 +13,7 @@ from llmgw_gateway.call import Usage
 from llmgw_gateway.money.estimate import PROVIDER_OVERHEAD, Terms
 from llmgw_gateway.money.estimate import estimate as estimated
 from llmgw_gateway.money.learning import Learned
-from llmgw_gateway.money.prices import Price
+from llmgw_gateway.money.prices import Price, Tariff
 
 DAY = date(2026, 1, 1)
 CLASSES = [field.name for field in fields(Usage)]
@@ -40,8 +40,7 @@ def estimate(size: int, most_output: int, context: int, expected: Price, dearest
         least_tokens=1,
         context_tokens=context,
         likely=likely,
-        expected=expected,
-        dearest=dearest,
+        tariff=Tariff.of([(0, expected), (200_000, dearest)]),
     )
 
 
