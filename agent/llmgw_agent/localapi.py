@@ -135,10 +135,8 @@ class LocalApi:
     async def logout(self, request: web.Request) -> web.Response:
         """Forget the sign-in and the device key; then tell gateway and provider, as far as they can be reached."""
         is_local = (await _body(request)).get("local_only") is True
-        token = self._broker.peek()
         await self._logins.close()
-        sign_in = await self._session.end()
-        self._broker.forget()
+        sign_in, token = await self._broker.sign_out()
         await self._vault.put(device_key=None)
         revoked, failed = [], []
         if sign_in is not None and not is_local:

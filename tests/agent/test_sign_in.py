@@ -15,13 +15,13 @@ from llmgw_wire.messages import ACCESS_TOKEN_TYPE, IssuerOffer
 from tests.lab import node
 from tests.lab.agent import Agent, installed
 from tests.lab.oidc_provider import CLIENT_ID, RESOURCE_SCOPE, OidcProvider
+from tests.lab.process import Finished
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from tests.agent.small_gateway import SmallGateway
-    from tests.lab.process import Finished
 
 needs_node = pytest.mark.skipif(not node.available(), reason="needs Node and npm")
 pytestmark = needs_node
@@ -121,6 +121,39 @@ async def test_a_stale_sign_in_is_renewed_at_the_provider(
     assert len(shown) == 3
     assert shown[1] == shown[0]
     assert shown[2] != shown[1]
+
+
+async def test_a_sign_out_beside_an_exchange_revokes_what_the_exchange_brings(
+    agent: Agent, gateway: SmallGateway, oidc_provider: OidcProvider
+) -> None:
+    gateway.life = 1
+    await asyncio.to_thread(agent.sign_in, oidc_provider.person().sign_in)
+    gateway.life = 600
+    gateway.open.clear()
+    tool = asyncio.create_task(get_token(agent))
+    while len(gateway.exchanges) < 2:  # the token of one second is too old now, or soon
+        await asyncio.sleep(0.01)
+        tool = asyncio.create_task(get_token(agent)) if tool.done() else tool
+    out = asyncio.create_task(say(agent, "logout"))
+    gateway.open.set()
+    assert f"Revoked at {gateway.url}." in (await out).stdout
+    token = await tool
+    assert token.exit_code != 0 or gateway.revoked == [token.stdout.strip()]
+    assert (await get_token(agent)).exit_code == 4
+
+
+async def test_a_provider_that_is_away_ends_the_sign_in_at_once(
+    tmp_path: Path, agent: Agent, gateway: SmallGateway
+) -> None:
+    """Also when its metadata was read a moment ago: nobody is sent to a page that does not open."""
+    with OidcProvider(tmp_path / "own") as provider:
+        gateway.offers = (offer_of(provider),)
+        await asyncio.to_thread(agent.sign_in, provider.person().sign_in)
+    assert await say(agent, "login", "--no-browser") == Finished(
+        *(6, ""),
+        f"llmgw: {urlsplit(provider.issuer).netloc} cannot be reached (ClientConnectorError). "
+        "Check the network (VPN?) and try again\n",
+    )
 
 
 async def test_a_refusal_by_the_gateway_is_the_outcome_of_the_sign_in(

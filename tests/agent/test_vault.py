@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import shutil
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -88,6 +90,39 @@ def test_a_planted_link_is_not_followed(sealed: SealedFile, home: Path) -> None:
     sealed.path.with_suffix(".new").symlink_to(target)
     sealed.write(1, DOCUMENT)
     assert target.read_text() == "untouched"
+
+
+class HeldFile(SealedFile):
+    """Waits in the middle of its first write until it is let go."""
+
+    held = threading.Event()
+    begun = threading.Event()
+    written = threading.Semaphore(0)
+
+    def write(self, counter: int, document: dict[str, Any]) -> None:
+        is_first = not self.begun.is_set()
+        self.begun.set()
+        assert not is_first or self.held.wait(10)
+        super().write(counter, document)
+        self.written.release()
+
+
+async def test_a_cancelled_write_does_not_come_after_a_later_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sign-in that is cancelled by a sign-out must not land in the file behind it."""
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+    vault = Vault(home / "vault.bin", "profile")
+    file = vault._file = HeldFile(home / "vault.bin", KEY, "profile")
+    sign_in = asyncio.create_task(vault.put(sign_in="canary-refresh"))
+    await asyncio.to_thread(file.begun.wait, 10)
+    sign_in.cancel()
+    sign_out = asyncio.create_task(vault.put(sign_in=None))
+    await asyncio.wait({sign_out}, timeout=0.2)  # long enough to overtake, if it could
+    file.held.set()
+    await asyncio.gather(sign_in, sign_out, return_exceptions=True)
+    for _ in range(2):
+        assert await asyncio.to_thread(file.written.acquire, timeout=10)
+    assert file.read(0) == (2, {})
+    await vault.close()
 
 
 async def test_without_a_keyring_nothing_is_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

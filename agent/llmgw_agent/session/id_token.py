@@ -57,10 +57,13 @@ class Discovery:
         self._metadata: dict[str, tuple[float, Metadata]] = {}
         self._keys: dict[str, tuple[float, list[jwt.PyJWK]]] = {}
 
-    async def metadata(self, issuer: str) -> Metadata:
-        """The issuer's metadata; ConfigurationError if it is not exactly the issuer that the gateway named."""
+    async def metadata(self, issuer: str, *, again: bool = False) -> Metadata:
+        """The issuer's metadata, read every hour or `again` now: that also tells whether the provider is there.
+
+        ConfigurationError if it is not exactly the issuer that the gateway named.
+        """
         read_at, known = self._metadata.get(issuer, (0.0, None))
-        if known is not None and 0 <= time.time() - read_at < METADATA_SECONDS:
+        if known is not None and not again and 0 <= time.time() - read_at < METADATA_SECONDS:
             return known
         answer = await self._outgoing.get(issuer.rstrip("/") + "/.well-known/openid-configuration")
         if answer.status != 200:  # noqa: PLR2004 -- OK

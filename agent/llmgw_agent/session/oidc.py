@@ -42,7 +42,8 @@ class OidcProvider:
 
     async def begin(self, offer: IssuerOffer, redirect_uri: str) -> Attempt:
         """The authorization request. State and nonce have 256 bits, the verifier 512."""
-        metadata = await self._discovery.metadata(offer.issuer)
+        # Asked again each time: a browser sent to a provider that is away would leave its user waiting for minutes.
+        metadata = await self._discovery.metadata(offer.issuer, again=True)
         state, nonce, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(64)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         # No prompt=consent with offline_access: corporate providers grant it by policy, and the extra page every day
