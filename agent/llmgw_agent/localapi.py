@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from llmgw_agent import __version__, listener
+from llmgw_agent.caller import caller
 from llmgw_agent.errors import AgentError, ConfigurationError, SignInRequiredError, TemporaryError, UsageError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class LocalApi:
     async def token(self, request: web.Request) -> web.Response:
         """Print a token: what tools call."""
         pid = listener.peer(request)[0]
-        who = listener.caller(pid)
+        who = await caller(pid)
         token = await self._broker.token(who)
         log.info("token %s for %s", token.value.fingerprint(), who or f"process {pid}")
         return web.Response(text=token.value.reveal() + "\n")
