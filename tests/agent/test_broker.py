@@ -21,7 +21,7 @@ from llmgw_agent.errors import (
 )
 from llmgw_agent.exchange import Gateway
 from llmgw_agent.session.current import CurrentSession
-from llmgw_agent.session.record import Account, Attempt, SignIn
+from llmgw_agent.session.record import Account, Attempt, CodeState, DeviceAttempt, SignIn
 from llmgw_agent.vault import Vault
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.secret import Secret
@@ -67,6 +67,12 @@ class ScriptedProvider:
         raise NotImplementedError
 
     async def finish(self, attempt: Attempt, answer: Mapping[str, str]) -> SignIn:
+        raise NotImplementedError
+
+    async def begin_device(self, offer: IssuerOffer) -> DeviceAttempt:
+        raise NotImplementedError
+
+    async def poll(self, attempt: DeviceAttempt) -> SignIn | CodeState:
         raise NotImplementedError
 
     async def revoke(self, sign_in: SignIn) -> None:

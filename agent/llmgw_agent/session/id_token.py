@@ -44,6 +44,7 @@ class Metadata:
     token_endpoint: str
     jwks_uri: str
     revocation_endpoint: str
+    device_authorization_endpoint: str
     algorithms: tuple[str, ...]
     sends_issuer: bool
     """RFC 9207: its answers name it."""
@@ -113,6 +114,7 @@ def _metadata(issuer: str, document: dict[str, Any]) -> Metadata:
         token_endpoint=address("token_endpoint"),
         jwks_uri=address("jwks_uri"),
         revocation_endpoint=address("revocation_endpoint"),
+        device_authorization_endpoint=address("device_authorization_endpoint"),
         algorithms=_algorithms(document.get("id_token_signing_alg_values_supported")),
         sends_issuer=document.get("authorization_response_iss_parameter_supported") is True,
     )
