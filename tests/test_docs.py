@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from llmgw_agent.cli import main as agent_main
+from llmgw_agent.settings import VARIABLES
 from llmgw_gateway.main import main as gateway_main
 from llmgw_gateway.settings import Settings
 from llmgw_wire import headers
@@ -38,6 +39,11 @@ def settings_keys() -> set[str]:
 def test_every_setting_is_documented_and_nothing_else() -> None:
     text = (DOCS / "gateway.md").read_text(encoding="utf-8")
     assert {key for key in first_column(text) if "." in key} == settings_keys()
+
+
+def test_every_setting_of_the_agent_is_documented_with_its_variable() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(LLMGW_\w+)` ", (DOCS / "agent.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert dict(rows) == VARIABLES
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:

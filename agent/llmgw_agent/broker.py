@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from llmgw_agent.exchange import Gateway
     from llmgw_agent.session.current import CurrentSession
+    from llmgw_agent.session.record import SignIn
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,19 @@ class Broker:
         """The session changed: its tokens and failures are of no use."""
         self._cache.clear()
         self._failures = _Failures()
+
+    async def sign_out(self) -> tuple[SignIn | None, CachedToken | None]:
+        """End the session; what was held of it, newest, for revocation. Afterwards nothing of it is left here.
+
+        Work under way is finished first: a refresh token that the provider hands out in this moment, or a token that
+        the gateway mints, must come back to us to be revoked, and nothing may be written after we have forgotten.
+        """
+        held = self._session.sign_in
+        sign_in = await self._session.end()
+        await self.drain()
+        token = self._cache.newest(Key(held.session, self._gateway.url)) if held is not None else None
+        self.forget()
+        return sign_in, token
 
     async def drain(self) -> None:
         """Wait for the work under way: what the provider gave must reach the vault."""

@@ -57,21 +57,27 @@ def main() -> None:
 @click.option("--no-browser", is_flag=True, help="Print the address instead of opening a browser.")
 @click.option(
     "--method",
-    type=click.Choice(["auto", "browser", "paste"]),
+    type=click.Choice(["auto", "browser", "paste", "device"]),
     default="auto",
-    help="paste: sign in with a browser on another machine and bring its last address back.",
+    help="paste: sign in with a browser on another machine and bring its last address back. "
+    "device: type a code in there instead, where your company allows that.",
 )
 def login(issuer: str, method: str, *, no_browser: bool) -> None:
     """Sign in with your company account."""
     client = Client(os.environ)
-    started = client.post("/login", {"issuer": issuer})["login"]
     has_browser = not no_browser and (method == "browser" or (method == "auto" and _has_display()))
-    click.echo(output.open_browser() if has_browser else output.visit())
+    asks = method == "paste" or (method == "auto" and not has_browser and not no_browser and sys.stdin.isatty())
+    way = "device" if method == "device" else "paste" if asks else "browser"
+    started = client.post("/login", {"issuer": issuer, "method": way})["login"]
+    if way == "device":
+        click.echo(output.enter_code(started["user_code"], started["expires_in"]))
+    else:
+        click.echo(output.open_browser() if has_browser else output.visit())
     click.echo(started["url"])
     sys.stdout.flush()
     if has_browser:
         _open(started["url"])
-    if method == "paste" or (method == "auto" and not has_browser and not no_browser and sys.stdin.isatty()):
+    if asks:
         _paste(client, started["id"], wait=method == "paste")
     else:
         click.echo(output.waiting(), err=True)

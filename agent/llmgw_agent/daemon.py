@@ -77,6 +77,7 @@ class Daemon:
             logins=self._logins,
             providers=providers,
             vault=self._vault,
+            methods=given.sign_in_methods,
             stop=self.stop,
         )
 

@@ -10,9 +10,7 @@ import contextlib
 import os
 import socket
 import stat
-import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -24,14 +22,13 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aiohttp.typedefs import Handler
 
 HOST: Final = "llmgw.local"
 """The only Host served: a name that no page can have."""
 BROWSER_HEADERS: Final = ("Origin", "Referer", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest")
-SHELLS: Final = frozenset({"ash", "bash", "cmd", "dash", "fish", "ksh", "sh", "zsh", "env", "timeout"})
-"""Programs between a tool and our command that say nothing about who asks."""
-MOST_ANCESTORS: Final = 8
 
 
 class DaemonLock:
@@ -121,48 +118,3 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.host != HOST or any(name in request.headers for name in BROWSER_HEADERS):
         return web.Response(status=403, text="not for browsers\n")
     return await handler(request)
-
-
-def caller(pid: int) -> str:
-    """A name for the program that wants a token: the nearest ancestor of `pid` that is no shell; empty if unknown.
-
-    A hint, never a permission: process ids are reused and parents die.
-    """
-    for _ in range(MOST_ANCESTORS):
-        if pid <= 1:
-            return ""
-        pid, name, started = _parent(pid)
-        if name and Path(name).name.lstrip("-") not in SHELLS:
-            return f"{pid} {name} {started}"
-    return ""
-
-
-def _parent(pid: int) -> tuple[int, str, str]:
-    """Process id, name and start time of a process's parent; zeros when it cannot be told."""
-    look_up = _parent_by_proc if Path("/proc/self/stat").exists() else _parent_by_ps
-    try:
-        return look_up(pid)
-    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
-        return 0, "", ""
-
-
-def _parent_by_proc(pid: int) -> tuple[int, str, str]:
-    parent = int(_stat_fields(pid)[1])
-    name = Path(f"/proc/{parent}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    return parent, name, _stat_fields(parent)[19]
-
-
-def _parent_by_ps(pid: int) -> tuple[int, str, str]:
-    parent = int(_ps(pid, "ppid="))
-    return parent, _ps(parent, "comm="), _ps(parent, "lstart=")
-
-
-def _stat_fields(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from `state` on: the name before them may hold anything, brackets too."""
-    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    return text.rpartition(")")[2].split()
-
-
-def _ps(pid: int, field: str) -> str:
-    command = ["/bin/ps", "-o", field, "-p", str(pid)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=1, check=True).stdout.strip()  # noqa: S603 -- numbers only

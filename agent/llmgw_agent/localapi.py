@@ -3,7 +3,8 @@
 | Route | Answer |
 |---|---|
 | GET /token | the token and a newline, text/plain |
-| POST /login `{"issuer": "..."}` | `{"login": {id, url, issuer, expires_in}}`; joins the sign-in under way |
+| POST /login `{"issuer": "...", "method": "..."}` | `{"login": {id, url, issuer, expires_in}}`; joins the one under way |
+| the same with method `device` | also `user_code`, to be typed in at `url` |
 | GET /login/{id} | after at most 20 s: `{"login": {id, state}}`, state `pending` or `signed_in`, then with `account` |
 | POST /login/{id}/answer `{"address": "..."}` | the address a browser elsewhere ended at |
 | POST /logout `{"local_only": false}` | `{"logout": {revoked, not_revoked}}` |
@@ -29,7 +30,16 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from llmgw_agent import __version__, listener
-from llmgw_agent.errors import AgentError, ConfigurationError, SignInRequiredError, TemporaryError, UsageError
+from llmgw_agent.caller import caller
+from llmgw_agent.errors import (
+    AgentError,
+    ConfigurationError,
+    RefusedError,
+    SignInRequiredError,
+    TemporaryError,
+    UsageError,
+)
+from llmgw_agent.session.record import DeviceAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +85,7 @@ class LocalApi:
         logins: Logins,
         providers: dict[str, Provider],
         vault: Vault,
+        methods: tuple[str, ...],
         stop: Callable[[], None],
     ) -> None:
         self._broker = broker
@@ -83,6 +94,7 @@ class LocalApi:
         self._logins = logins
         self._providers = providers
         self._vault = vault
+        self._methods = methods
         self._stop = stop
         self._started = time.time()
 
@@ -102,18 +114,28 @@ class LocalApi:
     async def token(self, request: web.Request) -> web.Response:
         """Print a token: what tools call."""
         pid = listener.peer(request)[0]
-        who = listener.caller(pid)
+        who = await caller(pid)
         token = await self._broker.token(who)
         log.info("token %s for %s", token.value.fingerprint(), who or f"process {pid}")
         return web.Response(text=token.value.reveal() + "\n")
 
     async def login(self, request: web.Request) -> web.Response:
         """Begin a sign-in or join the one under way."""
-        wanted = (await _body(request)).get("issuer")
-        offer = _choose((await self._gateway.bootstrap()).issuers, wanted, self._providers)
-        login = await self._logins.start(offer)
+        body = await _body(request)
+        method = str(body.get("method") or "browser")
+        self._allow(method)
+        offer = _choose((await self._gateway.bootstrap()).issuers, body.get("issuer"), self._providers)
+        login = await self._logins.start(offer, method)
         answer = {"id": login.name, "url": login.attempt.url, "issuer": offer.issuer, "expires_in": login.expires_in}
+        if isinstance(login.attempt, DeviceAttempt):
+            answer |= {"user_code": login.attempt.user_code}
         return _json({"login": answer})
+
+    def _allow(self, method: str) -> None:
+        if method not in self._methods:
+            raise RefusedError(
+                f"signing in by {method[:20]} is not allowed here", f"Run: llmgw login --method {self._methods[0]}"
+            )
 
     async def login_state(self, request: web.Request) -> web.Response:
         """Wait for a sign-in, for as long as a connection may be silent; its failure is this answer's."""
@@ -128,17 +150,18 @@ class LocalApi:
 
     async def login_answer(self, request: web.Request) -> web.Response:
         """Take the pasted address of a browser on another machine."""
+        self._allow("paste")
         login = self._logins.get(request.match_info["id"])
+        if login.callback is None:
+            raise UsageError("this sign-in ends with a code, not with an address", "Type the code in on its page")
         login.callback.deliver_pasted(str((await _body(request)).get("address", "")))
         return _json({"login": {"id": login.name, "state": "pending"}, "account": None})
 
     async def logout(self, request: web.Request) -> web.Response:
         """Forget the sign-in and the device key; then tell gateway and provider, as far as they can be reached."""
         is_local = (await _body(request)).get("local_only") is True
-        token = self._broker.peek()
         await self._logins.close()
-        sign_in = await self._session.end()
-        self._broker.forget()
+        sign_in, token = await self._broker.sign_out()
         await self._vault.put(device_key=None)
         revoked, failed = [], []
         if sign_in is not None and not is_local:

@@ -37,6 +37,11 @@ def visit() -> str:
     return "No browser is opened. Open this page to sign in:"
 
 
+def enter_code(code: str, seconds: int) -> str:
+    """Above the address, when a code has to be typed in there."""
+    return f"Open this page on any device and enter the code {code} (good for {_span(seconds)}; never one sent to you):"
+
+
 def waiting() -> str:
     """Below the address."""
     return "Waiting for the sign-in ..."

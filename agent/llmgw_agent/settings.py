@@ -12,7 +12,7 @@ import tomllib
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAME: Final = "llmgw"
-VARIABLES: Final = {"gateway_url": "LLMGW_GATEWAY_URL", "ca_file": "LLMGW_CA_FILE"}
-"""Key in the file -> environment variable that overrides it."""
+VARIABLES: Final = {
+    "gateway_url": "LLMGW_GATEWAY_URL",
+    "ca_file": "LLMGW_CA_FILE",
+    "sign_in_methods": "LLMGW_SIGN_IN_METHODS",
+}
+"""Key in the file -> environment variable that overrides it. A list is separated by commas there."""
+METHODS: Final = ("browser", "paste", "device")
+"""Ways to sign in. Codes for other devices are how people are phished: that way is off unless a company wants it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class Settings:
     """Scheme, host and port, perhaps a path; no slash at the end. https, or http on loopback."""
     ca_file: Path | None
     """PEM file of authorities trusted besides those of the operating system."""
+    sign_in_methods: tuple[str, ...]
+    """The ways to sign in that are allowed, of `METHODS`."""
     places: Places
 
 
@@ -81,7 +89,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         if environ.get(variable):
             given[key] = environ[variable]
             sources[key] = variable
-    gateway_url = str(given.get("gateway_url", "")).rstrip("/")
+    gateway_url = given.get("gateway_url", "").rstrip("/")
     if not gateway_url:
         faults.append(f"no gateway is set (gateway_url in {where.config}, or LLMGW_GATEWAY_URL)")
     elif fault := url_fault(gateway_url):
@@ -89,13 +97,22 @@ def load(environ: Mapping[str, str]) -> Settings:
     ca_file = Path(given["ca_file"]).expanduser() if given.get("ca_file") else None
     if ca_file is not None and not (ca_file.is_absolute() and ca_file.is_file()):
         faults.append(f"{sources['ca_file']}: ca_file {str(ca_file)!r} is not the absolute path of a file")
+    methods = tuple(word.strip() for word in given.get("sign_in_methods", "browser,paste").split(","))
+    faults += [
+        f"{sources['sign_in_methods']}: sign_in_methods names {word!r} (there are: {', '.join(METHODS)})"
+        for word in methods
+        if word not in METHODS
+    ]
     if faults:
         raise ConfigurationError("; ".join(faults), "Correct this and repeat the command")
-    return Settings(gateway_url, ca_file, where)
+    return Settings(gateway_url, ca_file, methods, where)
 
 
-def _read_file(path: Path, faults: list[str]) -> dict[str, Any]:
-    """The known keys of the user's file. Unknown ones are faults: a misspelt setting must not be ignored."""
+def _read_file(path: Path, faults: list[str]) -> dict[str, str]:
+    """The known keys of the user's file, lists as in the environment.
+
+    Unknown ones are faults: a misspelt setting must not be ignored.
+    """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -103,12 +120,18 @@ def _read_file(path: Path, faults: list[str]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         faults.append(f"{path} cannot be read ({error})")
         return {}
+    found = {}
     for key, value in document.items():
+        is_list = key == "sign_in_methods"
         if key not in VARIABLES:
             faults.append(f"{path}: {key!r} is not a setting (there are: {', '.join(sorted(VARIABLES))})")
-        elif not isinstance(value, str):
-            faults.append(f"{path}: {key} is not a string")
-    return {key: value for key, value in document.items() if key in VARIABLES and isinstance(value, str)}
+        elif is_list and isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+            found[key] = ",".join(value)
+        elif not is_list and isinstance(value, str):
+            found[key] = value
+        else:
+            faults.append(f"{path}: {key} is not {'a list of strings' if is_list else 'a string'}")
+    return found
 
 
 def is_loopback(host: str | None) -> bool:

@@ -31,6 +31,7 @@ from llmgw_agent.errors import ConfigurationError
 from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -224,7 +225,7 @@ class Vault:
             if self._file is None:
                 return
             self._counter += 1
-            await asyncio.to_thread(self._file.write, self._counter, self._content)
+            await _to_its_end(asyncio.to_thread(self._file.write, self._counter, self._content))
         if self._anchoring is None or self._anchoring.done():
             self._anchoring = asyncio.create_task(self._anchor())
 
@@ -246,6 +247,16 @@ class Vault:
             except KeyringUnavailableError as error:
                 log.warning("the vault's counter was not recorded: %s", error)
                 return
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for work that a thread does, also when cancelled: the thread goes on, and whoever writes next must wait."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def answer_in_child(request: dict[str, str]) -> dict[str, str | None]:

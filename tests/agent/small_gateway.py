@@ -46,11 +46,14 @@ class SmallGateway:
     elsewhere: str = ""
     """A token endpoint at another origin."""
     minimum_agent_version: str = "0.1.0"
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    """Closed, it has taken an exchange and does not answer yet."""
     exchanges: list[dict[str, str]] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
+        self.open.set()
         app = web.Application()
         app.router.add_get("/.well-known/llmgw", self._bootstrap)
         app.router.add_post("/oauth/token", self._exchange)
@@ -84,6 +87,7 @@ class SmallGateway:
         self.devices.append(thumbprint(header["jwk"]))
         self.exchanges.append(form)
         await asyncio.sleep(self.delay)
+        await self.open.wait()
         if self.refusals:
             code = self.refusals.pop(0)
             return web.Response(

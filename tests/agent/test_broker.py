@@ -21,14 +21,14 @@ from llmgw_agent.errors import (
 )
 from llmgw_agent.exchange import Gateway
 from llmgw_agent.session.current import CurrentSession
-from llmgw_agent.session.record import Account, Attempt, SignIn
+from llmgw_agent.session.record import Account, Attempt, CodeState, DeviceAttempt, SignIn
 from llmgw_agent.vault import Vault
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.secret import Secret
 from tests.agent.small_gateway import OFFER, SmallGateway
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from llmgw_agent.outgoing import Outgoing
@@ -49,9 +49,15 @@ def sign_in(age: float = 0.0, renewal: str = "refresh-0") -> SignIn:
 class ScriptedProvider:
     failures: list[AgentError] = field(default_factory=list)
     renewals: list[str] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    """Closed, it leaves whoever asks waiting for its answer."""
+
+    def __post_init__(self) -> None:
+        self.open.set()
 
     async def renew(self, old: SignIn) -> SignIn:
         self.renewals.append(old.renewal.reveal())
+        await self.open.wait()
         await asyncio.sleep(0.02)
         if self.failures:
             raise self.failures.pop(0)
@@ -61,6 +67,12 @@ class ScriptedProvider:
         raise NotImplementedError
 
     async def finish(self, attempt: Attempt, answer: Mapping[str, str]) -> SignIn:
+        raise NotImplementedError
+
+    async def begin_device(self, offer: IssuerOffer) -> DeviceAttempt:
+        raise NotImplementedError
+
+    async def poll(self, attempt: DeviceAttempt) -> SignIn | CodeState:
         raise NotImplementedError
 
     async def revoke(self, sign_in: SignIn) -> None:
@@ -94,6 +106,13 @@ async def laptop(home: Path, gateway: SmallGateway, outgoing: Outgoing, monkeypa
     made.broker = Broker(session, far, made.now)
     await session.begin(sign_in())
     return made
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
 
 
 async def test_fifty_callers_cause_one_refresh_and_one_exchange(laptop: Laptop, gateway: SmallGateway) -> None:
@@ -233,6 +252,38 @@ async def test_before_a_session_ends_the_vault_is_read_again(laptop: Laptop) -> 
     await laptop.vault.put(sign_in=sign_in(age=1000, renewal="refresh-newer").dump())
     assert (await laptop.broker.token("")).value
     assert laptop.provider.renewals == ["refresh-0", "refresh-newer"]
+
+
+async def test_a_sign_out_while_the_provider_answers_leaves_nothing(laptop: Laptop) -> None:
+    await laptop.session.begin(sign_in(age=1000))
+    laptop.provider.open.clear()
+    tool = asyncio.create_task(laptop.broker.token("claude"))
+    await until(lambda: laptop.provider.renewals)
+    out = asyncio.create_task(laptop.broker.sign_out())
+    laptop.provider.open.set()
+    held, _ = await out
+    await asyncio.gather(tool, return_exceptions=True)
+    assert held is not None
+    assert held.renewal.reveal() == "refresh-1", "the provider's newest is what has to be revoked"
+    assert laptop.session.sign_in is laptop.vault.get("sign_in") is None
+    assert not laptop.broker._flights
+    assert not laptop.broker._cache._tokens
+    with pytest.raises(SignInRequiredError):
+        await laptop.broker.token("claude")
+
+
+async def test_a_token_minted_during_the_sign_out_is_there_to_be_revoked(laptop: Laptop, gateway: SmallGateway) -> None:
+    gateway.open.clear()
+    tool = asyncio.create_task(laptop.broker.token("claude"))
+    await until(lambda: gateway.exchanges)
+    out = asyncio.create_task(laptop.broker.sign_out())
+    await until(lambda: laptop.session.sign_in is None)
+    gateway.open.set()
+    _, token = await out
+    assert token is await tool
+    assert token is not None
+    assert not laptop.broker._flights
+    assert not laptop.broker._cache._tokens
 
 
 async def test_a_token_endpoint_elsewhere_gets_nothing(laptop: Laptop, gateway: SmallGateway) -> None:

@@ -169,20 +169,6 @@ def test_an_open_folder_is_closed(socket_path: Path) -> None:
     assert socket_path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_caller_is_the_nearest_ancestor_that_is_no_shell() -> None:
-    code = "import os, sys; from llmgw_agent.listener import caller; print(caller(os.getpid()))"
-    direct = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    script = f"true; {sys.executable} -c '{code}'; true"
-    shell = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
-    assert direct == shell
-    assert direct.startswith(f"{os.getpid()} ")
-
-
-def test_an_unknown_process_has_no_name() -> None:
-    assert listener.caller(0) == ""
-    assert listener.caller(2**22 + 1) == ""
-
-
 def test_no_socket_is_open_to_the_network(socket_path: Path) -> None:
     made = listen(socket_path)
     assert made.family is socket.AF_UNIX

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llmgw_agent import __version__, settings
+from llmgw_agent import __version__, launcher, settings
 from llmgw_agent.errors import ConfigurationError
 from llmgw_agent.token_stub import PATH_LIMIT, socket_path
 
@@ -21,13 +21,27 @@ def test_the_file_is_read_and_the_environment_wins(home: Path) -> None:
     assert load(home, text, LLMGW_GATEWAY_URL="https://other.example.com").gateway_url == "https://other.example.com"
 
 
+def test_ways_to_sign_in_are_a_list_in_the_file_and_words_in_the_environment(home: Path) -> None:
+    text = 'gateway_url = "https://gw.example.com"\nsign_in_methods = ["browser", "device"]'
+    assert load(home, 'gateway_url = "https://gw.example.com"').sign_in_methods == ("browser", "paste")
+    assert load(home, text).sign_in_methods == ("browser", "device")
+    assert load(home, text, LLMGW_SIGN_IN_METHODS="paste, device").sign_in_methods == ("paste", "device")
+    for wrong in ('"browser"', "[]", "[1]", '["telepathy"]'):
+        with pytest.raises(ConfigurationError, match="sign_in_methods"):
+            load(home, f'gateway_url = "https://gw.example.com"\nsign_in_methods = {wrong}')
+
+
+def test_the_daemon_inherits_every_variable_that_it_reads() -> None:
+    assert {*settings.VARIABLES.values(), "LLMGW_HOME"} == {name for name in launcher.KEPT if name.startswith("LLMGW_")}
+
+
 def test_all_faults_are_reported_at_once(home: Path) -> None:
     with pytest.raises(ConfigurationError) as failure:
         load(home, 'gateway_url = "http://gw.example.com"\nca_file = "missing.pem"\ninsecure = true\n')
     line = failure.value.line
     assert "https://" in line
     assert "'missing.pem'" in line
-    assert "'insecure' is not a setting (there are: ca_file, gateway_url)" in line
+    assert "'insecure' is not a setting (there are: ca_file, gateway_url, sign_in_methods)" in line
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -15,13 +16,13 @@ from llmgw_wire.messages import ACCESS_TOKEN_TYPE, IssuerOffer
 from tests.lab import node
 from tests.lab.agent import Agent, installed
 from tests.lab.oidc_provider import CLIENT_ID, RESOURCE_SCOPE, OidcProvider
+from tests.lab.process import Finished
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from tests.agent.small_gateway import SmallGateway
-    from tests.lab.process import Finished
 
 needs_node = pytest.mark.skipif(not node.available(), reason="needs Node and npm")
 pytestmark = needs_node
@@ -123,6 +124,39 @@ async def test_a_stale_sign_in_is_renewed_at_the_provider(
     assert shown[2] != shown[1]
 
 
+async def test_a_sign_out_beside_an_exchange_revokes_what_the_exchange_brings(
+    agent: Agent, gateway: SmallGateway, oidc_provider: OidcProvider
+) -> None:
+    gateway.life = 1
+    await asyncio.to_thread(agent.sign_in, oidc_provider.person().sign_in)
+    gateway.life = 600
+    gateway.open.clear()
+    tool = asyncio.create_task(get_token(agent))
+    while len(gateway.exchanges) < 2:  # the token of one second is too old now, or soon
+        await asyncio.sleep(0.01)
+        tool = asyncio.create_task(get_token(agent)) if tool.done() else tool
+    out = asyncio.create_task(say(agent, "logout"))
+    gateway.open.set()
+    assert f"Revoked at {gateway.url}." in (await out).stdout
+    token = await tool
+    assert token.exit_code != 0 or gateway.revoked == [token.stdout.strip()]
+    assert (await get_token(agent)).exit_code == 4
+
+
+async def test_a_provider_that_is_away_ends_the_sign_in_at_once(
+    tmp_path: Path, agent: Agent, gateway: SmallGateway
+) -> None:
+    """Also when its metadata was read a moment ago: nobody is sent to a page that does not open."""
+    with OidcProvider(tmp_path / "own") as provider:
+        gateway.offers = (offer_of(provider),)
+        await asyncio.to_thread(agent.sign_in, provider.person().sign_in)
+    assert await say(agent, "login", "--no-browser") == Finished(
+        *(6, ""),
+        f"llmgw: {urlsplit(provider.issuer).netloc} cannot be reached (ClientConnectorError). "
+        "Check the network (VPN?) and try again\n",
+    )
+
+
 async def test_a_refusal_by_the_gateway_is_the_outcome_of_the_sign_in(
     agent: Agent, gateway: SmallGateway, oidc_provider: OidcProvider
 ) -> None:
@@ -182,9 +216,9 @@ async def test_an_issuer_that_the_gateway_does_not_accept(agent: Agent, oidc_pro
     assert f"It accepts: {oidc_provider.issuer}" in refused.stderr
 
 
-async def test_entra_through_msal(tmp_path: Path, gateway: SmallGateway, entra_like: OidcProvider) -> None:
-    offer = IssuerOffer(
-        issuer=entra_like.issuer,
+def entra_offer(provider: OidcProvider) -> IssuerOffer:
+    return IssuerOffer(
+        issuer=provider.issuer,
         client_id=CLIENT_ID,
         kind="entra",
         scopes=(RESOURCE_SCOPE, "offline_access"),
@@ -192,7 +226,10 @@ async def test_entra_through_msal(tmp_path: Path, gateway: SmallGateway, entra_l
         redirect_host="localhost",
         response_mode="form_post",
     )
-    gateway.offers = (offer,)
+
+
+async def test_entra_through_msal(tmp_path: Path, gateway: SmallGateway, entra_like: OidcProvider) -> None:
+    gateway.offers = (entra_offer(entra_like),)
     gateway.life = 1
     agent = Agent(tmp_path, gateway_url=gateway.url, ca_file=entra_like.ca_file)
     await asyncio.to_thread(agent.__enter__)
@@ -205,6 +242,77 @@ async def test_entra_through_msal(tmp_path: Path, gateway: SmallGateway, entra_l
         await asyncio.sleep(1.1)
         assert (await get_token(agent)).exit_code == 0
         assert len({exchange["subject_token"] for exchange in gateway.exchanges}) == 2
+    finally:
+        await asyncio.to_thread(agent.__exit__, None, None, None)
+
+
+async def test_a_code_that_is_typed_in_elsewhere_signs_in(
+    agent: Agent, gateway: SmallGateway, oidc_provider: OidcProvider
+) -> None:
+    refused = await say(agent, "login", "--method", "device")
+    assert refused == Finished(
+        5, "", "llmgw: signing in by device is not allowed here. Run: llmgw login --method browser\n"
+    )
+    await allow(agent, "device")
+    await sign_in_by_code(agent, oidc_provider)
+    token = await get_token(agent)
+    assert (token.exit_code, len(gateway.exchanges)) == (0, 1)
+    pasted = await say(agent, "login", "--method", "paste")
+    assert (pasted.exit_code, "signing in by paste is not allowed" in pasted.stderr) == (5, True)
+    assert f"Revoked at {oidc_provider.issuer}." in (await say(agent, "logout")).stdout
+
+
+async def test_a_code_that_its_reader_declines(agent: Agent, oidc_provider: OidcProvider) -> None:
+    await allow(agent, "device")
+    login = await start_login(agent, "--method", "device")
+    code, url = await read_code(login)
+    await asyncio.to_thread(oidc_provider.person().sign_in, url, user_code=code, declines=True)
+    _, stderr = await login.communicate()
+    assert login.returncode == 5
+    assert stderr.endswith(
+        f"llmgw: {oidc_provider.issuer} did not sign you in (access_denied). Run: llmgw login\n".encode()
+    )
+
+
+async def test_another_way_to_sign_in_takes_the_place_of_the_one_before(
+    agent: Agent, oidc_provider: OidcProvider
+) -> None:
+    await allow(agent, "browser", "device")
+    first = await start_login(agent)
+    await read_url(first)
+    second = await start_login(agent, "--method", "device")
+    await read_url(second)
+    _, stderr = await first.communicate()
+    assert (first.returncode, b"another sign-in was started instead" in stderr) == (2, True)
+    third = await start_login(agent, "--method", "device")
+    code, url = await read_code(third)
+    await asyncio.to_thread(oidc_provider.person().sign_in, url, user_code=code)
+    for login in (second, third):
+        await login.communicate()
+        assert login.returncode == 0, "both hold the same code"
+
+
+async def test_entra_by_code_and_by_a_pasted_address(
+    tmp_path: Path, gateway: SmallGateway, entra_like: OidcProvider
+) -> None:
+    gateway.offers = (entra_offer(entra_like),)
+    gateway.life = 1
+    agent = Agent(tmp_path, gateway_url=gateway.url, ca_file=entra_like.ca_file)
+    agent.settings["sign_in_methods"] = ["device", "paste"]
+    await asyncio.to_thread(agent.__enter__)
+    try:
+        await sign_in_by_code(agent, entra_like)
+        gateway.refusals = [ErrorCode.SIGN_IN_STALE]
+        while len(gateway.exchanges) < 3:  # as soon as the token of one second is too old
+            assert (await get_token(agent)).exit_code == 0
+        shown = [exchange["subject_token"] for exchange in gateway.exchanges]
+        assert shown[2] not in shown[:2], "what MSAL kept of the code's answer renews the sign-in"
+        login = await start_login(agent, "--method", "paste")
+        page = await asyncio.to_thread(
+            entra_like.person(unreachable="http://localhost").sign_in, (await read_url(login))[-1]
+        )
+        stdout, stderr = await login.communicate(f"{page.url}\n".encode())
+        assert (login.returncode, stdout.startswith(b"Signed in as ada@example.com")) == (0, True), stderr
     finally:
         await asyncio.to_thread(agent.__exit__, None, None, None)
 
@@ -241,6 +349,29 @@ async def test_a_gateway_that_is_gone_leaves_the_sign_in_alone(
     assert (token.exit_code, token.stdout) == (6, "")
     status = json.loads((await say(agent, "status", "--json")).stdout)
     assert (status["signed_in"], status["gateway"]["reachable"], status["error"]["exit_code"]) == (True, False, 6)
+
+
+async def allow(agent: Agent, *methods: str) -> None:
+    """Other ways to sign in than those that the daemon was started with."""
+    agent.settings["sign_in_methods"] = list(methods)
+    await asyncio.to_thread(agent.restart)
+
+
+async def sign_in_by_code(agent: Agent, provider: OidcProvider) -> None:
+    login = await start_login(agent, "--method", "device")
+    code, url = await read_code(login)
+    await asyncio.to_thread(provider.person().sign_in, url, user_code=code)
+    stdout, stderr = await login.communicate()
+    assert (login.returncode, stdout) == (0, f"Signed in as ada@example.com ({provider.issuer}).\n".encode()), stderr
+
+
+async def read_code(login: asyncio.subprocess.Process) -> tuple[str, str]:
+    """The code and the page that wants it."""
+    words, url = await read_url(login)
+    found = re.search(r"enter the code (\S+) ", words)
+    assert found, words
+    assert found[1] not in url, "a link that holds the code is how people are phished"
+    return found[1], url
 
 
 async def start_login(agent: Agent, *words: str) -> asyncio.subprocess.Process:

@@ -1,27 +1,29 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import shutil
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmgw_agent.vault import SealedFile, Vault, VaultDamagedError
+from llmgw_agent.vault import Keyring, KeyringUnavailableError, SealedFile, Vault, VaultDamagedError
 from llmgw_wire.secret import Secret
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KEY = Secret(base64.b64encode(bytes(range(32))).decode())
 DOCUMENT = {"sign_in": {"renewal": "canary-refresh"}}
 MANY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 KEYRING = shutil.which("dbus-run-session") and shutil.which("gnome-keyring-daemon")
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 needs_keyring = pytest.mark.skipif(not KEYRING, reason="needs dbus-run-session and gnome-keyring-daemon")
 
 
@@ -90,6 +92,39 @@ def test_a_planted_link_is_not_followed(sealed: SealedFile, home: Path) -> None:
     assert target.read_text() == "untouched"
 
 
+class HeldFile(SealedFile):
+    """Waits in the middle of its first write until it is let go."""
+
+    held = threading.Event()
+    begun = threading.Event()
+    written = threading.Semaphore(0)
+
+    def write(self, counter: int, document: dict[str, Any]) -> None:
+        is_first = not self.begun.is_set()
+        self.begun.set()
+        assert not is_first or self.held.wait(10)
+        super().write(counter, document)
+        self.written.release()
+
+
+async def test_a_cancelled_write_does_not_come_after_a_later_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sign-in that is cancelled by a sign-out must not land in the file behind it."""
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+    vault = Vault(home / "vault.bin", "profile")
+    file = vault._file = HeldFile(home / "vault.bin", KEY, "profile")
+    sign_in = asyncio.create_task(vault.put(sign_in="canary-refresh"))
+    await asyncio.to_thread(file.begun.wait, 10)
+    sign_in.cancel()
+    sign_out = asyncio.create_task(vault.put(sign_in=None))
+    await asyncio.wait({sign_out}, timeout=0.2)  # long enough to overtake, if it could
+    file.held.set()
+    await asyncio.gather(sign_in, sign_out, return_exceptions=True)
+    for _ in range(2):
+        assert await asyncio.to_thread(file.written.acquire, timeout=10)
+    assert file.read(0) == (2, {})
+    await vault.close()
+
+
 async def test_without_a_keyring_nothing_is_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
     vault = Vault(home / "vault.bin", "profile")
@@ -100,6 +135,39 @@ async def test_without_a_keyring_nothing_is_written(home: Path, monkeypatch: pyt
     assert not vault.is_persistent
     assert vault.description.startswith("memory only: no desktop session")
     assert os.listdir(home) == []  # noqa: PTH208 -- the loop has nothing else to do
+
+
+@needs_proc
+async def test_the_keyring_s_process_shows_no_secret(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bus that takes the call and says nothing holds the child where it has the secret in hand."""
+    called: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
+    bus = await asyncio.start_unix_server(lambda _, writer: called.set_result(writer), home / "bus")
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={home}/bus")
+    put = asyncio.create_task(Keyring("profile").put("key", Secret("canary-secret")))
+    connection = await called
+    children = [pid for pid in processes() if b"llmgw_agent.vault" in seen(pid, "cmdline")]
+    assert [pid for pid in children if b"canary" in seen(pid, "cmdline") + seen(pid, "environ")] == []
+    assert children
+    connection.close()
+    bus.close()
+    with pytest.raises(KeyringUnavailableError):
+        await put
+
+
+def processes() -> list[int]:
+    """What this process has started."""
+    return [
+        int(folder.name)
+        for folder in Path("/proc").iterdir()
+        if folder.name.isdecimal() and f" {os.getpid()} ".encode() in seen(int(folder.name), "stat")
+    ]
+
+
+def seen(pid: int, name: str) -> bytes:
+    """What the process list tells of a process; nothing if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    return b""
 
 
 async def test_a_bus_without_a_keyring_is_named_and_does_not_hang(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import webbrowser
 from pathlib import Path
 
 from tests.demo import account, conversation, handout, wishes
-from tests.demo.screen import Screen
+from tests.demo.screen import ReaderLeftError, Screen
 from tests.demo.stage import Stage, StageError
 from tests.lab.claude import executable_path
 from tests.lab.node import REPOSITORY
@@ -25,6 +25,12 @@ from tests.lab.process import ProgramError
 INTERRUPTED = 130
 BROWSER_SECONDS = 300
 PROMPT = "In one sentence: why does a company put a gateway in front of its models?"
+
+
+MADE_UP_KEYS = (
+    "No AWS keys in your environment, so the demo made some up. An endpoint that knows its keys, such as ministack "
+    "with AUTH=true, refuses those: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+)
 
 
 class TokenError(RuntimeError):
@@ -43,6 +49,10 @@ def main() -> int:
             perform(screen, stage)
             if not order.once:
                 stay(screen, stage)
+    except ReaderLeftError:
+        # `make demo | head`: whoever reads has seen enough. Python would still complain when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         screen.line("\nInterrupted; everything has ended.")
         return INTERRUPTED
@@ -80,6 +90,8 @@ def raise_servers(screen: Screen, stage: Stage) -> None:
         costs = "It costs real money: at most" if stage.wishes.upstream == "aws" else "Budget:"
         screen.note(f"Bedrock is {stage.upstream_url}")
         screen.note(f"{costs} ${stage.wishes.budget_usd} a month for each user.")
+        if not stage.wishes.credentials:
+            screen.note(MADE_UP_KEYS)
     with screen.step("OpenID provider canaille, with real passwords"):
         stage.raise_provider()
     with screen.step("gateway on SQLite"):

@@ -19,6 +19,10 @@ SOFT_LIMIT, HARD_LIMIT = 60, 74
 BOLD, DIM, GREEN, RED, RESET = "1", "2", "32", "31", "0"
 
 
+class ReaderLeftError(Exception):
+    """Nobody reads any more what is printed."""
+
+
 class Screen:
     """A terminal, or a file that takes the same lines without colour and motion."""
 
@@ -86,8 +90,11 @@ class Screen:
         return f"\033[{style}m{text}\033[{RESET}m" if self._colour and text else text
 
     def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except BrokenPipeError:
+            raise ReaderLeftError from None
 
 
 class Spoken:

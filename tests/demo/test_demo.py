@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab.environment import clean_environment
+from tests.lab.fixtures import ministack
 from tests.lab.node import REPOSITORY
 from tests.lab.process import Program, run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.lab.ministack import Ministack
+
+__all__ = ["ministack"]
 
 SECONDS = 60
 DEMO = (sys.executable, "-m", "tests.demo")
@@ -75,6 +81,31 @@ def test_a_wish_that_cannot_be_met_is_refused_at_once(tmp_path: Path) -> None:
     finished = run(DEMO, env=environment(tmp_path, DEMO_UPSTREAM="aws"), folder=tmp_path, seconds=SECONDS)
     assert finished.exit_code == 1
     assert "spends real money" in finished.stdout
+
+
+def test_an_endpoint_that_knows_its_keys_is_named_with_what_it_needs(tmp_path: Path, ministack: Ministack) -> None:
+    wishes = environment(tmp_path, ONCE="1", DEMO_UPSTREAM=ministack.endpoint)
+    refused = run(DEMO, env=wishes, folder=tmp_path, seconds=SECONDS)
+    assert refused.exit_code == 1
+    assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in " ".join(refused.stdout.split())
+    served = run(DEMO, env=wishes | ministack.key.environment(), folder=tmp_path, seconds=SECONDS)
+    assert served.exit_code == 0, served
+    assert "AWS_SECRET_ACCESS_KEY" not in served.stdout
+
+
+@pytest.mark.parametrize("lines", [0, 4])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(tmp_path: Path, lines: int) -> None:
+    """As `make demo | head` does. Without ONCE it would stay, so it can only end because of the reader."""
+    with subprocess.Popen(
+        DEMO, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        assert demo.stdout is not None
+        for _ in range(lines):
+            assert demo.stdout.readline()
+        demo.stdout.close()
+        assert demo.stderr is not None
+        assert demo.stderr.read() == ""
+        assert demo.wait(SECONDS) == 0
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.functional.device import Device
+from tests.lab.agent import installed
 from tests.lab.scripted import Answer, ScriptedBedrock
 
 if TYPE_CHECKING:
@@ -69,6 +75,41 @@ def test_no_token_stands_in_a_process_list(system: System) -> None:
         for name in ("cmdline", "environ"):
             if os.access(process / name, os.R_OK):
                 assert token.encode() not in (process / name).read_bytes()
+
+
+@pytest.mark.parametrize("way", ["llmgw-token", "llmgw token", "cold path"])
+def test_a_command_that_has_a_token_does_not_show_it(system: System, way: str) -> None:
+    """Each is held where it has the token in hand: the pipe that it writes to is full."""
+    commands: dict[str, list[str | Path]] = {
+        "llmgw-token": [installed("llmgw-token")],
+        "llmgw token": [installed("llmgw"), "token"],
+        "cold path": [sys.executable, "-I", "-m", "llmgw_agent.token_cold"],
+    }
+    log = system.agent.home / "agent.log"
+    given = log.read_text(encoding="utf-8").count(" INFO token ")
+    read, write = os.pipe()
+    fill(write)
+    with subprocess.Popen(commands[way], env=system.agent.env, stdout=write) as process:
+        os.close(write)
+        system.agent.program.wait_until(
+            lambda: log.read_text(encoding="utf-8").count(" INFO token ") > given, "asked for a token"
+        )
+        shown = b"".join((Path("/proc") / str(process.pid) / name).read_bytes() for name in ("cmdline", "environ"))
+        with os.fdopen(read, "rb") as pipe:
+            token = pipe.read().strip(b"\0\n")
+    assert process.returncode == 0
+    assert token.count(b".") == 2
+    assert str(system.agent.home).encode() in shown, "nothing was seen"
+    assert token not in shown
+
+
+def fill(pipe: int) -> None:
+    """Whoever writes to it from now on has to wait."""
+    os.set_blocking(pipe, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(pipe, bytes(4096)):
+            pass
+    os.set_blocking(pipe, True)
 
 
 def test_what_the_store_needs_to_keep_is_readable_by_its_owner_only(system: System) -> None:

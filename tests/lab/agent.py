@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmgw_agent.token_stub import socket_path
 from tests.lab import toml_text
@@ -35,12 +35,15 @@ def installed(name: str) -> Path:
 
 
 class Agent(Server):
-    """One laptop: `home` is its LLMGW_HOME. Entering it starts the daemon; nobody is signed in yet."""
+    """One laptop: `home` is its LLMGW_HOME. Entering it starts the daemon; nobody is signed in yet.
+
+    `settings` is its file; change it before the agent is entered.
+    """
 
     def __init__(self, folder: Path, *, gateway_url: str, ca_file: Path | None = None) -> None:
         self.folder = folder
         self.home = folder / "home"
-        self._settings = {"gateway_url": gateway_url} | ({"ca_file": str(ca_file)} if ca_file else {})
+        self.settings: dict[str, Any] = {"gateway_url": gateway_url} | ({"ca_file": str(ca_file)} if ca_file else {})
         self.env = clean_environment(folder, LLMGW_HOME=str(self.home))
         self.socket = Path(socket_path(self.env, os.getuid()))
         self.program = self._daemon()
@@ -88,7 +91,7 @@ class Agent(Server):
     def prepare(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         # In the file rather than the environment: `llmgw-token` has to find it when all it knows is LLMGW_HOME.
-        (self.home / "config.toml").write_text(toml_text.table(self._settings), encoding="utf-8")
+        (self.home / "config.toml").write_text(toml_text.table(self.settings), encoding="utf-8")
 
     def wait_ready(self) -> None:
         self.program.wait_until(self._listens, "listening")

@@ -89,9 +89,9 @@ class OidcProvider(Server):
     def ca_file(self) -> Path | None:
         return self.certificate.ca if self.certificate else None
 
-    def person(self, user_name: str = "ada") -> Person:
+    def person(self, user_name: str = "ada", *, unreachable: str = "") -> Person:
         """A fresh browser of that user. The provider's development forms take any password."""
-        return Person(user_name, secrets.token_urlsafe(8), ca_file=self.ca_file)
+        return Person(user_name, secrets.token_urlsafe(8), ca_file=self.ca_file, unreachable=unreachable)
 
     def issuer_section(self, *, subject: str = "") -> dict[str, Any]:
         """The `[[issuers]]` table of a gateway that accepts sign-ins from here.

@@ -12,11 +12,12 @@ import urllib.request
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from http.cookiejar import CookieJar
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from tests.lab.loopback import opener
 
 if TYPE_CHECKING:
+    from email.message import Message
     from pathlib import Path
 
 MAX_FORMS = 12
@@ -69,13 +70,18 @@ class FormReader(HTMLParser):
 class Person:
     """Someone with a login, a password and a browser that keeps its cookies."""
 
-    def __init__(self, login: str, password: str, *, ca_file: Path | None = None) -> None:
+    def __init__(self, login: str, password: str, *, ca_file: Path | None = None, unreachable: str = "") -> None:
+        """A page whose address begins with `unreachable` does not open: the browser stops there, and shows it."""
         self.login = login
         self.password = password
-        self._browser = opener(urllib.request.HTTPCookieProcessor(CookieJar()), ca_file=ca_file)
+        cookies, stop = urllib.request.HTTPCookieProcessor(CookieJar()), _Unreachable(unreachable)
+        self._browser = opener(cookies, stop, ca_file=ca_file)
 
-    def sign_in(self, url: str, *, user_code: str = "") -> Page:
-        """Follow every form from `url` on; return the page that has none left (or that would be asked again)."""
+    def sign_in(self, url: str, *, user_code: str = "", declines: bool = False) -> Page:
+        """Follow every form from `url` on; return the page that has none left (or that would be asked again).
+
+        Whoever `declines` says no where a device code asks to be confirmed.
+        """
         page = self._open(url)
         asked: set[tuple[str, tuple[str, ...]]] = set()
         for _ in range(MAX_FORMS):
@@ -87,7 +93,8 @@ class Person:
             if question in asked:
                 return page
             asked.add(question)
-            page = self._open(form.action, self._filled(form, user_code))
+            fields = self._filled(form, user_code)
+            page = self._open(form.action, fields | ({"abort": "yes"} if declines and "confirm" in fields else {}))
         return page
 
     def _next_form(self, page: Page) -> Form | None:
@@ -112,4 +119,19 @@ class Person:
         except urllib.error.HTTPError as error:
             answer = error  # an error page is a page, too
         with answer:
-            return Page(answer.url, answer.status, answer.read().decode(errors="replace"))
+            address = answer.headers.get("Location") or answer.url  # of a page that did not open
+            return Page(address, answer.status, answer.read().decode(errors="replace"))
+
+
+class _Unreachable(urllib.request.HTTPRedirectHandler):
+    """Follows redirects but those to one address."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> urllib.request.Request | None:
+        if self._prefix and newurl.startswith(self._prefix):
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)

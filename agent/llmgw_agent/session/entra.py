@@ -22,9 +22,10 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from llmgw_agent.errors import AgentError, ConfigurationError, RefusedError, SessionEndedError, TemporaryError
+from llmgw_agent.session import device
 from llmgw_agent.session.id_token import account_of, validate
 from llmgw_agent.session.oidc import FINAL_ERRORS
-from llmgw_agent.session.record import Attempt, SignIn, token_issued_at
+from llmgw_agent.session.record import Attempt, SignIn, error_name, token_issued_at
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE
 from llmgw_wire.secret import Secret
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llmgw_agent.session.id_token import Discovery
+    from llmgw_agent.session.record import CodeState, DeviceAttempt
     from llmgw_wire.messages import IssuerOffer
 
 PUBLIC_CLOUD: Final = "login.microsoftonline.com"
@@ -97,7 +99,41 @@ class EntraProvider:
             result: dict[str, Any] = application.acquire_token_by_auth_code_flow(attempt.private, dict(answer))
             return result
 
-        result = _checked(offer, await _in_thread(offer, redeem))
+        return await self._signed_in(offer, await _in_thread(offer, redeem), cache)
+
+    async def begin_device(self, offer: IssuerOffer) -> DeviceAttempt:
+        """A code to type in elsewhere."""
+
+        def initiate() -> dict[str, Any]:
+            application = self._application(offer, msal.SerializableTokenCache())
+            flow: dict[str, Any] = application.initiate_device_flow(scopes(offer))
+            return flow
+
+        flow = await _in_thread(offer, initiate)
+        return device.read_attempt(offer, flow, flow)
+
+    async def poll(self, attempt: DeviceAttempt) -> SignIn | CodeState:
+        """Ask once; the waiting is ours, because a thread that sleeps cannot be cancelled."""
+        offer = attempt.offer
+        cache = msal.SerializableTokenCache()
+
+        def redeem() -> dict[str, Any]:
+            application = self._application(offer, cache)
+            result: dict[str, Any] = application.acquire_token_by_device_flow(
+                dict(attempt.private) | {"latest_attempt_at": 0}, exit_condition=lambda _: True
+            )
+            return result
+
+        result = await _in_thread(offer, redeem)
+        if result.get("error") in device.STATES:
+            return device.STATES[result["error"]]
+        return await self._signed_in(offer, result, cache)
+
+    async def _signed_in(
+        self, offer: IssuerOffer, result: dict[str, Any], cache: msal.SerializableTokenCache
+    ) -> SignIn:
+        """Validate the ID token (MSAL has compared its nonce where there is one); the sign-in."""
+        result = _checked(offer, result)
         id_token = Secret(result.get("id_token", ""))
         claims = await validate(self._discovery, offer, id_token, nonce=None)
         account = account_of(claims, offer.kind)
@@ -194,7 +230,5 @@ def _checked(offer: IssuerOffer, result: dict[str, Any]) -> dict[str, Any]:
     if error == "access_denied":
         raise RefusedError(f"{offer.issuer} did not sign you in (access_denied)", "Run: llmgw login")
     if error or "access_token" not in result:
-        code = str(error)[:40]
-        name = code if code.replace("_", "").isalnum() else "no usable error code"
-        raise TemporaryError(f"{offer.issuer} gave no token ({name})", "Try again in a moment")
+        raise TemporaryError(f"{offer.issuer} gave no token ({error_name(error)})", "Try again in a moment")
     return result

@@ -44,6 +44,7 @@ class Metadata:
     token_endpoint: str
     jwks_uri: str
     revocation_endpoint: str
+    device_authorization_endpoint: str
     algorithms: tuple[str, ...]
     sends_issuer: bool
     """RFC 9207: its answers name it."""
@@ -57,10 +58,13 @@ class Discovery:
         self._metadata: dict[str, tuple[float, Metadata]] = {}
         self._keys: dict[str, tuple[float, list[jwt.PyJWK]]] = {}
 
-    async def metadata(self, issuer: str) -> Metadata:
-        """The issuer's metadata; ConfigurationError if it is not exactly the issuer that the gateway named."""
+    async def metadata(self, issuer: str, *, again: bool = False) -> Metadata:
+        """The issuer's metadata, read every hour or `again` now: that also tells whether the provider is there.
+
+        ConfigurationError if it is not exactly the issuer that the gateway named.
+        """
         read_at, known = self._metadata.get(issuer, (0.0, None))
-        if known is not None and 0 <= time.time() - read_at < METADATA_SECONDS:
+        if known is not None and not again and 0 <= time.time() - read_at < METADATA_SECONDS:
             return known
         answer = await self._outgoing.get(issuer.rstrip("/") + "/.well-known/openid-configuration")
         if answer.status != 200:  # noqa: PLR2004 -- OK
@@ -110,6 +114,7 @@ def _metadata(issuer: str, document: dict[str, Any]) -> Metadata:
         token_endpoint=address("token_endpoint"),
         jwks_uri=address("jwks_uri"),
         revocation_endpoint=address("revocation_endpoint"),
+        device_authorization_endpoint=address("device_authorization_endpoint"),
         algorithms=_algorithms(document.get("id_token_signing_alg_values_supported")),
         sends_issuer=document.get("authorization_response_iss_parameter_supported") is True,
     )

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmgw_agent.errors import UsageError
+from llmgw_agent.session import device
 from llmgw_agent.session.callback import SECONDS, Callback
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from llmgw_agent.session.current import CurrentSession
-    from llmgw_agent.session.record import Attempt, Provider, SignIn
+    from llmgw_agent.session.record import Attempt, DeviceAttempt, Provider, SignIn
     from llmgw_wire.messages import IssuerOffer
 
 
@@ -26,8 +27,9 @@ class Login:
     """One sign-in under way. `outcome` ends with the sign-in or an AgentError."""
 
     name: str
-    attempt: Attempt
-    callback: Callback
+    attempt: Attempt | DeviceAttempt
+    callback: Callback | None
+    """None: the way back is a code, not an address."""
     expires_in: int
     outcome: asyncio.Task[SignIn]
 
@@ -47,28 +49,45 @@ class Logins:
         self._turn = asyncio.Lock()
         self._latest: Login | None = None
 
-    async def start(self, offer: IssuerOffer) -> Login:
-        """Begin a sign-in with this offer, or join the one under way with the same."""
+    async def start(self, offer: IssuerOffer, method: str) -> Login:
+        """Begin a sign-in with this offer, or join the one under way with the same and in the same way.
+
+        Args:
+            offer: The provider.
+            method: One of `settings.METHODS`.
+        """
+        if method == "paste":
+            # The address that is brought back has to hold the answer: with form_post it would not.
+            offer = replace(offer, response_mode="query")
         async with self._turn:
             latest = self._latest
             if latest is not None and not latest.outcome.done():
-                if latest.attempt.offer == offer:
+                if latest.attempt.offer == offer and (latest.callback is None) == (method == "device"):
                     return latest
                 await self._stop(latest)
             provider = self._providers[offer.kind]
-            # Entra ID compares the path, too, and the registration for native apps there has none.
-            callback = Callback(host=offer.redirect_host, path="" if offer.kind == "entra" else "/callback")
-            await callback.start()
-            try:
-                attempt = await provider.begin(offer, callback.redirect_uri)
-            except BaseException:
-                await callback.close()
-                raise
-            callback.expect(attempt.state)
-            outcome = asyncio.create_task(self._carry_out(provider, attempt, callback))
-            outcome.add_done_callback(_retrieve)
-            self._latest = Login(secrets.token_hex(16), attempt, callback, SECONDS, outcome)
-            return self._latest
+            begun = await (self._begin_device(provider, offer) if method == "device" else self._begin(provider, offer))
+            begun.outcome.add_done_callback(_retrieve)
+            self._latest = begun
+            return begun
+
+    async def _begin(self, provider: Provider, offer: IssuerOffer) -> Login:
+        # Entra ID compares the path, too, and the registration for native apps there has none.
+        callback = Callback(host=offer.redirect_host, path="" if offer.kind == "entra" else "/callback")
+        await callback.start()
+        try:
+            attempt = await provider.begin(offer, callback.redirect_uri)
+        except BaseException:
+            await callback.close()
+            raise
+        callback.expect(attempt.state)
+        outcome = asyncio.create_task(self._carry_out(provider, attempt, callback))
+        return Login(secrets.token_hex(16), attempt, callback, SECONDS, outcome)
+
+    async def _begin_device(self, provider: Provider, offer: IssuerOffer) -> Login:
+        attempt = await provider.begin_device(offer)
+        outcome = asyncio.create_task(self._hold(device.wait(provider, attempt)))
+        return Login(secrets.token_hex(16), attempt, None, attempt.expires_in, outcome)
 
     def get(self, name: str) -> Login:
         """A sign-in by its name; UsageError if it is not the latest."""
@@ -82,11 +101,17 @@ class Logins:
             await self._stop(self._latest)
 
     async def _carry_out(self, provider: Provider, attempt: Attempt, callback: Callback) -> SignIn:
-        try:
-            answer = await callback.wait()
-            sign_in = await provider.finish(attempt, answer)
-        finally:
-            await callback.close()
+        async def answered() -> SignIn:
+            try:
+                return await provider.finish(attempt, await callback.wait())
+            finally:
+                await callback.close()
+
+        return await self._hold(answered())
+
+    async def _hold(self, signing_in: Awaitable[SignIn]) -> SignIn:
+        """What every way ends with."""
+        sign_in = await signing_in
         await self._current.begin(sign_in)
         await self._signed_in()
         return sign_in

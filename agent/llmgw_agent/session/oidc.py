@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from llmgw_agent.errors import AgentError, ConfigurationError, RefusedError, SessionEndedError, TemporaryError
+from llmgw_agent.session import device
 from llmgw_agent.session.id_token import account_of, validate
-from llmgw_agent.session.record import Attempt, SignIn, token_issued_at
+from llmgw_agent.session.record import Attempt, SignIn, error_name, token_issued_at
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, IssuerOffer
 from llmgw_wire.secret import Secret
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from llmgw_agent.outgoing import Answer, Outgoing
     from llmgw_agent.session.id_token import Discovery, Metadata
+    from llmgw_agent.session.record import CodeState, DeviceAttempt
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,8 @@ class OidcProvider:
 
     async def begin(self, offer: IssuerOffer, redirect_uri: str) -> Attempt:
         """The authorization request. State and nonce have 256 bits, the verifier 512."""
-        metadata = await self._discovery.metadata(offer.issuer)
+        # Asked again each time: a browser sent to a provider that is away would leave its user waiting for minutes.
+        metadata = await self._discovery.metadata(offer.issuer, again=True)
         state, nonce, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(64)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         # No prompt=consent with offline_access: corporate providers grant it by policy, and the extra page every day
@@ -71,21 +74,48 @@ class OidcProvider:
         metadata = await self._discovery.metadata(offer.issuer)
         _check_issuer(metadata, answer)
         if "error" in answer:
-            raise RefusedError(f"{offer.issuer} did not sign you in ({_name(answer['error'])})", "Run: llmgw login")
+            raise RefusedError(
+                f"{offer.issuer} did not sign you in ({error_name(answer['error'])})", "Run: llmgw login"
+            )
         form = {
             "grant_type": "authorization_code",
             "code": answer.get("code", ""),
             "redirect_uri": attempt.redirect_uri,
             "code_verifier": attempt.private["verifier"],
         }
-        tokens = await self._tokens(metadata, offer, form)
+        return await self._signed_in(
+            offer, _tokens(metadata, await self._ask(metadata, offer, form)), attempt.private["nonce"]
+        )
+
+    async def begin_device(self, offer: IssuerOffer) -> DeviceAttempt:
+        """The device authorization request (RFC 8628 section 3.1)."""
+        metadata = await self._discovery.metadata(offer.issuer, again=True)
+        if not metadata.device_authorization_endpoint:
+            raise RefusedError(f"{offer.issuer} gives no codes to type in", "Run: llmgw login --method paste")
+        form = {"client_id": offer.client_id, "scope": " ".join(offer.scopes)}
+        if offer.resource:
+            form |= {"resource": offer.resource}
+        answer = await self._outgoing.post(metadata.device_authorization_endpoint, form)
+        document = answer.document()
+        return device.read_attempt(offer, document, {"device_code": str(document.get("device_code", ""))})
+
+    async def poll(self, attempt: DeviceAttempt) -> SignIn | CodeState:
+        """The device access token request (RFC 8628 section 3.4)."""
+        metadata = await self._discovery.metadata(attempt.offer.issuer)
+        form = {"grant_type": device.GRANT, "device_code": attempt.private["device_code"]}
+        answer = await self._ask(metadata, attempt.offer, form)
+        error = answer.document().get("error")
+        if answer.status != OK and error in device.STATES:
+            return device.STATES[error]
+        return await self._signed_in(attempt.offer, _tokens(metadata, answer), None)
+
+    async def _signed_in(self, offer: IssuerOffer, tokens: dict[str, str], nonce: str | None) -> SignIn:
+        """Validate the ID token; the sign-in. A device's request has no nonce to compare."""
         if "id_token" not in tokens:
             raise RefusedError(f"{offer.issuer} sent no ID token", "The client there needs the scope openid")
         access_token = Secret(tokens["access_token"])
         id_token = Secret(tokens["id_token"])
-        claims = await validate(
-            self._discovery, offer, id_token, nonce=attempt.private["nonce"], access_token=access_token
-        )
+        claims = await validate(self._discovery, offer, id_token, nonce=nonce, access_token=access_token)
         now = time.time()
         subject_token = access_token if offer.subject_token_type == ACCESS_TOKEN_TYPE else id_token
         return SignIn(
@@ -105,7 +135,7 @@ class OidcProvider:
             raise SessionEndedError(f"{offer.issuer} gave no refresh token", "Run: llmgw login")
         metadata = await self._discovery.metadata(offer.issuer)
         form = {"grant_type": "refresh_token", "refresh_token": sign_in.renewal.reveal()}
-        tokens = await self._tokens(metadata, offer, form)
+        tokens = _tokens(metadata, await self._ask(metadata, offer, form))
         renewal = Secret(tokens["refresh_token"]) if "refresh_token" in tokens else sign_in.renewal
         access_token = Secret(tokens["access_token"])
         subject_token = access_token if offer.subject_token_type == ACCESS_TOKEN_TYPE else sign_in.subject_token
@@ -136,18 +166,22 @@ class OidcProvider:
         if answer.status != OK:
             raise RefusedError(f"it refused to ({answer.status})")
 
-    async def _tokens(self, metadata: Metadata, offer: IssuerOffer, form: dict[str, str]) -> dict[str, str]:
+    async def _ask(self, metadata: Metadata, offer: IssuerOffer, form: dict[str, str]) -> Answer:
+        """A request to the token endpoint."""
         form |= {"client_id": offer.client_id}
         if offer.resource:
             form |= {"resource": offer.resource}
-        answer = await self._outgoing.post(metadata.token_endpoint, form)
-        document = answer.document()
-        if answer.status != OK:
-            raise _token_error(metadata, answer, document)
-        tokens = {name: value for name, value in document.items() if isinstance(value, str)}
-        if not tokens.get("access_token") or tokens.get("token_type", "").lower() != "bearer":
-            raise TemporaryError(f"{metadata.issuer} answered without a token", "Try again in a moment")
-        return tokens
+        return await self._outgoing.post(metadata.token_endpoint, form)
+
+
+def _tokens(metadata: Metadata, answer: Answer) -> dict[str, str]:
+    document = answer.document()
+    if answer.status != OK:
+        raise _token_error(metadata, answer, document)
+    tokens = {name: value for name, value in document.items() if isinstance(value, str)}
+    if not tokens.get("access_token") or tokens.get("token_type", "").lower() != "bearer":
+        raise TemporaryError(f"{metadata.issuer} answered without a token", "Try again in a moment")
+    return tokens
 
 
 def _check_issuer(metadata: Metadata, answer: Mapping[str, str]) -> None:
@@ -157,7 +191,9 @@ def _check_issuer(metadata: Metadata, answer: Mapping[str, str]) -> None:
 
 
 def _token_error(metadata: Metadata, answer: Answer, document: dict[str, Any]) -> AgentError:
-    error = _name(document.get("error"))
+    error = error_name(document.get("error"))
+    if error == "access_denied":
+        return RefusedError(f"{metadata.issuer} did not sign you in ({error})", "Run: llmgw login")
     if error in FINAL_ERRORS:
         return SessionEndedError(f"{metadata.issuer} ended the sign-in ({error})", "Run: llmgw login")
     if error in {"invalid_client", "unauthorized_client", "invalid_scope", "invalid_target"}:
@@ -165,9 +201,3 @@ def _token_error(metadata: Metadata, answer: Answer, document: dict[str, Any]) -
             f"{metadata.issuer} does not know this client as set up ({error})", "Tell your operator"
         )
     return TemporaryError(f"{metadata.issuer} answered {answer.status} ({error})", "Try again in a moment")
-
-
-def _name(error: object) -> str:
-    """An OAuth error code: short, from the alphabet of RFC 6749 section 5.2 that is safe to print."""
-    text = str(error)[:40]
-    return text if text.replace("_", "").isalnum() and text.isascii() else "no usable error code"

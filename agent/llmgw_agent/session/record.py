@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
@@ -76,6 +77,28 @@ class Attempt:
     private: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceAttempt:
+    """A sign-in with a code that a person types in elsewhere. `private` is the provider's own: the device code."""
+
+    offer: IssuerOffer
+    url: str
+    user_code: str
+    expires_in: int
+    """Seconds from when it was made."""
+    interval: int
+    """Seconds between two questions."""
+    private: dict[str, Any]
+
+
+class CodeState(Enum):
+    """What a provider answers while the code was not used (RFC 8628 section 3.5)."""
+
+    PENDING = "authorization_pending"
+    SLOW_DOWN = "slow_down"
+    EXPIRED = "expired_token"
+
+
 class Provider(Protocol):
     """A way to sign in: the own OpenID Connect flow, or MSAL for Entra ID."""
 
@@ -84,6 +107,12 @@ class Provider(Protocol):
 
     async def finish(self, attempt: Attempt, answer: Mapping[str, str]) -> SignIn:
         """Turn the browser's answer (its state is already checked) into a sign-in. RefusedError if it is none."""
+
+    async def begin_device(self, offer: IssuerOffer) -> DeviceAttempt:
+        """Ask for a code to be typed in elsewhere. RefusedError if the provider gives none."""
+
+    async def poll(self, attempt: DeviceAttempt) -> SignIn | CodeState:
+        """Ask once whether the code was used. RefusedError if the person declined."""
 
     async def renew(self, sign_in: SignIn) -> SignIn:
         """Get newer tokens. SessionEndedError only if the provider says so for good, else TemporaryError."""
@@ -99,3 +128,9 @@ def token_issued_at(token: Secret, received_at: float) -> float:
     except jwt.PyJWTError:
         return received_at
     return float(issued_at) if isinstance(issued_at, int | float) else received_at
+
+
+def error_name(error: object) -> str:
+    """An OAuth error code: short, from the alphabet of RFC 6749 section 5.2 that is safe to print."""
+    text = str(error)[:40]
+    return text if text.replace("_", "").isalnum() and text.isascii() else "no usable error code"
