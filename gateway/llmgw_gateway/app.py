@@ -22,6 +22,7 @@ from llmgw_gateway.identity.jwks import Jwks
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
 from llmgw_gateway.identity.signin import SignInVerifier
+from llmgw_gateway.listener import listen
 from llmgw_gateway.money.adjustments import Adjustments
 from llmgw_gateway.money.holds import Money
 from llmgw_gateway.observe.audit import Audit
@@ -38,18 +39,12 @@ from llmgw_wire.headers import TOKEN_PATH
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, Bootstrap, IssuerOffer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
+    from llmgw_gateway.listener import Handler
     from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.settings import Issuer, Settings
 
-    Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-KEEPALIVE_SECONDS = 75
 CUT_OFF_SECONDS = 5
 """How long terminal events may take to reach slow clients."""
-LINGER_SECONDS = 2
-"""How long a refused body may go on before the connection is closed."""
 log = logging.getLogger("llmgw")
 
 
@@ -124,8 +119,8 @@ class Gateway:
             settings.server.body_seconds,
         )
         runners = [
-            await _listen(settings.server.listen, edge),
-            await _listen(settings.server.admin_listen, _admin(pipeline)),
+            await listen(settings.server.listen, edge),
+            await listen(settings.server.admin_listen, _admin(pipeline)),
         ]
         log.info("listening on %s for %s", settings.server.listen, public_url)
         await self._stopping.wait()
@@ -221,40 +216,3 @@ def _admin(pipeline: Pipeline) -> Handler:
         )
 
     return serve
-
-
-async def _listen(address: str, handler: Handler) -> web.ServerRunner:
-    host, port = listen_address(address)
-    server = web.Server(
-        handler,
-        access_log=None,
-        auto_decompress=False,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        lingering_time=LINGER_SECONDS,
-        logger=_quiet_logger(),
-    )
-    runner = web.ServerRunner(server, shutdown_timeout=5)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        raise ConfigurationError("server", [f"cannot listen on {address}: {error.strerror}"]) from error
-    return runner
-
-
-def _quiet_logger() -> logging.Logger:
-    """Aiohttp logs a request that it cannot parse with the offending line, which may be an Authorization header."""
-    logger = logging.getLogger("llmgw.http")
-    logger.filters.clear()
-    logger.addFilter(_without_details)
-    return logger
-
-
-def _without_details(record: logging.LogRecord) -> bool:
-    record.msg, record.args, record.exc_info, record.exc_text = (
-        "a malformed request was refused",
-        None,
-        None,
-        None,
-    )
-    return True

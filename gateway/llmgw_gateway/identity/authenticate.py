@@ -41,10 +41,10 @@ class Authenticator:
             raise GatewayError(ErrorCode.TOKEN_INVALID, "This session was ended. Sign in again with: llmgw login")
         return caller
 
-    def session_of(self, token: Secret) -> str | None:
-        """The session that a token belongs to; None when it is no good token (no error by RFC 7009)."""
+    def caller_of(self, token: Secret) -> Caller | None:
+        """Whose token it is; None when it is no good token (no error by RFC 7009)."""
         try:
-            return self._verify(token).session
+            return self._verify(token)
         except GatewayError:
             return None
 
