@@ -91,6 +91,8 @@ class Gateway:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.limits)
         money.start()
+        relay = Relay(revocations.__contains__)
+        relay.start()
         public_url = settings.server.public_url
         pipeline = Pipeline(
             audit=audit,
@@ -100,7 +102,7 @@ class Gateway:
             policy=policy(settings, self._catalogue),
             money=money,
             bedrock=Bedrock(settings.bedrock, credentials, http),
-            relay=Relay(),
+            relay=relay,
         )
         issuers = {
             each.issuer: (
@@ -127,7 +129,7 @@ class Gateway:
         await self._drain(edge, money, runners)
         if control is not None:
             await control.stop()
-        for service in (ring, revocations, adjustments, credentials):
+        for service in (ring, revocations, relay, adjustments, credentials):
             service.stop()
 
     async def _drain(self, edge: Edge, money: Money, runners: list[web.ServerRunner]) -> None:

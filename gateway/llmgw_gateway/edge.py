@@ -258,6 +258,7 @@ class Edge:
             if caller is not None:
                 entry.caller(caller)
                 await self._revocations.end(caller.session)
+                await self._pipeline.relay.end_revoked()
             entry.status = 200
         return web.Response(status=200)  # RFC 7009 section 2.2: also for a token that was not good
 

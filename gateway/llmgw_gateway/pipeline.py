@@ -107,10 +107,19 @@ class Pipeline:
             hold.outcome.refused_upstream = True
             raise GatewayError(ErrorCode.UPSTREAM_INVALID, f"The provider answered with status {upstream.status}.")
         if not entry.stream:
-            return await _whole(upstream, meter, hold, ours)
+            answer = await _whole(upstream, meter, hold, ours)
+            self.authenticator.check(entry.session)  # 401: paid and settled, but not for who must not have it
+            return answer
         try:
             return await self.relay.run(
-                request, upstream.content, dialect.writer(), bedrock_dialect.inner_event, ours, meter, hold.outcome
+                request,
+                upstream.content,
+                dialect.writer(),
+                bedrock_dialect.inner_event,
+                ours,
+                meter,
+                hold.outcome,
+                entry.session,
             )
         except StreamRefused as refusal:
             error_type = {headers.AMZN_ERROR_TYPE: refusal.exception, "content-type": "application/json"}
