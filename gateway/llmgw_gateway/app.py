@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 CUT_OFF_SECONDS = 5
 """How long terminal events may take to reach slow clients."""
+SETTLE_SECONDS = 10
+"""How long a store that is away is waited for at the end."""
 log = logging.getLogger("llmgw")
 
 
@@ -56,8 +58,11 @@ class Gateway:
         self._catalogue = catalogue
         self._stopping = asyncio.Event()
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then let running requests end."""
+    async def run(self) -> bool:
+        """Serve until SIGTERM or SIGINT, then let running requests end.
+
+        False when something had to be left behind: attempts that are not settled, audit lines that no disk took.
+        """
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stopping.set)
@@ -69,14 +74,17 @@ class Gateway:
         session = aiohttp.ClientSession(
             connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
         )
+        unsettled = unwritten = 0
         try:
             async with session as http:
-                await self._serve(database, audit, http)
+                unsettled = await self._serve(database, audit, http)
         finally:
-            audit.close()
+            if unwritten := audit.close():
+                log.error("%d audit line(s) are lost: the disk did not take them", unwritten)
             database.close()
+        return not (unsettled or unwritten)
 
-    async def _serve(self, database: Database, audit: Audit, http: aiohttp.ClientSession) -> None:
+    async def _serve(self, database: Database, audit: Audit, http: aiohttp.ClientSession) -> int:
         settings = self._settings
         credentials = AwsCredentials()
         await credentials.start()
@@ -126,14 +134,19 @@ class Gateway:
         ]
         log.info("listening on %s for %s", settings.server.listen, public_url)
         await self._stopping.wait()
-        await self._drain(edge, money, runners)
+        unsettled = await self._drain(edge, money, runners)
         if control is not None:
             await control.stop()
         for service in (ring, revocations, relay, adjustments, credentials):
             service.stop()
+        return unsettled
 
-    async def _drain(self, edge: Edge, money: Money, runners: list[web.ServerRunner]) -> None:
-        """Take no new work, let streams end, settle. What still runs at the deadline ends with a terminal event."""
+    async def _drain(self, edge: Edge, money: Money, runners: list[web.ServerRunner]) -> int:
+        """Take no new work, let streams end, settle. What still runs at the deadline ends with a terminal event.
+
+        Every step has a deadline: a store that is away must not keep the process from ending. Returns how many attempts
+        could not be settled.
+        """
         edge.draining = True
         log.info("draining: waiting up to %d s for running requests", self._settings.server.drain_seconds)
         try:
@@ -147,8 +160,15 @@ class Gateway:
                     await edge.idle.wait()
         for runner in runners:
             await runner.cleanup()
-        await money.drain()
-        log.info("drained")
+        unsettled = await money.drain(SETTLE_SECONDS)
+        if unsettled:
+            log.error(
+                "%d attempt(s) could not be settled: the next gateway on this store charges what was held for them",
+                unsettled,
+            )
+        else:
+            log.info("drained")
+        return unsettled
 
 
 def policy(settings: Settings, catalogue: Catalogue) -> Policy:

@@ -293,11 +293,8 @@ class Edge:
         return web.Response(text="alive\n")
 
     async def _ready(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
-        if self.draining:
-            return web.Response(status=503, text="draining\n")
-        if self._pipeline.audit.full:
-            return web.Response(status=503, text="the audit spool is full\n")
-        return web.Response(text="ready\n")
+        why = "draining" if self.draining else self._pipeline.unready()
+        return web.Response(status=503, text=f"{why}\n") if why else web.Response(text="ready\n")
 
     def _refuse(self, request: web.BaseRequest, entry: Entry, error: GatewayError) -> web.Response:
         """An error as its reader expects it: OAuth's form at the token endpoint, the Anthropic envelope elsewhere."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmgw_gateway.commands.budget import budget
-from llmgw_gateway.commands.configuration import CONFIG, load, refusals
+from llmgw_gateway.commands.configuration import CONFIG, EXIT_INCOMPLETE, load, refusals
 from llmgw_gateway.commands.ledger import ledger
 from llmgw_gateway.commands.prices import models, prices
 from llmgw_gateway.commands.usage import usage_command
@@ -37,11 +37,13 @@ def serve(config: Path) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     settings, catalogue = load(config)
 
-    async def run() -> None:
-        await Gateway(settings, catalogue).run()
+    async def run() -> bool:
+        return await Gateway(settings, catalogue).run()
 
     with refusals(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(run())
+        complete = runner.run(run())
+    if not complete:
+        sys.exit(EXIT_INCOMPLETE)
 
 
 @main.command()

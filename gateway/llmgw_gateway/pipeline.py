@@ -58,6 +58,14 @@ class Pipeline:
     bedrock: Bedrock
     relay: Relay
 
+    def unready(self) -> str:
+        """Why this replica should get no requests; empty when there is no reason."""
+        if self.audit.full:
+            return "the audit spool is full"
+        if not self.money.is_alive:
+            return "leases are not renewed"
+        return ""
+
     async def invoke(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
         """One call to one model."""
         async with self.audit.entry(entry):  # written on every way out
