@@ -14,7 +14,6 @@ from aiohttp import web
 from llmgw_gateway.control import Control, socket_of
 from llmgw_gateway.edge import Edge
 from llmgw_gateway.errors import ConfigurationError
-from llmgw_gateway.faults import listen_address
 from llmgw_gateway.identity.authenticate import Authenticator
 from llmgw_gateway.identity.directory import Directory
 from llmgw_gateway.identity.exchange import Exchange
@@ -68,8 +67,13 @@ class Gateway:
             loop.add_signal_handler(name, self._stopping.set)
         database = Database(backend(self._settings))
         database.start()
-        audit = Audit(self._settings.path(self._settings.audit.path))
-        audit.start()
+        path = self._settings.path(self._settings.audit.path)
+        audit = Audit(path)
+        try:
+            audit.start()
+        except OSError as error:
+            database.close()
+            raise ConfigurationError("audit", [f"path: {path} cannot be written: {error.strerror}"]) from error
         connector = aiohttp.TCPConnector(limit=0)
         session = aiohttp.ClientSession(
             connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False

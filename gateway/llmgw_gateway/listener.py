@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import socket
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from llmgw_gateway.errors import ConfigurationError
-from llmgw_gateway.settings import listen_address
+from llmgw_gateway.faults import listen_address
 from llmgw_wire import headers
 from llmgw_wire.errors import ErrorCode, anthropic_body
 
@@ -51,7 +53,9 @@ async def listen(address: str, handler: Handler) -> web.ServerRunner:
 
 def listen_fault(address: str, error: OSError) -> str:
     """Why an address cannot be had, and what to do."""
-    why = (error.strerror or "no reason given").lower()
+    # asyncio puts a sentence of its own into strerror; a name that cannot be resolved has no errno of the system.
+    is_plain = isinstance(error, socket.gaierror) or not error.errno
+    why = (str(error.strerror) if is_plain else os.strerror(error.errno or 0)).lower()
     return f"cannot listen on {address}: {why}; stop what listens there, or configure another address"
 
 
