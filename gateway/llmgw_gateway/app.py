@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 CUT_OFF_SECONDS = 5
 """How long terminal events may take to reach slow clients."""
+GOVERNMENT = "us-gov."
+"""How the ids of models begin that have GovCloud's prices."""
 SETTLE_SECONDS = 10
 """How long a store that is away is waited for at the end."""
 log = logging.getLogger("llmgw")
@@ -188,6 +190,13 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
         for number, model in enumerate(settings.models)
         if owners.get(model.target, model.name) != model.name
     ]
+    if settings.bedrock.region.startswith("us-gov-"):
+        faults += [
+            f"models[{number}].name: {model.name!r} is priced for the other regions, and GovCloud costs more; its "
+            f"models are entries of their own, such as {model.name}-us-gov"
+            for number, model in enumerate(settings.models)
+            if model.name in catalogue.models and not catalogue.models[model.name].bedrock_id.startswith(GOVERNMENT)
+        ]
     if faults:
         raise ConfigurationError("models", faults)
     served = []

@@ -89,8 +89,7 @@ def secret_file(key: str, path: Path, content: str) -> tuple[bytes | None, list[
 def folder_faults(base: Path, name: str) -> list[str]:
     """A file that is written into: it need not be there, its folder must."""
     path = base / name
-    found = path_faults("path", path, missing_ok=True) or path_faults("path", path.parent, kind="folder")
-    return found or ([f"path: {path} is a folder; name a file"] if path.is_dir() else [])
+    return path_faults("path", path, missing_ok=True) or path_faults("path", path.parent, kind="folder")
 
 
 def certificate_faults(key: str, path: Path) -> list[str]:

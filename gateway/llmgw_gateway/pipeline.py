@@ -60,11 +60,7 @@ class Pipeline:
 
     def unready(self) -> str:
         """Why this replica should get no requests; empty when there is no reason."""
-        if self.audit.full:
-            return "the audit spool is full"
-        if not self.money.is_alive:
-            return "leases are not renewed"
-        return ""
+        return "the audit spool is full" if self.audit.full else self.money.unready()
 
     async def invoke(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
         """One call to one model."""

@@ -62,7 +62,7 @@ FAULTS: dict[str, tuple[Callable[[Gateway], None], int, str]] = {
     "an unknown AWS profile": (_unknown_profile, 2, "nobody"),
     "AWS files that cannot be read": (_broken_profiles, 2, "AWS_PROFILE"),
     "a lock that cannot be made": (_lock_is_a_folder, 3, "gateway.db.lock"),
-    "an audit trail that is a folder": (_audit_is_a_folder, 2, "is a folder"),
+    "an audit trail that is a folder": (_audit_is_a_folder, 2, "audit.jsonl"),
     "a certificate that is none": (_no_certificate, 2, "holds no usable certificate"),
 }
 

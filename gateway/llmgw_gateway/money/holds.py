@@ -144,10 +144,11 @@ class Money:
             self._heart.cancel()
         return len(self._settling)
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether leases are being renewed: without that, attempts that run are settled as lost."""
-        return self._heart is None or not self._heart.done()
+    def unready(self) -> str:
+        """Why this replica must not admit calls; empty when there is no reason."""
+        if self._heart is not None and self._heart.done():
+            return "leases are not renewed"  # attempts that run would be settled as lost
+        return self._database.unready()
 
     @contextlib.asynccontextmanager
     async def admit(self, account: Account, grant: Grant, call: Call, operation_id: str) -> AsyncIterator[Hold]:
