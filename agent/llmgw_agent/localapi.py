@@ -3,7 +3,7 @@
 | Route | Answer |
 |---|---|
 | GET /token | the token and a newline, text/plain |
-| POST /login `{"issuer": "...", "method": "..."}` | `{"login": {id, url, issuer, expires_in}}`; joins the one under way |
+| POST /login `{"issuer": "...", "method": "..."}` | `{"login": {id, url, issuer, expires_in}}`; joins one under way |
 | the same with method `device` | also `user_code`, to be typed in at `url` |
 | GET /login/{id} | after at most 20 s: `{"login": {id, state}}`, state `pending` or `signed_in`, then with `account` |
 | POST /login/{id}/answer `{"address": "..."}` | the address a browser elsewhere ended at |

@@ -14,7 +14,6 @@ from aiohttp import web
 from llmgw_gateway.control import Control, socket_of
 from llmgw_gateway.edge import Edge
 from llmgw_gateway.errors import ConfigurationError
-from llmgw_gateway.faults import listen_address
 from llmgw_gateway.identity.authenticate import Authenticator
 from llmgw_gateway.identity.directory import Directory
 from llmgw_gateway.identity.exchange import Exchange
@@ -22,6 +21,7 @@ from llmgw_gateway.identity.jwks import Jwks
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
 from llmgw_gateway.identity.signin import SignInVerifier
+from llmgw_gateway.listener import listen
 from llmgw_gateway.money.adjustments import Adjustments
 from llmgw_gateway.money.holds import Money
 from llmgw_gateway.observe.audit import Audit
@@ -38,18 +38,16 @@ from llmgw_wire.headers import TOKEN_PATH
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, Bootstrap, IssuerOffer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
+    from llmgw_gateway.listener import Handler
     from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.settings import Issuer, Settings
 
-    Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-KEEPALIVE_SECONDS = 75
 CUT_OFF_SECONDS = 5
 """How long terminal events may take to reach slow clients."""
-LINGER_SECONDS = 2
-"""How long a refused body may go on before the connection is closed."""
+GOVERNMENT = "us-gov."
+"""How the ids of models begin that have GovCloud's prices."""
+SETTLE_SECONDS = 10
+"""How long a store that is away is waited for at the end."""
 log = logging.getLogger("llmgw")
 
 
@@ -61,27 +59,38 @@ class Gateway:
         self._catalogue = catalogue
         self._stopping = asyncio.Event()
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then let running requests end."""
+    async def run(self) -> bool:
+        """Serve until SIGTERM or SIGINT, then let running requests end.
+
+        False when something had to be left behind: attempts that are not settled, audit lines that no disk took.
+        """
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stopping.set)
         database = Database(backend(self._settings))
         database.start()
-        audit = Audit(self._settings.path(self._settings.audit.path))
-        audit.start()
+        path = self._settings.path(self._settings.audit.path)
+        audit = Audit(path)
+        try:
+            audit.start()
+        except OSError as error:
+            database.close()
+            raise ConfigurationError("audit", [f"path: {path} cannot be written: {error.strerror}"]) from error
         connector = aiohttp.TCPConnector(limit=0)
         session = aiohttp.ClientSession(
             connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
         )
+        unsettled = unwritten = 0
         try:
             async with session as http:
-                await self._serve(database, audit, http)
+                unsettled = await self._serve(database, audit, http)
         finally:
-            audit.close()
+            if unwritten := audit.close():
+                log.error("%d audit line(s) are lost: the disk did not take them", unwritten)
             database.close()
+        return not (unsettled or unwritten)
 
-    async def _serve(self, database: Database, audit: Audit, http: aiohttp.ClientSession) -> None:
+    async def _serve(self, database: Database, audit: Audit, http: aiohttp.ClientSession) -> int:
         settings = self._settings
         credentials = AwsCredentials()
         await credentials.start()
@@ -96,6 +105,8 @@ class Gateway:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.limits)
         money.start()
+        relay = Relay(revocations.__contains__)
+        relay.start()
         public_url = settings.server.public_url
         pipeline = Pipeline(
             audit=audit,
@@ -105,7 +116,7 @@ class Gateway:
             policy=policy(settings, self._catalogue),
             money=money,
             bedrock=Bedrock(settings.bedrock, credentials, http),
-            relay=Relay(),
+            relay=relay,
         )
         issuers = {
             each.issuer: (
@@ -124,19 +135,24 @@ class Gateway:
             settings.server.body_seconds,
         )
         runners = [
-            await _listen(settings.server.listen, edge),
-            await _listen(settings.server.admin_listen, _admin(pipeline)),
+            await listen(settings.server.listen, edge),
+            await listen(settings.server.admin_listen, _admin(pipeline)),
         ]
         log.info("listening on %s for %s", settings.server.listen, public_url)
         await self._stopping.wait()
-        await self._drain(edge, money, runners)
+        unsettled = await self._drain(edge, money, runners)
         if control is not None:
             await control.stop()
-        for service in (ring, revocations, adjustments, credentials):
+        for service in (ring, revocations, relay, adjustments, credentials):
             service.stop()
+        return unsettled
 
-    async def _drain(self, edge: Edge, money: Money, runners: list[web.ServerRunner]) -> None:
-        """Take no new work, let streams end, settle. What still runs at the deadline ends with a terminal event."""
+    async def _drain(self, edge: Edge, money: Money, runners: list[web.ServerRunner]) -> int:
+        """Take no new work, let streams end, settle. What still runs at the deadline ends with a terminal event.
+
+        Every step has a deadline: a store that is away must not keep the process from ending. Returns how many attempts
+        could not be settled.
+        """
         edge.draining = True
         log.info("draining: waiting up to %d s for running requests", self._settings.server.drain_seconds)
         try:
@@ -150,8 +166,15 @@ class Gateway:
                     await edge.idle.wait()
         for runner in runners:
             await runner.cleanup()
-        await money.drain()
-        log.info("drained")
+        unsettled = await money.drain(SETTLE_SECONDS)
+        if unsettled:
+            log.error(
+                "%d attempt(s) could not be settled: the next gateway on this store charges what was held for them",
+                unsettled,
+            )
+        else:
+            log.info("drained")
+        return unsettled
 
 
 def policy(settings: Settings, catalogue: Catalogue) -> Policy:
@@ -167,6 +190,13 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
         for number, model in enumerate(settings.models)
         if owners.get(model.target, model.name) != model.name
     ]
+    if settings.bedrock.region.startswith("us-gov-"):
+        faults += [
+            f"models[{number}].name: {model.name!r} is priced for the other regions, and GovCloud costs more; its "
+            f"models are entries of their own, such as {model.name}-us-gov"
+            for number, model in enumerate(settings.models)
+            if model.name in catalogue.models and not catalogue.models[model.name].bedrock_id.startswith(GOVERNMENT)
+        ]
     if faults:
         raise ConfigurationError("models", faults)
     served = []
@@ -221,40 +251,3 @@ def _admin(pipeline: Pipeline) -> Handler:
         )
 
     return serve
-
-
-async def _listen(address: str, handler: Handler) -> web.ServerRunner:
-    host, port = listen_address(address)
-    server = web.Server(
-        handler,
-        access_log=None,
-        auto_decompress=False,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        lingering_time=LINGER_SECONDS,
-        logger=_quiet_logger(),
-    )
-    runner = web.ServerRunner(server, shutdown_timeout=5)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        raise ConfigurationError("server", [f"cannot listen on {address}: {error.strerror}"]) from error
-    return runner
-
-
-def _quiet_logger() -> logging.Logger:
-    """Aiohttp logs a request that it cannot parse with the offending line, which may be an Authorization header."""
-    logger = logging.getLogger("llmgw.http")
-    logger.filters.clear()
-    logger.addFilter(_without_details)
-    return logger
-
-
-def _without_details(record: logging.LogRecord) -> bool:
-    record.msg, record.args, record.exc_info, record.exc_text = (
-        "a malformed request was refused",
-        None,
-        None,
-        None,
-    )
-    return True

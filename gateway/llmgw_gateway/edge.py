@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from aiohttp import web
+from aiohttp import ClientError, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from llmgw_gateway.dialects import anthropic, bedrock
-from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.observe.audit import Entry, printable
+from llmgw_gateway.errors import ClientGoneError, GatewayError
+from llmgw_gateway.observe.audit import CLIENT_CLOSED, Entry, printable
 from llmgw_wire import errors, headers
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import Me
@@ -27,7 +28,7 @@ from llmgw_wire.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from llmgw_gateway.call import Call, Caller
+    from llmgw_gateway.call import Call
     from llmgw_gateway.identity.exchange import Exchange
     from llmgw_gateway.identity.revocation import Revocations
     from llmgw_gateway.identity.ring import Ring
@@ -133,6 +134,8 @@ class Edge:
             return _signed(await self._serve(request, entry), entry)
         except GatewayError as error:
             return _signed(self._refuse(request, entry, error), entry)
+        except ClientGoneError:
+            return _unread()
         except asyncio.CancelledError:
             if not self._cut_off:
                 raise
@@ -157,11 +160,19 @@ class Edge:
 
     async def _serve(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         handler = self._match(request)
+        refusal = self._refusal(request, handler)
+        if refusal is None:
+            return await handler(request, entry)
+        async with self._pipeline.audit.entry(entry):
+            raise refusal
+
+    def _refusal(self, request: web.BaseRequest, handler: Handler) -> GatewayError | None:
+        """What a request is refused for whatever it asks."""
         if self.draining and handler not in {self._health, self._ready}:
-            raise GatewayError(ErrorCode.DRAINING, "This gateway is shutting down; try again.", retry_after=2)
+            return GatewayError(ErrorCode.DRAINING, "This gateway is shutting down; try again.", retry_after=2)
         if "content-encoding" in request.headers:
-            raise GatewayError(ErrorCode.REQUEST_MALFORMED, "Compressed request bodies are not accepted.")
-        return await handler(request, entry)
+            return GatewayError(ErrorCode.REQUEST_MALFORMED, "Compressed request bodies are not accepted.")
+        return None
 
     def _match(self, request: web.BaseRequest) -> Handler:
         handler = self._routes.get((request.method, request.path))
@@ -174,7 +185,8 @@ class Edge:
             # Claude Code asks without a credential and waits 8 s for an answer; none of its choices needs the list.
             raise GatewayError(ErrorCode.NOT_FOUND, "Inference profiles are not listed here; name the model instead.")
         if request.path in self._paths:
-            raise GatewayError(ErrorCode.METHOD_NOT_ALLOWED, f"{request.method} is not served at {request.path}.")
+            method = printable(request.method, 20)
+            raise GatewayError(ErrorCode.METHOD_NOT_ALLOWED, f"{method} is not served at {request.path}.")
         raise GatewayError(ErrorCode.NOT_FOUND, f"There is nothing at {printable(request.path)}.")
 
     async def _bedrock(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
@@ -196,50 +208,63 @@ class Edge:
             self._pipeline.metrics.count(entry)
 
     async def _count_tokens(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        return await self._pipeline.count_tokens(request, entry, _Anthropic(self._body_seconds))
+        try:
+            return await self._pipeline.count_tokens(request, entry, _Anthropic(self._body_seconds))
+        finally:
+            self._pipeline.metrics.count(entry)
 
-    async def _models(self, request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
-        self._caller(request)
+    async def _models(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        async with self._pipeline.audit.entry(entry):
+            entry.caller(self._pipeline.authenticator.authenticate(request.headers))
+            entry.status = 200
         return _json(anthropic.models_page(self._pipeline.policy.served))
 
-    async def _me(self, request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
-        caller = self._caller(request)
-        person = await self._pipeline.directory.person(caller.person_id)
-        account = await self._pipeline.directory.account(caller, request.headers.get(headers.PROJECT, ""))
-        me = Me(
-            person=caller.person_id,
-            name=person.name,
-            email=person.email,
-            issuer=person.issuer,
-            session=caller.session,
-            token_expires_at=caller.token_expires_at,
-            models=tuple(name for name, _ in self._pipeline.policy.served),
-            budgets=await self._pipeline.money.budgets_of(account),
-        )
+    async def _me(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        async with self._pipeline.audit.entry(entry):
+            caller = self._pipeline.authenticator.authenticate(request.headers)
+            entry.caller(caller)
+            person = await self._pipeline.directory.person(caller.person_id)
+            account = await self._pipeline.directory.account(caller, request.headers.get(headers.PROJECT, ""))
+            entry.account(account)
+            me = Me(
+                person=caller.person_id,
+                name=person.name,
+                email=person.email,
+                issuer=person.issuer,
+                session=caller.session,
+                token_expires_at=caller.token_expires_at,
+                models=tuple(name for name, _ in self._pipeline.policy.served),
+                budgets=await self._pipeline.money.budgets_of(account),
+            )
+            entry.status = 200
         return _json(me.dump())
 
     async def _token(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        form = dict(parse_qsl((await read_body(request, MOST_FORM, self._body_seconds)).decode("utf-8", "replace")))
-        code = "ok"
         try:
             async with self._pipeline.audit.entry(entry):
+                form = await self._form(request)
                 answer, enrolled = await self._exchange.exchange(form, request.headers.getall(headers.DPOP, []))
                 entry.person_id, entry.session, entry.status = enrolled.person_id, enrolled.session, 200
-        except GatewayError as error:
-            code = error.code.value
-            raise
         finally:
-            self._pipeline.metrics.exchanges.labels(code).inc()
+            self._pipeline.metrics.exchanges.labels(entry.code).inc()
         response = _json(answer.dump())
         response.headers["cache-control"] = "no-store"  # RFC 6749 section 5.1
         return response
 
-    async def _revoke(self, request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
-        form = dict(parse_qsl((await read_body(request, MOST_FORM, self._body_seconds)).decode("utf-8", "replace")))
-        session = self._pipeline.authenticator.session_of(Secret(form.get("token", "")))
-        if session is not None:
-            await self._revocations.end(session)
+    async def _revoke(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        async with self._pipeline.audit.entry(entry):
+            form = await self._form(request)
+            caller = self._pipeline.authenticator.caller_of(Secret(form.get("token", "")))
+            if caller is not None:
+                entry.caller(caller)
+                await self._revocations.end(caller.session)
+                await self._pipeline.relay.end_revoked()
+            entry.status = 200
         return web.Response(status=200)  # RFC 7009 section 2.2: also for a token that was not good
+
+    async def _form(self, request: web.BaseRequest) -> dict[str, str]:
+        body = await read_body(request, MOST_FORM, self._body_seconds)
+        return dict(parse_qsl(body.decode("utf-8", "replace")))
 
     async def _show_bootstrap(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
         return _json(self._bootstrap.dump())
@@ -268,14 +293,8 @@ class Edge:
         return web.Response(text="alive\n")
 
     async def _ready(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
-        if self.draining:
-            return web.Response(status=503, text="draining\n")
-        if self._pipeline.audit.full:
-            return web.Response(status=503, text="the audit spool is full\n")
-        return web.Response(text="ready\n")
-
-    def _caller(self, request: web.BaseRequest) -> Caller:
-        return self._pipeline.authenticator.authenticate(request.headers)
+        why = "draining" if self.draining else self._pipeline.unready()
+        return web.Response(status=503, text=f"{why}\n") if why else web.Response(text="ready\n")
 
     def _refuse(self, request: web.BaseRequest, entry: Entry, error: GatewayError) -> web.Response:
         """An error as its reader expects it: OAuth's form at the token endpoint, the Anthropic envelope elsewhere."""
@@ -305,7 +324,10 @@ def _dialect(path: str) -> str:
 
 
 async def read_body(request: web.BaseRequest, most: int, seconds: int) -> bytes:
-    """The whole body, bounded in size and time; GatewayError(REQUEST_TOO_LARGE or REQUEST_MALFORMED)."""
+    """The whole body, bounded in size and time.
+
+    GatewayError(REQUEST_TOO_LARGE or REQUEST_MALFORMED), ClientGoneError when the client hangs up meanwhile.
+    """
     too_large = GatewayError(ErrorCode.REQUEST_TOO_LARGE, f"The request body is larger than {most // 1024} KiB.")
     if request.content_length is not None and request.content_length > most:
         raise too_large
@@ -322,7 +344,18 @@ async def read_body(request: web.BaseRequest, most: int, seconds: int) -> bytes:
         raise GatewayError(
             ErrorCode.REQUEST_MALFORMED, f"The request body did not arrive within {seconds} s."
         ) from None
+    except (ConnectionError, ClientError, HttpProcessingError) as error:
+        if request.transport is None or request.transport.is_closing():
+            raise ClientGoneError from error
+        raise GatewayError(ErrorCode.REQUEST_MALFORMED, "The request body is not well-formed HTTP/1.1.") from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _unread() -> web.Response:
+    """For aiohttp, which wants an answer even where nobody is left to read it."""
+    response = web.Response(status=CLIENT_CLOSED)
+    response.force_close()
+    return response
 
 
 def _signed(response: web.StreamResponse, entry: Entry) -> web.StreamResponse:

@@ -19,6 +19,10 @@ class GatewayError(Exception):
         """Whole seconds, sent as `retry-after` (clients ignore the date form)."""
 
 
+class ClientGoneError(Exception):
+    """The client hung up before its request was complete: ordinary, and nobody is there to be told."""
+
+
 class ConfigurationError(Exception):
     """The configuration cannot be used. Carries every fault that was found, not just the first."""
 

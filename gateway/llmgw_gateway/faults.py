@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from typing import TYPE_CHECKING
 
 from yarl import URL
@@ -89,6 +90,17 @@ def folder_faults(base: Path, name: str) -> list[str]:
     """A file that is written into: it need not be there, its folder must."""
     path = base / name
     return path_faults("path", path, missing_ok=True) or path_faults("path", path.parent, kind="folder")
+
+
+def certificate_faults(key: str, path: Path) -> list[str]:
+    """A file of certificates (PEM) that is not there or holds none."""
+    found = path_faults(key, path)
+    if not found:
+        try:
+            ssl.create_default_context(cafile=path)
+        except OSError as error:  # ssl.SSLError among them
+            found = [f"{key}: {path} holds no usable certificate in PEM form ({_why(error)})"]
+    return found
 
 
 def path_faults(key: str, path: Path, *, kind: str = "file", missing_ok: bool = False) -> list[str]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from llmgw_gateway.commands.budget import budget
-from llmgw_gateway.commands.configuration import CONFIG, load, refusals
+from llmgw_gateway.commands.configuration import CONFIG, EXIT_INCOMPLETE, load, refusals, report
 from llmgw_gateway.commands.ledger import ledger
 from llmgw_gateway.commands.prices import models, prices
 from llmgw_gateway.commands.usage import usage_command
+from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.store.reading import reachable
 
 if TYPE_CHECKING:
@@ -37,18 +38,24 @@ def serve(config: Path) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     settings, catalogue = load(config)
 
-    async def run() -> None:
-        await Gateway(settings, catalogue).run()
+    async def run() -> bool:
+        return await Gateway(settings, catalogue).run()
 
     with refusals(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(run())
+        complete = runner.run(run())
+    if not complete:
+        sys.exit(EXIT_INCOMPLETE)
 
 
 @main.command()
 @CONFIG
 def check(config: Path) -> None:
-    """Say every fault of the configuration CONFIG, or that it is good, and whether the store can be reached."""
+    """Say every fault of the configuration CONFIG and of this machine for it, and whether the store can be reached."""
+    from llmgw_gateway.commands.starting import start_faults  # noqa: PLC0415 -- what only reads needs no network
+
     settings, _ = load(config)
+    if faults := start_faults(settings):
+        report(ConfigurationError(str(config), faults))
     click.echo(f"{config}: good ({len(settings.models)} models, {len(settings.issuers)} issuers)")
     with refusals():
         click.echo(reachable(settings))

@@ -58,6 +58,10 @@ class Pipeline:
     bedrock: Bedrock
     relay: Relay
 
+    def unready(self) -> str:
+        """Why this replica should get no requests; empty when there is no reason."""
+        return "the audit spool is full" if self.audit.full else self.money.unready()
+
     async def invoke(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
         """One call to one model."""
         async with self.audit.entry(entry):  # written on every way out
@@ -107,10 +111,19 @@ class Pipeline:
             hold.outcome.refused_upstream = True
             raise GatewayError(ErrorCode.UPSTREAM_INVALID, f"The provider answered with status {upstream.status}.")
         if not entry.stream:
-            return await _whole(upstream, meter, hold, ours)
+            answer = await _whole(upstream, meter, hold, ours)
+            self.authenticator.check(entry.session)  # 401: paid and settled, but not for who must not have it
+            return answer
         try:
             return await self.relay.run(
-                request, upstream.content, dialect.writer(), bedrock_dialect.inner_event, ours, meter, hold.outcome
+                request,
+                upstream.content,
+                dialect.writer(),
+                bedrock_dialect.inner_event,
+                ours,
+                meter,
+                hold.outcome,
+                entry.session,
             )
         except StreamRefused as refusal:
             error_type = {headers.AMZN_ERROR_TYPE: refusal.exception, "content-type": "application/json"}

@@ -172,12 +172,12 @@ class Issuer(Section, frozen=True, kw_only=True):
         return self.issuer
 
     def faults(self, base: Path) -> list[str]:
-        """An address that is not safe, an audience that is left open, a certificate file that is not there."""
+        """An address that is not safe, an audience that is left open, a certificate file that is none."""
         found = faults.url_faults("issuer", self.issuer)
         if not self.audience and not self.wants_id_token:
             found.append('audience: subject_token = "access_token" needs it: what `aud` says in tokens for your API')
         if self.ca_file:
-            found += faults.path_faults("ca_file", base / self.ca_file)
+            found += faults.certificate_faults("ca_file", base / self.ca_file)
         return found
 
 

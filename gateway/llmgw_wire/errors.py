@@ -46,6 +46,7 @@ class ErrorCode(Enum):
     BUDGET_PACED = "budget_paced"
     REQUEST_MALFORMED = "request_malformed"
     REQUEST_TOO_LARGE = "request_too_large"
+    HEADERS_TOO_LARGE = "headers_too_large"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     DRAINING = "draining"
@@ -86,6 +87,7 @@ TABLE: dict[ErrorCode, Wire] = {
     ErrorCode.BUDGET_PACED: Wire(429, "rate_limit_error", "client", "ThrottlingException"),
     ErrorCode.REQUEST_MALFORMED: Wire(400, _BLOCKED, "never", "ValidationException"),
     ErrorCode.REQUEST_TOO_LARGE: Wire(400, _BLOCKED, "never", "ValidationException"),
+    ErrorCode.HEADERS_TOO_LARGE: Wire(431, "invalid_request_error", "never", "ValidationException"),
     ErrorCode.NOT_FOUND: Wire(404, "not_found_error", "never", "ResourceNotFoundException"),
     ErrorCode.METHOD_NOT_ALLOWED: Wire(405, "invalid_request_error", "never", "ValidationException"),
     ErrorCode.DRAINING: Wire(

@@ -5,20 +5,25 @@ from __future__ import annotations
 import base64
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.functional import ledger
-from tests.functional.device import Device
+from tests.functional.device import BEDROCK_MODEL, Device
+from tests.lab.scripted import Answer, ScriptedBedrock
+from tests.lab.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.lab.gateway import Gateway
-    from tests.lab.scripted import ScriptedBedrock
+
+BEDROCK_PATH = f"/bedrock/model/{unquote(BEDROCK_MODEL)}/invoke-with-response-stream"
 
 
 def test_a_sign_in_becomes_a_token_that_answers_a_prompt(ada: Device, scripted: ScriptedBedrock) -> None:
@@ -189,3 +194,41 @@ def test_a_revoked_token_and_its_session_end_at_once_and_the_device_can_sign_in_
     ada.exchange(sign_in("ada"))
     assert ada.me()["session"] != session
     assert ada.ask().status == 200
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "bedrock"])
+def test_revocation_ends_a_running_answer_and_settles_it_exactly(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock, sign_in: Callable[[str], str], dialect: str
+) -> None:
+    scripted.default = Answer(usage=Usage(100, 400), hold_after=1)
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    with ada.streaming(dialect) as stream:
+        assert stream.status == 200
+        assert ada.request("POST", "/oauth/revoke", f"token={ada.token}".encode(), form, token="").status == 200
+        rest = stream.read()
+    assert b"llmgw login" in rest
+    scripted.release_all()
+    (entry,) = ledger.settled(gateway.db, 1)
+    assert (entry.outcome, entry.estimated, ledger.usage_of(entry)) == ("revoked", False, Usage(100, 400))
+    assert gateway.audited("/v1/messages" if dialect == "anthropic" else BEDROCK_PATH, outcome="revoked")
+    scripted.default = Answer()
+    ada.exchange(sign_in("ada"))
+    assert ada.ask().status == 200
+
+
+def test_a_whole_answer_that_arrives_after_the_session_has_ended_is_paid_and_not_delivered(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
+) -> None:
+    scripted.default = Answer(hold_after=0)
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ada.ask)
+        while not scripted.calls:
+            ada.request("GET", "/healthz")
+        ada.request("POST", "/oauth/revoke", f"token={ada.token}".encode(), form, token="")
+        scripted.release_all()
+        reply = asking.result(timeout=30)
+    assert (reply.status, reply.error["code"]) == (401, "token_invalid")
+    (entry,) = ledger.settled(gateway.db, 1)
+    assert not entry.estimated
+    assert entry.cost > 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from tests.functional import ledger
@@ -66,3 +68,32 @@ def test_at_the_deadline_a_stream_is_cut_off_with_a_terminal_event_and_settled(
     assert row.cost > 0
     assert row.outcome == "shutdown"
     scripted.release_all()
+
+
+def test_a_store_that_is_away_does_not_keep_the_gateway_from_ending(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
+) -> None:
+    scripted.default = Answer(hold_after=1)
+    away = sqlite3.connect(gateway.db, isolation_level=None, check_same_thread=False)
+    with ada.streaming() as stream, closing(away):
+        away.execute("BEGIN EXCLUSIVE")
+        scripted.release_all()
+        assert b"message_stop" in stream.read()
+        code = gateway.terminate(seconds=90)
+        away.execute("ROLLBACK")
+    assert code == 4
+    log = gateway.log.read_text()
+    assert "1 attempt(s) could not be settled" in log
+    assert "Traceback" not in log
+    gateway.restart()
+    assert ada.me()["budgets"][0]["held"] > 0, "what is not settled stays held"
+
+
+def test_a_disk_that_takes_no_audit_lines_does_not_keep_the_gateway_from_ending(gateway: Gateway, ada: Device) -> None:
+    gateway.document["audit"]["path"] = "/dev/full"
+    gateway.restart()
+    assert ada.ask().status == 200
+    assert gateway.terminate() == 4
+    log = gateway.log.read_text()
+    assert "1 audit line(s) are lost" in log
+    assert "Traceback" not in log

@@ -165,6 +165,7 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "a NUL in the secret's path": ("tokens.cluster_secret_file", "a\0b", "tokens.cluster_secret_file:"),
     "a path too long for any disk": ("store.path", "x" * 300 + "/gateway.db", "store.path:"),
     "a NUL in a time zone": ("organisation.time_zone", "Europe\0", "organisation.time_zone:"),
+    "a certificate that is none": ("issuers.0.ca_file", "cluster.secret", "issuers[0].ca_file: "),
     "a time zone outside its folder": ("organisation.time_zone", "../passwd", "organisation.time_zone:"),
     "a time zone that is a folder": ("organisation.time_zone", "Europe", "organisation.time_zone:"),
 }

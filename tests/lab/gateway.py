@@ -78,15 +78,15 @@ class Gateway(Server):
         text = self.audit.read_text(encoding="utf-8") if self.audit.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
-    def audited(self, path: str, *, seconds: float = 10) -> dict[str, Any]:
-        """The first audit line of a path, as soon as it is written: that is off the response path."""
+    def audited(self, path: str, *, seconds: float = 10, **fields: Any) -> dict[str, Any]:
+        """The first audit line of a path with these fields, as soon as it is written: that is off the response path."""
         deadline = time.monotonic() + seconds
         while True:
             for line in self.audit_lines():
-                if line["path"] == path:
+                if line["path"] == path and fields.items() <= line.items():
                     return line
             if time.monotonic() > deadline:
-                raise AssertionError(f"no audit line for {path} after {seconds:g} s")
+                raise AssertionError(f"no audit line for {path} with {fields} after {seconds:g} s")
             time.sleep(POLL_SECONDS)
 
     def prepare(self) -> None:

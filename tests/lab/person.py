@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 from tests.lab.loopback import opener
 
 if TYPE_CHECKING:
-    from email.message import Message
+    from http.client import HTTPMessage
     from pathlib import Path
 
 MAX_FORMS = 12
@@ -130,7 +130,7 @@ class _Unreachable(urllib.request.HTTPRedirectHandler):
         self._prefix = prefix
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         if self._prefix and newurl.startswith(self._prefix):
             return None

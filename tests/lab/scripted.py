@@ -105,6 +105,8 @@ class ScriptedBedrock(ThreadedServer):
         self.refused: list[str] = []
         """The reason of every 403."""
         self.default = default or Answer()
+        self.counting: tuple[int, bytes] | None = None
+        """Status and body of every CountTokens; None: there is no such operation."""
         self._script: deque[Answer] = deque()
         self._tool_loop: tuple[Answer, Answer] | None = None
         self._numbers = itertools.count(1)
@@ -142,6 +144,9 @@ class ScriptedBedrock(ThreadedServer):
         if fault:
             self.refused.append(fault)
             return _aws_error(403, "InvalidSignatureException", fault)
+        if self.counting is not None and request.raw_path.endswith("/count-tokens"):
+            status, body = self.counting
+            return web.Response(status=status, body=body, content_type="application/json")
         path = INVOKE.fullmatch(request.raw_path)
         if path is None or request.method != "POST":
             return _aws_error(404, "UnknownOperationException", f"no such operation: {request.raw_path}")

@@ -52,7 +52,7 @@ def test_the_table_says_what_the_design_says(code: ErrorCode) -> None:
 
 @pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.value)
 def test_no_refusal_makes_the_client_repeat_for_minutes_or_hide_the_text(code: ErrorCode) -> None:
-    assert code.wire.status in {400, 401, 402, 404, 405, 429, 500, 502, 503, 529}
+    assert code.wire.status in {400, 401, 402, 404, 405, 429, 431, 500, 502, 503, 529}
     assert (code.wire.status == 404) is (code is ErrorCode.NOT_FOUND)
 
 

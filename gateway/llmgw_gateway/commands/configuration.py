@@ -24,6 +24,8 @@ EXIT_FAULTS = 1
 """What was examined is not as it has to be."""
 EXIT_CONFIGURATION = 2
 EXIT_STORE = 3
+EXIT_INCOMPLETE = 4
+"""The gateway has ended, and left something behind that its log names."""
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _EXCEPTIONS: Final = {
     "overloaded_error": "serviceUnavailableException",
     "timeout_error": "modelTimeoutException",
+    "authentication_error": "validationException",  # a stream has no exception for access; this one is not repeated
 }
 
 

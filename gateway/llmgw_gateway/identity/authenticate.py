@@ -37,14 +37,18 @@ class Authenticator:
     def authenticate(self, headers: CIMultiDictProxy[str]) -> Caller:
         """The person behind the request; GatewayError (401) names what is wrong with the credential."""
         caller = self._verify(credential(headers))
-        if caller.session in self._revocations:
-            raise GatewayError(ErrorCode.TOKEN_INVALID, "This session was ended. Sign in again with: llmgw login")
+        self.check(caller.session)
         return caller
 
-    def session_of(self, token: Secret) -> str | None:
-        """The session that a token belongs to; None when it is no good token (no error by RFC 7009)."""
+    def check(self, session: str) -> None:
+        """GatewayError(TOKEN_INVALID) when the session was ended, maybe after its token was verified."""
+        if session in self._revocations:
+            raise GatewayError(ErrorCode.TOKEN_INVALID, "This session was ended. Sign in again with: llmgw login")
+
+    def caller_of(self, token: Secret) -> Caller | None:
+        """Whose token it is; None when it is no good token (no error by RFC 7009)."""
         try:
-            return self._verify(token).session
+            return self._verify(token)
         except GatewayError:
             return None
 

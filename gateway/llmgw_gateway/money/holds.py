@@ -131,12 +131,24 @@ class Money:
         """Begin to renew leases and to sweep up what other lives of this process left behind."""
         self._heart = asyncio.create_task(self._beat(), name="leases")
 
-    async def drain(self) -> None:
-        """Wait until everything that was admitted is settled."""
-        while self._settling:
-            await asyncio.wait(set(self._settling))
+    async def drain(self, seconds: float | None = None) -> int:
+        """Wait until everything that was admitted is settled; returns how much is not after so many seconds.
+
+        What is left is settled by the next process on this store, as soon as its lease has ended.
+        """
+        ends = None if seconds is None else time.monotonic() + seconds
+        while self._settling and (ends is None or time.monotonic() < ends):
+            left = None if ends is None else ends - time.monotonic()
+            await asyncio.wait(set(self._settling), timeout=left)
         if self._heart is not None:
             self._heart.cancel()
+        return len(self._settling)
+
+    def unready(self) -> str:
+        """Why this replica must not admit calls; empty when there is no reason."""
+        if self._heart is not None and self._heart.done():
+            return "leases are not renewed"  # attempts that run would be settled as lost
+        return self._database.unready()
 
     @contextlib.asynccontextmanager
     async def admit(self, account: Account, grant: Grant, call: Call, operation_id: str) -> AsyncIterator[Hold]:
@@ -372,7 +384,12 @@ class Money:
         until = self._now() + LEASE_SECONDS * 1000
         due: list[tuple[Hold, book.Renewal]] = []
         for hold in self._open.values():
-            seen = hold.seen()
+            try:
+                seen = hold.seen()
+            except Exception:
+                # Unpriceable usage of one attempt must not end the leases of all others; its own is kept, too.
+                log.exception("what %s has cost so far could not be priced", hold.attempt_id)
+                seen = NOTHING
             tight = any(amount > TIGHT * held for amount, held in zip(seen, hold.amounts, strict=True))
             if tight or at - hold.renewed >= RENEW_SECONDS:
                 wanted = (int(seen[0] * GROWTH), int(seen[1] * GROWTH), int(seen[2] * GROWTH)) if tight else NOTHING

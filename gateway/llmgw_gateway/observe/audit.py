@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Account, Call, Caller, Outcome, Target
 
 MOST_WAITING: Final = 10_000
+"""Entries that were begun and are not on disk yet."""
+CLIENT_GONE: Final = "client_gone"
+CLIENT_CLOSED: Final = 499
+"""The status of a request whose client did not wait: nobody saw it (nginx's convention)."""
+CLOSE_SECONDS: Final = 5
+RETRY_SECONDS: Final = 1
 log = logging.getLogger("llmgw.audit")
 
 
@@ -108,11 +114,16 @@ class Entry:
 
 
 class Audit:
-    """Appends entries to one file."""
+    """Appends entries to one file. `most_waiting` bounds what is begun and not on disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, most_waiting: int = MOST_WAITING) -> None:
         self._path = path
-        self._waiting: queue.Queue[bytes | None] = queue.Queue(MOST_WAITING)
+        self._most = most_waiting
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        # Counted by one thread each: what is begun on the loop's, what is on disk on the writer's.
+        self._begun = 0
+        self._written = 0
+        self._given_up = threading.Event()
         self._thread = threading.Thread(target=self._write, name="audit-writer", daemon=True)
 
     def start(self) -> None:
@@ -123,22 +134,35 @@ class Audit:
 
     @property
     def full(self) -> bool:
-        """Whether the spool has no room: this replica must not take more work."""
-        return self._waiting.full()
+        """Whether there is no room for another entry: this replica must not take more work."""
+        return self.unwritten >= self._most
+
+    @property
+    def unwritten(self) -> int:
+        """Entries that were begun and are not on disk."""
+        return self._begun - self._written
 
     @asynccontextmanager
     async def entry(self, entry: Entry) -> AsyncIterator[Entry]:
-        """Write `entry` when the block is left, however it is left."""
+        """Write `entry` when the block is left, however it is left.
+
+        Its place is taken on entering, so that what has begun can always be written. GatewayError(STORE_UNAVAILABLE)
+        when there is none.
+        """
         if self.full:
             raise GatewayError(
                 ErrorCode.STORE_UNAVAILABLE,
                 "The gateway cannot write its audit trail; try again.",
                 retry_after=2,
             )
+        self._begun += 1
         try:
             yield entry
         except GatewayError as error:
             entry.code, entry.status = error.code.value, error.code.wire.status
+            raise
+        except ClientGoneError:
+            entry.code, entry.status = CLIENT_GONE, CLIENT_CLOSED
             raise
         except asyncio.CancelledError:
             entry.code, entry.status = ErrorCode.DRAINING.value, ErrorCode.DRAINING.wire.status
@@ -147,25 +171,30 @@ class Audit:
             entry.code, entry.status = "internal", entry.status or 500
             raise
         finally:
-            self._waiting.put_nowait(json.dumps(entry.document()).encode() + b"\n")
+            self._lines.put(json.dumps(entry.document()).encode() + b"\n")
 
-    def close(self) -> None:
-        """Write what waits, then stop."""
-        self._waiting.put(None)
-        self._thread.join()
-        self._file.close()
+    def close(self, *, seconds: float = CLOSE_SECONDS) -> int:
+        """Write what waits, then stop. Returns how many entries the disk did not take in time."""
+        self._lines.put(None)
+        self._thread.join(seconds)
+        self._given_up.set()
+        self._thread.join(RETRY_SECONDS)
+        if not self._thread.is_alive():  # else a write hangs in the kernel, and the thread ends with the process
+            self._file.close()
+        return self.unwritten
 
     def _write(self) -> None:
         while True:
-            lines = [self._waiting.get()]
-            while not self._waiting.empty():
-                lines.append(self._waiting.get_nowait())
-            data = b"".join(line for line in lines if line is not None)
-            self._append(data)
+            lines = [self._lines.get()]
+            while not self._lines.empty():
+                lines.append(self._lines.get_nowait())
+            found = [line for line in lines if line is not None]
+            if self._append(b"".join(found)):
+                self._written += len(found)
             if None in lines:
                 return
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes) -> bool:
         """Append and flush; while the disk refuses, keep trying: the spool fills, and readiness turns red."""
         while data:
             try:
@@ -173,7 +202,9 @@ class Audit:
                 os.fsync(self._file.fileno())
             except OSError as error:
                 log.error("the audit trail cannot be written: %s", error.strerror)  # noqa: TRY400 -- one line, no trace
-                time.sleep(1)
+                if self._given_up.wait(RETRY_SECONDS):
+                    return False
+        return True
 
 
 def printable(text: str, most: int = 200) -> str:

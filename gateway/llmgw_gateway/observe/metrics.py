@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
     from llmgw_gateway.observe.audit import Entry
+
+FIRST_ERROR: Final = 400
+_RESULT: Final = re.compile(r"[a-z_]{1,40}|upstream_[0-9]{3}|upstream_[A-Za-z]{1,40}Exception")
+"""The names of results: ours, the provider's statuses, and its exceptions."""
+MOST_RESULTS: Final = 100
 
 
 class Metrics:
@@ -15,9 +21,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._results: set[str] = set()
         self.requests = Counter(
             "llmgw_requests",
-            "Requests by dialect and result code",
+            "Model requests by dialect and how they ended: ok, a refusal's code, or what became of the answer",
             ["dialect", "code"],
             registry=self.registry,
         )
@@ -38,13 +45,30 @@ class Metrics:
     def count(self, entry: Entry) -> None:
         """Count one finished model request."""
         document = entry.document()
-        self.requests.labels(entry.dialect, entry.code).inc()
+        self.requests.labels(entry.dialect, self._known(_result(entry))).inc()
         self.seconds.labels(entry.dialect).observe(document["latency_ms"] / 1000)
         if entry.outcome is not None and entry.target:
             for name, number in document["tokens"].items():
                 self.tokens.labels(entry.model, name).inc(number)
             self.cost.labels(entry.model).inc(entry.outcome.cost)
 
+    def _known(self, result: str) -> str:
+        """A label: the provider's part in it is bounded in form and number."""
+        if result not in self._results:
+            if len(self._results) >= MOST_RESULTS or not _RESULT.fullmatch(result):
+                return "other"
+            self._results.add(result)
+        return result
+
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self.registry)
+
+
+def _result(entry: Entry) -> str:
+    """How a request ended. An answer that was passed on may still be the provider's failure."""
+    if entry.code != "ok":
+        return entry.code
+    if entry.outcome is not None:
+        return entry.outcome.note
+    return f"upstream_{entry.status}" if entry.status >= FIRST_ERROR else "ok"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import time
 from contextlib import asynccontextmanager
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 SERVICE: Final = "bedrock"
 """The name in the credential scope; the host is bedrock-runtime."""
 MOST_COUNT_ANSWER: Final = 65_536
-HASH_IN_THREAD: Final = 1024 * 1024
-"""From this size on, hashing the body would stall the loop for half a millisecond and more."""
+LARGE: Final = 1024 * 1024
+"""From this size on, hashing or copying the body would stall the loop for half a millisecond and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class Bedrock:
             async with asyncio.timeout(self._settings.first_byte_seconds) as deadline:
                 response = await self._http.post(
                     URL(url, encoded=True),
-                    data=body,
+                    data=_payload(body),
                     headers=headers,
                     allow_redirects=False,
                     timeout=self._timeout,
@@ -146,7 +147,12 @@ class Bedrock:
             SigV4Auth(frozen, SERVICE, self._settings.region).add_auth(request)
             return dict(request.headers.items())
 
-        return await asyncio.to_thread(sign) if len(body) >= HASH_IN_THREAD else sign()
+        return await asyncio.to_thread(sign) if len(body) >= LARGE else sign()
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO:
+    """A large body is written in pieces: in one, it would stall the loop while it is copied."""
+    return io.BytesIO(body) if len(body) >= LARGE else body
 
 
 def _visible(response: aiohttp.ClientResponse) -> dict[str, str]:

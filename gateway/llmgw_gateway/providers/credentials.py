@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import botocore.session
+from botocore.exceptions import BotoCoreError
 
 from llmgw_gateway.errors import ConfigurationError, GatewayError
 from llmgw_wire.errors import ErrorCode
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 60
 log = logging.getLogger("llmgw.providers")
+
+
+def chain_faults() -> list[str]:
+    """What is wrong with the profile and the files of the chain, as far as it can be told without asking AWS."""
+    try:
+        botocore.session.get_session().get_scoped_config()
+    except BotoCoreError as error:
+        return [f"AWS credentials: {_sentence(error)}"]
+    return []
+
+
+def _sentence(error: BotoCoreError) -> str:
+    return f"{str(error).rstrip('.')}; correct AWS_PROFILE, or the files ~/.aws/config and ~/.aws/credentials"
 
 
 class AwsCredentials:
@@ -34,8 +48,11 @@ class AwsCredentials:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load once; ConfigurationError when the chain has nothing."""
-        self._source = await asyncio.to_thread(lambda: botocore.session.get_session().get_credentials())
+        """Load once; ConfigurationError when the chain has nothing, or names what is not there."""
+        try:
+            self._source = await asyncio.to_thread(lambda: botocore.session.get_session().get_credentials())
+        except BotoCoreError as error:
+            raise ConfigurationError("AWS credentials", [_sentence(error)]) from error
         if self._source is None:
             raise ConfigurationError(
                 "AWS credentials",

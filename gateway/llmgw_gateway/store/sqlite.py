@@ -112,7 +112,13 @@ def _engine(path: Path, *, begin: str, pragmas: tuple[str, ...] = ()) -> Engine:
 
 def _exclusive(path: Path) -> Any:  # noqa: ANN401 -- an open file
     """Hold a lock beside the file: a second gateway on the same store would enforce every budget on its own."""
-    lock = path.with_name(path.name + ".lock").open("w")
+    place = path.with_name(path.name + ".lock")
+    try:
+        lock = place.open("w")
+    except OSError as error:
+        raise StoreError(
+            f"{place} cannot be written: {error.strerror}; the gateway needs it beside its store"
+        ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
@@ -24,14 +25,26 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Outcome
     from llmgw_gateway.streams.meter import Meter
 
-GATE_SECONDS: Final = 15
-"""How long the status line waits for the first event, so that a failure in the stream can still be an HTTP status."""
-PING_SECONDS: Final = 15
-STALL_SECONDS: Final = 60
-"""A client that takes no byte for so long is gone."""
-DRAIN_SECONDS: Final = 300
-MOST_DRAINS: Final = 256
 MOST_ANSWER: Final = 64 * 1024 * 1024
+FOLLOW_SECONDS: Final = 1
+"""How long a relay may go on after this replica has learned that its session was ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how much; each is there because somebody does not go on."""
+
+    gate_seconds: float = 15
+    """How long the status line waits for the first event: a failure before it can still be an HTTP status."""
+    ping_seconds: float = 15
+    stall_seconds: float = 60
+    """A client that takes no byte for so long is gone."""
+    drain_seconds: float = 300
+    drain_bytes: int = MOST_ANSWER
+    most_drains: int = 256
+    """Drains that run without a client: beyond it, and beyond the other two, an answer is charged as unknown."""
+
+
 log = logging.getLogger("llmgw.relay")
 
 STATUS_OF_EXCEPTION: Final = {
@@ -69,10 +82,38 @@ class StreamRefused(Exception):  # noqa: N818 -- no failure of ours: the provide
 
 
 class Relay:
-    """Relays streams of one process; counts the drains that run without a client."""
+    """Relays streams of one process; counts the drains that run without a client.
 
-    def __init__(self) -> None:
+    `has_ended` says of which sessions the relays have to stop; the drains that settle them go on.
+    """
+
+    def __init__(self, has_ended: Callable[[str], bool], limits: Limits | None = None) -> None:
         self.drains = 0
+        self._has_ended = has_ended
+        self._limits = limits or Limits()
+        self._open: set[_Stream] = set()
+        self._follower: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to follow which sessions end."""
+        self._follower = asyncio.create_task(self._follow(), name="relays")
+
+    def stop(self) -> None:
+        """Stop following."""
+        if self._follower is not None:
+            self._follower.cancel()
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            await self.end_revoked()
+
+    async def end_revoked(self) -> None:
+        """End the relays of ended sessions, each with a terminal event."""
+        revoked = [stream.revoke() for stream in self._open if self._has_ended(stream.session)]
+        for failure in await asyncio.gather(*revoked, return_exceptions=True):
+            if isinstance(failure, Exception):
+                log.error("a relay of an ended session could not be ended in words: %s", type(failure).__name__)
 
     async def run(
         self,
@@ -83,12 +124,14 @@ class Relay:
         headers: Mapping[str, str],
         meter: Meter,
         outcome: Outcome,
+        session: str,
     ) -> web.StreamResponse:
         """Relay one stream to its end. `outcome` holds the usage and how it ended, on every way out.
 
         StreamRefused before the head, when the provider's first event is an error.
         """
-        stream = _Stream(request, writer, headers, meter, outcome)
+        stream = _Stream(request, writer, headers, meter, outcome, session, self._limits)
+        self._open.add(stream)
         keepalive = asyncio.create_task(stream.keep_alive(), name="keepalive")
         try:
             await self._pump(stream, content, inner)
@@ -99,6 +142,7 @@ class Relay:
             await stream.fail("overloaded_error", "The gateway is shutting down; the answer was cut off. Try again.")
         finally:
             keepalive.cancel()
+            self._open.discard(stream)
             if stream.draining_since:
                 self.drains -= 1
         return stream.response
@@ -111,7 +155,7 @@ class Relay:
             while chunk := await content.readany():
                 frames = parser.feed(chunk)
                 await stream.take(parser.taken, frames, inner)
-                if stream.gone and not self._may_drain(stream):
+                if stream.gone and not self._may_drain(stream, len(chunk)):
                     stream.outcome.note = "drain_capped"
                     return
             parser.finish()
@@ -136,29 +180,46 @@ class Relay:
         else:
             await stream.end()
 
-    def _may_drain(self, stream: _Stream) -> bool:
+    def _may_drain(self, stream: _Stream, size: int) -> bool:
         if not stream.draining_since:
             stream.draining_since = time.monotonic()
             self.drains += 1
-        return self.drains <= MOST_DRAINS and time.monotonic() - stream.draining_since < DRAIN_SECONDS
+        stream.drained += size
+        return (
+            self.drains <= self._limits.most_drains
+            and stream.drained <= self._limits.drain_bytes
+            and time.monotonic() - stream.draining_since < self._limits.drain_seconds
+        )
 
 
 class _Stream:
     """One answer on its way: the client's response, the meter, and whether the client is still there."""
 
     def __init__(
-        self, request: web.BaseRequest, writer: Writer, headers: Mapping[str, str], meter: Meter, outcome: Outcome
+        self,
+        request: web.BaseRequest,
+        writer: Writer,
+        headers: Mapping[str, str],
+        meter: Meter,
+        outcome: Outcome,
+        session: str,
+        limits: Limits,
     ) -> None:
         self.outcome = outcome
+        self.session = session
         self.gone = False
         self.draining_since = 0.0
+        self.drained = 0
         self.response = web.StreamResponse(
             headers={**headers, "content-type": writer.content_type, "cache-control": "no-cache"}
         )
         self._request = request
         self._writer = writer
         self._meter = meter
+        self._limits = limits
         self._opening = asyncio.Lock()
+        self._ending = asyncio.Lock()
+        self._ended = False
         self._last_write = time.monotonic()
 
     async def take(self, raw: bytes, frames: list[Frame], inner: Callable[[Frame], bytes | None]) -> None:
@@ -190,26 +251,36 @@ class _Stream:
             self.outcome.note = "upstream_truncated"
             await self.fail("api_error", "The provider ended the stream before the answer was complete.")
         else:
-            await self._close()
+            await self._end()
+
+    async def revoke(self) -> None:
+        """End the client's part, also before the head; the upstream is drained like after a client that left."""
+        if self._ended or self.gone:
+            return
+        self.outcome.note = "revoked"
+        await self._open()
+        await self._end(self._writer.failure("authentication_error", "This session was ended. Run: llmgw login"))
+        self.gone = True
+        if self._request.transport is not None:
+            self._request.transport.close()  # what is written leaves first
 
     async def fail(self, kind: str, message: str) -> None:
         """Tell the client, in its dialect: as a status while the head is unsent, as a terminal event afterwards."""
         if not self.response.prepared:
             code = ErrorCode.UPSTREAM_TIMEOUT if kind == "overloaded_error" else ErrorCode.UPSTREAM_INVALID
             raise GatewayError(code, message)
-        await self._write(self._writer.failure(kind, message))
-        await self._close()
+        await self._end(self._writer.failure(kind, message))
 
     async def keep_alive(self) -> None:
         """Open the response when the gate's time is up, then fill silence with pings where the dialect has one."""
-        await asyncio.sleep(GATE_SECONDS)
+        await asyncio.sleep(self._limits.gate_seconds)
         await self._open()
         while self._writer.keepalive is not None and not self.gone:
             silent = time.monotonic() - self._last_write
-            if silent >= PING_SECONDS:
+            if silent >= self._limits.ping_seconds:
                 await self._write(self._writer.keepalive)
                 silent = 0.0
-            await asyncio.sleep(PING_SECONDS - silent)
+            await asyncio.sleep(self._limits.ping_seconds - silent)
 
     async def _open(self) -> None:
         async with self._opening:
@@ -220,22 +291,29 @@ class _Stream:
                     self._lost()
 
     async def _write(self, data: bytes) -> None:
-        if self.gone or not data:
+        if data and not self._ended:
+            await self._send(data)
+
+    async def _end(self, last: bytes = b"") -> None:
+        """Write what ends the answer. Whoever comes first ends it, and nothing is written after that."""
+        async with self._ending:
+            if self._ended or not self.response.prepared:
+                return
+            self._ended = True
+            if last:
+                await self._send(last)
+            await self._send(None)
+
+    async def _send(self, data: bytes | None) -> None:
+        """Write bytes, or the end of the body. A client that does not take them in time is gone."""
+        if self.gone:
             return
         try:
-            async with asyncio.timeout(STALL_SECONDS):
-                await self.response.write(data)
+            async with asyncio.timeout(self._limits.stall_seconds):
+                await (self.response.write_eof() if data is None else self.response.write(data))
             self._last_write = time.monotonic()
         except (ConnectionError, aiohttp.ClientError, TimeoutError):
             self._lost()
-
-    async def _close(self) -> None:
-        if self.response.prepared and not self.gone:
-            try:
-                async with asyncio.timeout(STALL_SECONDS):
-                    await self.response.write_eof()
-            except (ConnectionError, aiohttp.ClientError, TimeoutError):
-                self._lost()
 
     def _lost(self) -> None:
         self.gone = True

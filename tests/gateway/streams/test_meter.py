@@ -181,3 +181,18 @@ def test_the_type_is_found_wherever_it_stands(kind: str, first: bool) -> None:  
     members = {"type": kind, "index": 0} if first else {"index": 0, "type": kind}
     for separators in ((",", ":"), (", ", ": ")):
         assert event_type(json.dumps(members, separators=separators).encode()) == kind
+
+
+@pytest.mark.parametrize("name", ["input_tokens", "output_tokens", "cache_read_input_tokens"])
+def test_a_count_beyond_reason_is_unknown_not_believed(name: str) -> None:
+    """A number that no model can reach would empty a budget for good."""
+    usage = {"input_tokens": 1, "output_tokens": 2} | {name: 100_000_001}
+    meter = Meter()
+    meter.answer(json.dumps({"usage": usage}).encode())
+    assert (meter.usage, meter.completeness) == (Usage(), "none")
+    for event in (start(**usage), {"type": "message_delta", "usage": usage}, STOP):
+        meter.event(json.dumps(event).encode())
+    assert (meter.usage, meter.completeness) == (Usage(), "none")
+    usage[name] = 100_000_000
+    meter.answer(json.dumps({"usage": usage}).encode())
+    assert meter.completeness == "complete"

@@ -1,0 +1,35 @@
+"""What the composition root refuses to compose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llmgw_gateway import settings
+from llmgw_gateway.app import policy
+from llmgw_gateway.errors import ConfigurationError
+from llmgw_gateway.money.prices import built_in
+from tests.gateway import configuration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llmgw_gateway.policy.models import Policy
+
+
+def composed(path: Path, region: str, *models: str) -> Policy:
+    document = configuration.good() | {"models": [{"name": name} for name in models]}
+    document["bedrock"]["region"] = region
+    return policy(settings.load(configuration.write(configuration.folder(path), document)), built_in())
+
+
+def test_in_govcloud_nothing_is_served_below_its_price(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        composed(tmp_path, "us-gov-west-1", "claude-sonnet-4-5-us-gov", "claude-sonnet-4-5")
+    (fault,) = caught.value.faults
+    assert fault.startswith("models[1].name: 'claude-sonnet-4-5' is priced for the other regions")
+    assert "such as claude-sonnet-4-5-us-gov" in fault
+    served = composed(tmp_path, "us-gov-west-1", "claude-sonnet-4-5-us-gov")
+    assert served.authorize("claude-sonnet-4-5-us-gov", 1).target.invoke_id.startswith("us-gov.")
+    composed(tmp_path, "us-east-1", "claude-sonnet-4-5")
