@@ -94,8 +94,8 @@ class Valkey:
                 await self._ask(lambda keys: ["release", self._replica, [_number(keys, "replicas")]])
         for task in self._tasks:
             task.cancel()
-        with contextlib.suppress(RedisError, OSError):
-            await self._client.aclose()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._hang_up()
 
     def admit(self, attempt: str, limits: Sequence[LimitRef], amounts: Amounts) -> asyncio.Future[list[int]]:
         """Ask for all limits at once; `Full.read` reads the answer. AwayError."""
