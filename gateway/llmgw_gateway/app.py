@@ -24,6 +24,7 @@ from llmgw_gateway.identity.signin import SignInVerifier
 from llmgw_gateway.listener import listen
 from llmgw_gateway.money.adjustments import Adjustments
 from llmgw_gateway.money.holds import Money
+from llmgw_gateway.money.traffic import LEASE_SECONDS, Rates
 from llmgw_gateway.observe.audit import Audit
 from llmgw_gateway.observe.metrics import Metrics
 from llmgw_gateway.pipeline import Pipeline
@@ -40,6 +41,7 @@ from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, Bootstrap, Iss
 if TYPE_CHECKING:
     from llmgw_gateway.listener import Handler
     from llmgw_gateway.money.prices import Catalogue
+    from llmgw_gateway.money.valkey import Valkey
     from llmgw_gateway.settings import Issuer, Settings
 
 CUT_OFF_SECONDS = 5
@@ -107,13 +109,17 @@ class Gateway:
         money.start()
         relay = Relay(revocations.__contains__)
         relay.start()
+        metrics = Metrics()
+        rates = Rates(settings, self._catalogue, money.learned, metrics, _valkey(settings))
+        await rates.start()
         public_url = settings.server.public_url
         pipeline = Pipeline(
             audit=audit,
-            metrics=Metrics(),
+            metrics=metrics,
             authenticator=Authenticator(ring, revocations, public_url, settings.tokens.audience),
             directory=Directory(database, Accounts(settings.teams, settings.projects)),
             policy=policy(settings, self._catalogue),
+            rates=rates,
             money=money,
             bedrock=Bedrock(settings.bedrock, credentials, http),
             relay=relay,
@@ -141,6 +147,7 @@ class Gateway:
         log.info("listening on %s for %s", settings.server.listen, public_url)
         await self._stopping.wait()
         unsettled = await self._drain(edge, money, runners)
+        await rates.close()
         if control is not None:
             await control.stop()
         for service in (ring, revocations, relay, adjustments, credentials):
@@ -238,6 +245,18 @@ def _offer(issuer: Issuer) -> IssuerOffer:
         response_mode=issuer.response_mode,
         resource=issuer.resource,
     )
+
+
+def _valkey(settings: Settings) -> Valkey | None:
+    """The server that the replicas keep their limits on, if there is one."""
+    url = settings.valkey_url()
+    if not url:
+        return None
+    from llmgw_gateway.money.valkey import Valkey  # noqa: PLC0415 -- a gateway without Valkey does without the client
+
+    own = settings.valkey
+    ca_file = str(settings.path(own.ca_file)) if own.ca_file else ""
+    return Valkey(url, prefix=own.prefix, timeout_ms=own.timeout_ms, lease_seconds=LEASE_SECONDS, ca_file=ca_file)
 
 
 def _admin(pipeline: Pipeline) -> Handler:

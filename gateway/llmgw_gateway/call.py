@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 MICRO = 1_000_000
 """Micro-USD in one USD: money is always a whole number of them."""
@@ -139,6 +139,8 @@ class Outcome:
     completeness: Completeness = "none"
     refused_upstream: bool = False
     """The provider answered with an error before generating: nothing was billed."""
+    client_left: Callable[[], None] | None = None
+    """Called when the client is gone, though the answer may still be read to its end; perhaps more than once."""
     note: str = "ok"
     """ok, client_gone, upstream_error, timeout, shutdown, ..."""
     cost: int = 0

@@ -235,6 +235,7 @@ class Edge:
                 token_expires_at=caller.token_expires_at,
                 models=tuple(name for name, _ in self._pipeline.policy.served),
                 budgets=await self._pipeline.money.budgets_of(account),
+                limits=await self._pipeline.rates.views(account),
             )
             entry.status = 200
         return _json(me.dump())

@@ -67,6 +67,35 @@ def postgres_faults(place: str, url: Secret, *, password: bool, unencrypted: boo
     return found
 
 
+def valkey_faults(place: str, url: Secret, *, password: bool, unencrypted: bool) -> list[str]:
+    """Demand redis:// or rediss:// with a host, and TLS wherever it leaves the machine. The URL is never quoted.
+
+    `password`: whether it may hold one. `unencrypted`: whether TLS may be missing.
+    """
+    try:
+        parsed = URL(url.reveal())
+        number = parsed.path.strip("/")
+    except ValueError:  # its text quotes the URL
+        return [f"{place}: is not a URL (encode signs in a password, such as %40 for @)"]
+    if parsed.scheme not in {"redis", "rediss"} or not parsed.host:
+        return [f"{place}: is not a rediss:// URL with a host"]
+    if any("@" in part for part in (parsed.path, parsed.query_string, parsed.fragment)):  # a password that spilt
+        return [f"{place}: is not a URL (encode signs in a password, such as %40 for @)"]
+    found = []
+    if number and not number.isdecimal():
+        found.append(f"{place}: what follows the host is the number of a database, as in rediss://host:6380/0")
+    if parsed.query_string or parsed.fragment:
+        found.append(f"{place}: must have no query or fragment")
+    if parsed.password and not password:
+        found.append(f"{place}: must have no password: write the URL into a file of mode 600, and its name as url_file")
+    if parsed.scheme == "redis" and not is_loopback(parsed.host) and not unencrypted:
+        found.append(
+            f"{place}: would talk to {parsed.host} in clear: use rediss://, or say unencrypted = true where the "
+            "network between encrypts"
+        )
+    return found
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name or address can only mean this machine."""
     if host == "localhost":

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.identity.authenticate import Authenticator
     from llmgw_gateway.identity.directory import Directory
     from llmgw_gateway.money.holds import Hold, Money
+    from llmgw_gateway.money.traffic import Rates
     from llmgw_gateway.observe.audit import Audit, Entry
     from llmgw_gateway.observe.metrics import Metrics
     from llmgw_gateway.policy.models import Policy
@@ -54,6 +55,7 @@ class Pipeline:
     authenticator: Authenticator
     directory: Directory
     policy: Policy
+    rates: Rates
     money: Money
     bedrock: Bedrock
     relay: Relay
@@ -74,8 +76,12 @@ class Pipeline:
             grant = self.policy.authorize(call.model, call.max_tokens)  # refusal by policy: model, caps
             entry.granted(grant.target)
             meter = Meter(long_cache=call.long_cache)
-            async with self.money.admit(account, grant, call, entry.request_id) as hold:  # 402; settles on leaving
+            async with (
+                self.rates.admit(account, grant, call) as place,  # 429; given back if money refuses
+                self.money.admit(account, grant, call, entry.request_id) as hold,  # 402; settles on leaving
+            ):
                 entry.outcome = hold.outcome
+                place.follow(hold.outcome)
                 async with self.bedrock.send(grant.target, call, hold.outcome) as upstream:  # 502, 503, 529
                     response = await self._deliver(request, entry, dialect, meter, upstream, hold)
             entry.status = response.status

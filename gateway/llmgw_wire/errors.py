@@ -44,6 +44,7 @@ class ErrorCode(Enum):
     MODEL_NOT_ALLOWED = "model_not_allowed"
     BUDGET_EXCEEDED = "budget_exceeded"
     BUDGET_PACED = "budget_paced"
+    RATE_EXCEEDED = "rate_exceeded"
     REQUEST_MALFORMED = "request_malformed"
     REQUEST_TOO_LARGE = "request_too_large"
     HEADERS_TOO_LARGE = "headers_too_large"
@@ -85,6 +86,7 @@ TABLE: dict[ErrorCode, Wire] = {
     ErrorCode.MODEL_NOT_ALLOWED: Wire(400, _BLOCKED, "never", "AccessDeniedException"),
     ErrorCode.BUDGET_EXCEEDED: Wire(402, "billing_error", "never", "ServiceQuotaExceededException"),
     ErrorCode.BUDGET_PACED: Wire(429, "rate_limit_error", "client", "ThrottlingException"),
+    ErrorCode.RATE_EXCEEDED: Wire(429, "rate_limit_error", "client", "ThrottlingException"),
     ErrorCode.REQUEST_MALFORMED: Wire(400, _BLOCKED, "never", "ValidationException"),
     ErrorCode.REQUEST_TOO_LARGE: Wire(400, _BLOCKED, "never", "ValidationException"),
     ErrorCode.HEADERS_TOO_LARGE: Wire(431, "invalid_request_error", "never", "ValidationException"),

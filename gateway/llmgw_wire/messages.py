@@ -139,6 +139,25 @@ class BudgetView:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitView:
+    """One limit on rates or concurrency as those may see it whom it concerns."""
+
+    name: str
+    level: str
+    kind: str
+    """requests or tokens (a minute), or concurrent (at a time)."""
+    limit: int
+    used: int
+    """At this moment; more than the limit where a call took more than was expected of it."""
+    model: str | None = None
+
+    @property
+    def remaining(self) -> int:
+        """What can be admitted at this moment: never below zero."""
+        return max(0, self.limit - self.used)
+
+
+@dataclass(frozen=True, slots=True)
 class Me:
     """The answer of `GET /v1/me`: who the gateway takes the caller for, what is allowed, and what is left."""
 
@@ -151,11 +170,13 @@ class Me:
     """Seconds since the epoch."""
     models: tuple[str, ...]
     budgets: tuple[BudgetView, ...] = field(default=())
+    limits: tuple[LimitView, ...] = field(default=())
 
     def dump(self) -> bytes:
-        """The JSON document; each budget also carries `remaining`."""
+        """The JSON document; each budget and each limit also carries `remaining`."""
         document = asdict(self)
         document["budgets"] = [asdict(budget) | {"remaining": budget.remaining} for budget in self.budgets]
+        document["limits"] = [asdict(limit) | {"remaining": limit.remaining} for limit in self.limits]
         return json.dumps(document).encode()
 
     @classmethod
@@ -185,6 +206,17 @@ class Me:
                     unit=_text(budget, "unit", "usd"),
                 )
                 for budget in _objects(document, "budgets")
+            ),
+            limits=tuple(
+                LimitView(
+                    name=_text(limit, "name"),
+                    level=_text(limit, "level"),
+                    kind=_text(limit, "kind"),
+                    limit=_number(limit, "limit"),
+                    used=_number(limit, "used"),
+                    model=_text(limit, "model") if limit.get("model") is not None else None,
+                )
+                for limit in _objects({"limits": []} | document, "limits")
             ),
         )
 

@@ -17,6 +17,7 @@ from tests.lab.postgres import Postgres
 from tests.lab.recorder import Recorder
 from tests.lab.scripted import ScriptedBedrock
 from tests.lab.system import System
+from tests.lab.valkey import Valkey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,13 @@ def oidc_provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OidcProv
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server; each test makes a database of its own in it."""
     with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    """A Valkey to flush, kill, pause and restart: it starts in a few hundredths of a second."""
+    with Valkey(tmp_path / "valkey") as server:
         yield server
 
 

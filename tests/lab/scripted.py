@@ -85,6 +85,11 @@ class Call:
         """Let a held stream go on."""
         self._server.call_soon(self._released.set)
 
+    def step(self) -> None:
+        """Let a stream that pauses between events send one more."""
+        self._server.call_soon(self._released.set)
+        self._server.call_soon(self._released.clear)
+
     async def released(self, seconds: float | None = None) -> None:
         """Wait for `release`, at most so long; used by the server."""
         try:

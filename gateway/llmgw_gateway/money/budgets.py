@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from llmgw_gateway.money import periods
 from llmgw_gateway.money.decide import BudgetRef, Throttle
 from llmgw_gateway.money.overrides import Limits
+from llmgw_gateway.money.scope import LEVELS, applies, particularity, subject, whose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Account
     from llmgw_gateway.settings import Budget
 
-# The order in which budgets are asked, and named when they refuse: what its owner can do something about comes first.
-_ORDER = ("key", "user", "project", "team", "organisation")
 _ADJECTIVE = {"day": "daily", "week": "weekly", "month": "monthly"}
 _UNIT = {"usd": "", "tokens": "token ", "weighted_tokens": "weighted-token "}
 
@@ -31,7 +30,7 @@ class Budgets:
     """The configured budgets of one organisation, with the adjustments of their limits that are in force."""
 
     def __init__(self, budgets: Sequence[Budget], zone: ZoneInfo, limits: Limits | None = None) -> None:
-        self._budgets = sorted(budgets, key=lambda budget: _ORDER.index(budget.level))
+        self._budgets = sorted(budgets, key=lambda budget: LEVELS.index(budget.level))
         self._zone = zone
         self._limits = limits or Limits()
         self._known: dict[tuple[Account, str | None], tuple[BudgetRef, ...]] = {}
@@ -66,15 +65,15 @@ class Budgets:
         for budget in self._budgets:
             if model is not None and budget.model not in ("", model):
                 continue
-            if not _applies(budget, account):
+            if not applies(budget, account):
                 continue
             key = (budget.level, budget.model, budget.period, budget.unit)
-            if key not in chosen or _particularity(budget) > _particularity(chosen[key]):
+            if key not in chosen or particularity(budget) > particularity(chosen[key]):
                 chosen[key] = budget
         return tuple(self._reference(budget, account, now) for budget in chosen.values())
 
     def _reference(self, budget: Budget, account: Account, now: float) -> BudgetRef:
-        key = f"{budget.level}/{_subject(budget, account)}/{budget.model}/{budget.period}/{budget.unit}"
+        key = f"{budget.level}/{subject(budget, account)}/{budget.model}/{budget.period}/{budget.unit}"
         paced = budget.throttle_per_minute
         return BudgetRef(
             budget=key,
@@ -93,44 +92,9 @@ class Budgets:
         )
 
 
-def _applies(budget: Budget, account: Account) -> bool:
-    if budget.level == "organisation":
-        return True
-    if budget.level == "user":
-        if budget.of:
-            return budget.of == account.email
-        return not budget.team or budget.team == account.team
-    own = {"team": account.team, "project": account.project, "key": account.key}[budget.level]
-    return bool(own) and budget.of in ("", own)
-
-
-def _particularity(budget: Budget) -> int:
-    return 2 if budget.of else 1 if budget.team else 0
-
-
-def _subject(budget: Budget, account: Account) -> str:
-    subjects = {
-        "key": account.key,
-        "user": account.person_id,
-        "team": account.team,
-        "project": account.project,
-        "organisation": "",
-    }
-    return subjects[budget.level]
-
-
 def _name(budget: Budget, account: Account) -> str:
     """As a refusal calls it: "monthly budget", "weekly budget of team payments for claude-opus-5-5"."""
-    owner = {
-        "key": " of this device",
-        "user": "",
-        "team": f" of team {account.team}",
-        "project": f" of project {account.project}",
-        "organisation": " of the organisation",
-    }[budget.level]
-    return f"{_ADJECTIVE[budget.period]} {_UNIT[budget.unit]}budget{owner}" + (
-        f" for {budget.model}" if budget.model else ""
-    )
+    return f"{_ADJECTIVE[budget.period]} {_UNIT[budget.unit]}budget{whose(budget, account)}"
 
 
 def parts(key: str) -> tuple[str, str, str, str, str]:

@@ -118,7 +118,7 @@ class Money:
         self._catalogue = catalogue
         self._contact = settings.organisation.contact
         self._budgets = Budgets(settings.budgets, ZoneInfo(settings.organisation.time_zone), limits)
-        self._learned = Learned()
+        self.learned = Learned()
         self._post = Books().post
         self._open: dict[str, Hold] = {}
         self._settling: set[asyncio.Future[Any]] = set()
@@ -240,7 +240,7 @@ class Money:
 
     def _learn(self, hold: Hold) -> None:
         if hold.outcome.completeness == "complete":
-            self._learned.observe(
+            self.learned.observe(
                 model=hold.model,
                 person=hold.person,
                 session=hold.session,
@@ -321,7 +321,7 @@ class Money:
 
     def _terms(self, account: Account, grant: Grant, call: Call, tariff: Tariff, now: float) -> Terms:
         model = self._catalogue.models[grant.target.model]
-        likely = self._learned.expect(
+        likely = self.learned.expect(
             model=model.name,
             person=account.person_id,
             session=call.session,

@@ -100,6 +100,8 @@ class CatalogueModel(Struct, frozen=True, forbid_unknown_fields=True):
     aliases: tuple[str, ...] = ()
     kind: Kind = "text"
     """An embedding model has no output, no cache, and so far no endpoint that serves it."""
+    output_burndown: Annotated[int, Meta(ge=1, le=1000)] = 1
+    """Tokens of the provider's quota that one output token takes."""
 
     @property
     def geographies(self) -> tuple[Geography, ...]:

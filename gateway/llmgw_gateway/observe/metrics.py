@@ -40,6 +40,12 @@ class Metrics:
         )
         self.cost = Counter("llmgw_cost_micro_usd", "Cost in micro-USD by model", ["model"], registry=self.registry)
         self.exchanges = Counter("llmgw_exchanges", "Token exchanges by result code", ["code"], registry=self.registry)
+        self.limited = Counter(
+            "llmgw_limited",
+            "Calls refused by a limit on rates or concurrency",
+            ["level", "kind", "model"],
+            registry=self.registry,
+        )
         self.open = Gauge("llmgw_requests_open", "Requests being served", registry=self.registry)
 
     def count(self, entry: Entry) -> None:

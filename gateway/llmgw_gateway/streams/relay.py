@@ -317,6 +317,8 @@ class _Stream:
 
     def _lost(self) -> None:
         self.gone = True
+        if self.outcome.client_left is not None:
+            self.outcome.client_left()
         if self._request.transport is not None:
             self._request.transport.abort()  # a stalled client must not hold the connection while the upstream drains
         if self.outcome.note == "ok":

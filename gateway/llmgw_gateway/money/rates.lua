@@ -1,0 +1,106 @@
+-- The same decisions as rates.py, for all replicas: one call of one function, atomic, by the server's own clock.
+-- KEYS: every key that is touched (all share one hash tag). ARGV[1]: a JSON list of operations, which name keys by number.
+-- One answer for each operation, whole numbers only.
+
+local MINUTE = 60000
+local SPARE = 1000 -- milliseconds that a key outlives its content
+
+local function content_of(key, limit, now)
+  local kept = redis.call('GET', key)
+  if not kept then return 0 end
+  local content, at = string.match(kept, '^(%d+) (%d+)$')
+  return math.max(0, tonumber(content) - limit * math.max(0, now - tonumber(at)))
+end
+
+local function keep(key, content, limit, now)
+  if content <= 0 then return redis.call('DEL', key) end
+  local life = math.ceil(content / limit) + SPARE
+  redis.call('SET', key, string.format('%.0f %.0f', content, now), 'PX', string.format('%.0f', life))
+end
+
+local function running(key, now)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))
+  return redis.call('ZCARD', key)
+end
+
+local function lease(key, attempt, now, life)
+  redis.call('ZADD', key, string.format('%.0f', now + life), attempt)
+  redis.call('PEXPIRE', key, life + SPARE)
+end
+
+local operations = {}
+
+-- attempt, life of the lease in ms, list of {is slots, key, limit, amount} -> {0} or {place, used, wait}
+function operations.admit(keys, now, attempt, life, takes)
+  local filled = {}
+  for place, take in ipairs(takes) do
+    local key, limit = keys[take[2]], take[3]
+    if take[1] == 1 then
+      local count = running(key, now)
+      if count >= limit and not redis.call('ZSCORE', key, attempt) then return {place, count, 0} end
+    else
+      local content, brim, poured = content_of(key, limit, now), limit * MINUTE, take[4] * MINUTE
+      if content > 0 and content + poured > brim then
+        local over = content + math.min(poured, brim) - brim
+        return {place, math.ceil(content / MINUTE), math.ceil(over / limit)}
+      end
+      filled[place] = content + poured
+    end
+  end
+  for place, take in ipairs(takes) do
+    if take[1] == 1 then lease(keys[take[2]], attempt, now, life)
+    else keep(keys[take[2]], filled[place], take[3], now) end
+  end
+  return {0}
+end
+
+-- list of {key, limit, difference} -> {}
+function operations.correct(keys, now, changes)
+  for _, change in ipairs(changes) do
+    local key, limit = keys[change[1]], change[2]
+    keep(key, content_of(key, limit, now) + change[3] * MINUTE, limit, now)
+  end
+  return {}
+end
+
+-- attempt, life, list of keys -> {}
+function operations.renew(keys, now, attempt, life, slots)
+  for _, slot in ipairs(slots) do lease(keys[slot], attempt, now, life) end
+  return {}
+end
+
+-- attempt, list of keys -> {}
+function operations.release(keys, now, attempt, slots)
+  for _, slot in ipairs(slots) do redis.call('ZREM', keys[slot], attempt) end
+  return {}
+end
+
+-- list of {is slots, key, limit} -> what is in use of each
+function operations.used(keys, now, limits)
+  local found = {}
+  for place, limit in ipairs(limits) do
+    local key = keys[limit[2]]
+    if limit[1] == 1 then found[place] = running(key, now)
+    else found[place] = math.ceil(content_of(key, limit[3], now) / MINUTE) end
+  end
+  return found
+end
+
+-- replica, life, key -> {how many replicas there are}
+function operations.present(keys, now, replica, life, key)
+  lease(keys[key], replica, now, life)
+  return {running(keys[key], now)}
+end
+
+-- The first answer is the time by which all were decided.
+local function decide(keys, args)
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local answers = {{now}}
+  for _, operation in ipairs(cjson.decode(args[1])) do
+    answers[#answers + 1] = operations[operation[1]](keys, now, unpack(operation, 2))
+  end
+  return answers
+end
+
+redis.register_function('FUNCTION_NAME', decide)

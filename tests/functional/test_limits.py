@@ -1,0 +1,188 @@
+"""Limits through the real gateway: who is refused, what a client is told, what an outage of Valkey costs: nothing."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import anthropic
+import httpx2
+import pytest
+
+from tests.functional import ledger
+from tests.lab.fixtures import valkey
+from tests.lab.scripted import Answer, ScriptedBedrock
+from tests.lab.usage import Usage
+
+if TYPE_CHECKING:
+    from tests.functional.device import Device
+    from tests.lab.gateway import Gateway
+    from tests.lab.valkey import Valkey
+
+__all__ = ["valkey"]
+
+MESSAGES: Any = [{"role": "user", "content": "Say hello."}]
+
+
+def limit(gateway: Gateway, *limits: dict[str, object], server: Valkey | None = None) -> None:
+    gateway.document["limits"] = list(limits)
+    if server is not None:
+        gateway.document["valkey"] = {"url_file": "valkey.url"}
+        address = gateway.folder / "valkey.url"
+        address.touch(mode=0o600)
+        address.write_text(server.url, encoding="ascii")
+    gateway.restart()
+
+
+@pytest.mark.parametrize("where", ["in process", "valkey"])
+def test_a_full_limit_refuses_with_429_and_says_which_how_much_and_when(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock, valkey: Valkey, where: str
+) -> None:
+    limit(gateway, {"level": "user", "requests_per_minute": 2}, server=valkey if where == "valkey" else None)
+    assert [ada.ask().status, ada.ask(stream=True).status] == [200, 200]
+    for reply in (ada.ask(), ada.ask_bedrock(stream=True)):
+        assert (reply.status, reply.error["type"], reply.error["code"]) == (429, "rate_limit_error", "rate_exceeded")
+        assert 1 <= int(reply.headers["retry-after"]) <= 60
+        assert "x-should-retry" not in reply.headers
+        for part in ("Your request limit is reached", "of 2 requests a minute are in use", "Try again in", "#llm-help"):
+            assert part in reply.error["message"]
+    assert len(scripted.calls) == 2
+    (shown,) = ada.me()["limits"]
+    assert (shown["kind"], shown["limit"], shown["remaining"]) == ("requests", 2, 0)
+    ledger.settled(gateway.db, 2)
+
+
+def test_the_anthropic_sdk_waits_as_it_is_told_and_then_succeeds(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
+) -> None:
+    limit(gateway, {"level": "user", "concurrent": 1})
+    scripted.script(Answer(hold_after=1))
+    seen: list[tuple[int, str, float]] = []
+
+    def note(response: httpx2.Response) -> None:
+        seen.append((response.status_code, response.headers.get("retry-after", ""), time.monotonic()))
+        scripted.release_all()
+
+    with (
+        httpx2.Client(trust_env=False, event_hooks={"response": [note]}) as plain,
+        anthropic.Anthropic(base_url=ada.url, auth_token=ada.token, max_retries=5, http_client=plain) as client,
+        ada.streaming() as running,
+    ):
+        assert running.status == 200
+        reading = threading.Thread(target=running.read)
+        reading.start()
+        try:
+            answer = client.messages.create(model="claude-sonnet-5-5", max_tokens=50, messages=MESSAGES)
+        finally:
+            scripted.release_all()
+            reading.join()
+    assert answer.content
+    assert [status for status, *_ in seen][:1] == [429]
+    assert seen[-1][0] == 200
+    assert all(later[2] - earlier[2] >= int(earlier[1]) for earlier, later in itertools.pairwise(seen))
+
+
+def test_a_refused_budget_costs_no_request_and_no_slot(gateway: Gateway, ada: Device) -> None:
+    gateway.document["budgets"] = [{"level": "user", "limit_usd": 0}]
+    limit(gateway, {"level": "user", "requests_per_minute": 1, "tokens_per_minute": 10, "concurrent": 1})
+    assert [ada.ask().status for _ in range(4)] == [402] * 4
+    assert [shown["used"] for shown in ada.me()["limits"]] == [0, 0, 0]
+
+
+def test_concurrent_requests_never_pass_the_slots(gateway: Gateway, ada: Device, scripted: ScriptedBedrock) -> None:
+    limit(gateway, {"level": "user", "concurrent": 3})
+    scripted.default = Answer(hold_after=1)
+    with ThreadPoolExecutor(20) as pool:
+        replies = [pool.submit(ada.ask, stream=True) for _ in range(20)]
+        while sum(reply.done() for reply in replies) < 17:
+            ada.request("GET", "/healthz")
+        assert ada.me()["limits"][0]["used"] == 3
+        scripted.release_all()
+        statuses = [reply.result().status for reply in replies]
+    assert (statuses.count(200), statuses.count(429), len(scripted.calls)) == (3, 17, 3)
+    ledger.settled(gateway.db, 3)
+    assert ada.me()["limits"][0]["used"] == 0
+
+
+def test_the_slot_of_a_client_that_left_is_free_while_its_answer_is_drained(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
+) -> None:
+    limit(gateway, {"level": "user", "concurrent": 1})
+    scripted.script(Answer(pause_seconds=600))
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(lambda: ada.streaming().__enter__())
+        while not scripted.calls:
+            ada.request("GET", "/healthz")
+        while not opening.done():
+            scripted.calls[0].step()
+            ada.request("GET", "/healthz")
+        opening.result().close()
+    while ada.ask().status == 429:
+        scripted.calls[0].step()
+    assert not scripted.calls[0].finished, "the drain goes on"
+    scripted.release_all()
+    ledger.settled(gateway.db, 2)
+
+
+def test_tokens_are_debt_when_a_call_takes_more_than_was_expected(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
+) -> None:
+    limit(gateway, {"level": "provider", "model": "claude-sonnet-4-5", "tokens_per_minute": 10_000})
+    scripted.script(Answer(usage=Usage(input=10, output=100_000, cache_read=900_000)))
+    assert ada.ask().status == 200
+    ledger.settled(gateway.db, 1)
+    refused = ada.ask()
+    assert (refused.status, refused.headers["retry-after"]) == (429, "60")
+    assert "The token limit of the cloud account for claude-sonnet-4-5 is reached" in refused.error["message"]
+    (shown,) = ada.me()["limits"]
+    assert 400_000 < shown["used"] <= 500_010, "output counts five times, reads from the cache not at all"
+    assert ada.ask(model="claude-opus-5-5").status == 200
+
+
+def test_an_outage_of_valkey_under_load_loses_no_request_and_no_money(
+    gateway: Gateway, ada: Device, valkey: Valkey
+) -> None:
+    """Flushed, killed, started, stopped and woken while people work: every call is answered, every one is settled."""
+    limit(gateway, {"level": "user", "requests_per_minute": 100_000, "concurrent": 1_000}, server=valkey)
+    stop = threading.Event()
+    statuses: list[int] = []
+
+    def work() -> None:
+        while not stop.is_set():
+            statuses.append(ada.ask(stream=len(statuses) % 2 == 0).status)
+
+    def some_calls() -> None:
+        begun = len(statuses)
+        while len(statuses) < begun + 20:
+            ada.request("GET", "/healthz")
+
+    with ThreadPoolExecutor(4) as pool:
+        working = [pool.submit(work) for _ in range(4)]
+        try:
+            for harm in (valkey.flush, valkey.kill, valkey.start, valkey.wait_ready, valkey.pause):
+                some_calls()
+                harm()
+            some_calls()  # they do not wait for a server that is stopped
+            valkey.resume()
+            some_calls()
+        finally:
+            valkey.resume()
+            stop.set()
+    for worker in working:
+        worker.result()
+    assert set(statuses) == {200}
+    ledger.settled(gateway.db, len(statuses))
+    log = gateway.log.read_text(encoding="utf-8")
+    assert "Valkey is away" in log
+    assert valkey.password not in log
+
+
+def test_two_replicas_share_a_limit(gateway: Gateway, ada: Device, valkey: Valkey) -> None:
+    """A restart is a second life of the gateway: what the first one let through still counts."""
+    limit(gateway, {"level": "user", "requests_per_minute": 2}, server=valkey)
+    assert [ada.ask().status for _ in range(3)] == [200, 200, 429]
+    gateway.restart()
+    assert ada.ask().status == 429
