@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from llmgw_gateway.money import periods
 from llmgw_gateway.money.decide import BudgetRef, Throttle
 from llmgw_gateway.money.overrides import Limits
+from llmgw_wire.messages import BudgetView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,6 +131,23 @@ def _name(budget: Budget, account: Account) -> str:
     }[budget.level]
     return f"{_ADJECTIVE[budget.period]} {_UNIT[budget.unit]}budget{owner}" + (
         f" for {budget.model}" if budget.model else ""
+    )
+
+
+def view(budget: BudgetRef, spent: int, held: int) -> BudgetView:
+    """A budget as its owner sees it."""
+    return BudgetView(
+        name=budget.name,
+        level=budget.level,
+        period=budget.period,
+        model=budget.model or None,
+        unit=budget.unit,
+        period_key=budget.period_key,
+        limit=budget.limit,
+        spent=spent,
+        held=held,
+        overshoot_limit=budget.overshoot,
+        resets_at=budget.resets_at,
     )
 
 
