@@ -11,6 +11,7 @@ from llmgw_gateway.money import periods
 from llmgw_gateway.money.decide import BudgetRef, Throttle
 from llmgw_gateway.money.overrides import Limits
 from llmgw_gateway.money.scope import LEVELS, applies, particularity, subject, whose
+from llmgw_wire.messages import BudgetView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +96,23 @@ class Budgets:
 def _name(budget: Budget, account: Account) -> str:
     """As a refusal calls it: "monthly budget", "weekly budget of team payments for claude-opus-5-5"."""
     return f"{_ADJECTIVE[budget.period]} {_UNIT[budget.unit]}budget{whose(budget, account)}"
+
+
+def view(budget: BudgetRef, spent: int, held: int) -> BudgetView:
+    """A budget as its owner sees it."""
+    return BudgetView(
+        name=budget.name,
+        level=budget.level,
+        period=budget.period,
+        model=budget.model or None,
+        unit=budget.unit,
+        period_key=budget.period_key,
+        limit=budget.limit,
+        spent=spent,
+        held=held,
+        overshoot_limit=budget.overshoot,
+        resets_at=budget.resets_at,
+    )
 
 
 def parts(key: str) -> tuple[str, str, str, str, str]:

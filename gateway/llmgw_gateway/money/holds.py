@@ -19,7 +19,7 @@ from llmgw_gateway.call import Outcome, Usage
 from llmgw_gateway.errors import GatewayError, StoreAwayError
 from llmgw_gateway.money import book
 from llmgw_gateway.money.amounts import NOTHING, UNITS, larger
-from llmgw_gateway.money.budgets import Budgets
+from llmgw_gateway.money.budgets import Budgets, view
 from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.estimate import charged, estimate
 from llmgw_gateway.money.learning import Learned
@@ -27,7 +27,6 @@ from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.refusals import explain
 from llmgw_gateway.store.schema import counters
 from llmgw_wire.errors import ErrorCode
-from llmgw_wire.messages import BudgetView
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.prices import Catalogue, Tariff
     from llmgw_gateway.settings import Settings
     from llmgw_gateway.store.database import Database
+    from llmgw_wire.messages import BudgetView
 
 LEASE_SECONDS = 30
 RENEW_SECONDS = 10
@@ -299,25 +299,7 @@ class Money:
             return {(row.budget, row.period_key): (row.spent, row.held) for row in rows}
 
         sums = await self._database.read(query)
-        views = []
-        for budget in concerned:
-            spent, held = sums.get((budget.budget, budget.period_key), (0, 0))
-            views.append(
-                BudgetView(
-                    name=budget.name,
-                    level=budget.level,
-                    period=budget.period,
-                    model=budget.model or None,
-                    unit=budget.unit,
-                    period_key=budget.period_key,
-                    limit=budget.limit,
-                    spent=spent,
-                    held=held,
-                    overshoot_limit=budget.overshoot,
-                    resets_at=budget.resets_at,
-                )
-            )
-        return tuple(views)
+        return tuple(view(each, *sums.get((each.budget, each.period_key), (0, 0))) for each in concerned)
 
     def _terms(self, account: Account, grant: Grant, call: Call, tariff: Tariff, now: float) -> Terms:
         model = self._catalogue.models[grant.target.model]
