@@ -1,4 +1,4 @@
-"""Everything at once against the promises about money; `tests.lab.history` decides, and shares no code with the gateway.
+"""Everything at once against the promises about money. `tests.lab.history` decides: it shares no code with the gateway.
 
 Both columns of the design's section 8: "embedded" is one process on a file, "company" three replicas on PostgreSQL.
 """

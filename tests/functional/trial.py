@@ -20,7 +20,7 @@ from tests.functional.device import BEDROCK_MODEL, Device
 from tests.lab import history, toml_text
 from tests.lab.gateway import Gateway
 from tests.lab.history import Answered, Books, Bound, Dispatched, History, Price
-from tests.lab.loopback import HOST
+from tests.lab.loopback import HOST, answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,10 +87,13 @@ class Trial:
 
     def __enter__(self) -> Self:
         try:
-            self._stack.enter_context(self.gateways[0])
+            self._start(self.gateway)
+            self.gateway.program.wait_until(lambda: answers(f"{self.gateway.url}/healthz"), "alive")
             history.watch(self.sql, postgres=bool(self.database))
             for each in self.gateways[1:]:
-                self._stack.enter_context(each)
+                self._start(each)
+            for each in self.gateways:
+                each.wait_ready()
             self.ada = self.device("ada")
         except BaseException:
             self._stack.close()
@@ -101,6 +104,10 @@ class Trial:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def _start(self, gateway: Gateway) -> None:
+        self._stack.callback(gateway.program.close)
+        gateway.start()
 
     @property
     def gateway(self) -> Gateway:
@@ -201,15 +208,14 @@ class Trial:
 def _bound(budget: dict[str, Any]) -> Bound:
     if "limit_usd" in budget:
         return Bound(round(budget["limit_usd"] * MICRO), round(budget["overshoot_usd"] * MICRO))
-    limit = budget.get("limit_tokens", budget.get("limit_weighted_tokens"))
-    return Bound(limit, budget["overshoot_tokens"])
+    return Bound(budget.get("limit_tokens") or budget["limit_weighted_tokens"], budget["overshoot_tokens"])
 
 
 def _prices() -> str:
     """The trial's price, for prompts of every size and everywhere."""
     amounts = {each: getattr(PRICE, each) for each in Price.__annotations__}
     rows = [
-        f"[[models.prices]]\nfrom = 2025-09-29\n"
+        "[[models.prices]]\nfrom = 2025-09-29\n"
         + toml_text.table({"geography": geography, "context_over": size} | amounts)
         for geography in ("global", "regional")
         for size in (0, 200_000)
