@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.lab.canaille import Canaille
+    from tests.lab.postgres import Postgres
     from tests.lab.scripted import ScriptedBedrock
 
 __all__ = ["canaille", "ministack", "oidc_provider", "postgres", "recorder", "scripted", "system"]
@@ -68,3 +69,9 @@ def begin(
             return stack.enter_context(trial)
 
         yield enter
+
+
+@pytest.fixture
+def company(postgres: Postgres) -> dict[str, Any]:
+    """What `begin` needs for three replicas on a PostgreSQL database of their own."""
+    return {"replicas": 3, "database": postgres.url(postgres.database())}

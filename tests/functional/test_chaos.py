@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.functional.trial import Trial
-    from tests.lab.postgres import Postgres
 
 CROWD = 200
 SMALL = {"level": "user", "limit_usd": 0.05, "overshoot_usd": 2.0}
@@ -30,8 +29,8 @@ def column(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What `begin` needs for each column in turn."""
     if request.param == "embedded":
         return {}
-    server: Postgres = request.getfixturevalue("postgres")
-    return {"replicas": 3, "database": server.url(server.database())}
+    company: dict[str, Any] = request.getfixturevalue("company")
+    return company
 
 
 def answers(count: int, **more: Any) -> list[Answer]:

@@ -138,10 +138,11 @@ class Trial:
         stream: bool = True,
         dialect: str = "anthropic",
         leave_after: int | None = None,
+        patience: float = CLIENT_SECONDS,
         headers: dict[str, str] | None = None,
         **more: Any,
     ) -> Answered:
-        """One prompt. With `leave_after` the client hangs up after so many bytes of the answer."""
+        """One prompt. The client hangs up after so many bytes of the answer, or so many seconds without any."""
         body = {"max_tokens": 100, "messages": [{"role": "user", "content": name}]} | more
         if dialect == "anthropic":
             path = "/v1/messages"
@@ -152,15 +153,22 @@ class Trial:
             body |= {"anthropic_version": "bedrock-2023-05-31"}
         token = (device or self.ada).token
         sent = {"authorization": f"Bearer {token}", "content-type": "application/json"} | (headers or {})
-        answered = self._exchange(name, replica, path, json.dumps(body).encode(), sent, leave_after)
+        answered = self._exchange(name, replica, path, json.dumps(body).encode(), sent, leave_after, patience)
         self.clients.append(answered)
         return answered
 
     def _exchange(
-        self, name: str, replica: int, path: str, body: bytes, sent: dict[str, str], leave_after: int | None
+        self,
+        name: str,
+        replica: int,
+        path: str,
+        body: bytes,
+        sent: dict[str, str],
+        leave_after: int | None,
+        patience: float,
     ) -> Answered:
         port = urlsplit(self.gateways[replica].url).port
-        connection = http.client.HTTPConnection(HOST, port, timeout=CLIENT_SECONDS)
+        connection = http.client.HTTPConnection(HOST, port, timeout=patience)
         status, operation = 0, ""
         try:
             connection.request("POST", path, body, sent)

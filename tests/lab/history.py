@@ -270,10 +270,11 @@ class History:
             yield f"doubled: {estimates} estimates for {uncounted} calls without an exact entry"
 
     def _the_refused_reached_nobody(self) -> Iterator[str]:
-        """A client that was refused for its budget cost nothing."""
-        reached = {call.name for call in self.calls}
+        """A client that was refused for its budget cost nothing. (A 429 may be the provider's own.)"""
+        reached = {402: {call.name for call in self.calls}}
+        reached[429] = {call.name for call in self.calls if call.usage is not None}
         for client in self.clients:
-            if client.status in (402, 429) and client.name in reached:
+            if client.name in reached.get(client.status, ()):
                 yield f"{client.name} was refused with {client.status}, but the provider was called"
 
 

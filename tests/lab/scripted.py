@@ -78,8 +78,9 @@ class Call:
 
     @property
     def usage(self) -> Usage | None:
-        """What the cloud bills for this call, whether or not anyone read it."""
-        return self.answer.usage if self.status == web.HTTPOk.status_code else None
+        """What the cloud bills for this call, whether or not anyone read it; nothing when it refused to begin."""
+        began = self.status == web.HTTPOk.status_code and self.answer.exception_after != 0
+        return self.answer.usage if began else None
 
     def release(self) -> None:
         """Let a held stream go on."""
