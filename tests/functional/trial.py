@@ -6,6 +6,7 @@ is the trial's own, given to the gateway as an operator gives it: the judge comp
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import sqlite3
@@ -16,7 +17,13 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from llmgw_gateway.money.book import Sweep
+from llmgw_gateway.store.database import Database
+from llmgw_gateway.store.postgres import Postgres
+from llmgw_gateway.store.sqlite import Sqlite
+from llmgw_wire.secret import Secret
 from tests.functional.device import BEDROCK_MODEL, Device
+from tests.gateway.money.accounts import LEASE, Desk
 from tests.lab import history, toml_text
 from tests.lab.gateway import Gateway
 from tests.lab.history import Answered, Books, Bound, Dispatched, History, Price
@@ -185,9 +192,37 @@ class Trial:
     def rest(self, *, seconds: float = REST_SECONDS) -> None:
         """Return when every attempt has its settlement: that is off the response path."""
         deadline = time.monotonic() + seconds
-        while running := history.running(self.sql):
+        while running := self.running():
             assert time.monotonic() < deadline, f"still open after {seconds:g} s: {running}"
             time.sleep(0.02)
+
+    def running(self) -> list[str]:
+        """Attempts whose end is not in the ledger."""
+        return history.running(self.sql)
+
+    def lease_ended(self) -> bool:
+        """Whether every attempt that runs has lost its lease."""
+        return history.last_lease(self.sql) < time.time() * 1000
+
+    def restart(self, gateway: Gateway) -> None:
+        """Start one that was killed; a token that it gave is good everywhere, so nobody waits for its new key."""
+        gateway.start()
+        gateway.program.wait_until(lambda: answers(f"{gateway.url}/healthz"), "alive")
+
+    def sweep(self) -> None:
+        """End all gateways, and do what the next one does when all leases have ended, without waiting for that."""
+        for each in self.gateways:
+            assert each.terminate() == 0
+        asyncio.run(self._sweep(int(time.time() * 1000) + 2 * LEASE))
+
+    async def _sweep(self, now: int) -> None:
+        database = Database(Postgres(Secret(self.database)) if self.database else Sqlite(self.gateway.db))
+        database.start()
+        try:
+            while await Desk(database)(Sweep(now)):
+                pass
+        finally:
+            database.close()
 
     def books(self) -> Books:
         """The store as it stands. Ask when it is at rest."""

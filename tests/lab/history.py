@@ -30,6 +30,7 @@ OPEN = """SELECT attempt_id, counters, swept, hold, hold_tokens, hold_weighted,
     ceiling, ceiling_tokens, ceiling_weighted FROM attempts"""
 COUNTERS = "SELECT counter_id, budget, period_key, unit, spent, held, exposure FROM counters ORDER BY counter_id"
 RUNNING = "SELECT attempt_id FROM attempts WHERE NOT swept"
+LAST_LEASE = "SELECT MAX(lease_until) FROM attempts WHERE NOT swept"
 WATCHED = "SELECT what, subject, spent, held, exposure FROM watched ORDER BY moment"
 SETTLEMENT, CORRECTION, RELEASED, SWEPT = "settlement", "correction", "released", "lease_expired"
 
@@ -62,6 +63,12 @@ def watch(sql: Sql, *, postgres: bool = False) -> None:
 def running(sql: Sql) -> list[str]:
     """Attempts whose end is not in the ledger yet."""
     return [attempt for (attempt,) in sql(RUNNING)]
+
+
+def last_lease(sql: Sql) -> int:
+    """When the last lease of these ends, in milliseconds since the epoch; 0 when there is none."""
+    ((moment,),) = sql(LAST_LEASE)
+    return moment or 0
 
 
 @dataclass(frozen=True)

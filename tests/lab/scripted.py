@@ -120,6 +120,10 @@ class ScriptedBedrock(ThreadedServer):
         """Give these answers to the next calls, in this order."""
         self._script.extend(answers)
 
+    def forget_script(self) -> None:
+        """Drop the answers for which no call came."""
+        self._script.clear()
+
     def script_tool_loop(self, tool: str, tool_input: dict[str, Any], final: str) -> None:
         """Ask for the tool until a message holds its result; then say `final`."""
         ask = Answer("I will look.", tool=tool, tool_input=tool_input, usage=Usage(310, 41, cache_write_5m=1200))
