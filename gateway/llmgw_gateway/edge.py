@@ -294,7 +294,7 @@ class Edge:
         return web.Response(text="alive\n")
 
     async def _ready(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
-        why = "draining" if self.draining else self._pipeline.unready()
+        why = "draining" if self.draining else self._ring.unready() or self._pipeline.unready()
         return web.Response(status=503, text=f"{why}\n") if why else web.Response(text="ready\n")
 
     def _refuse(self, request: web.BaseRequest, entry: Entry, error: GatewayError) -> web.Response:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.functional.device import Device
-from tests.lab.fixtures import canaille, ministack, oidc_provider, recorder, scripted, system
+from tests.functional.trial import Trial
+from tests.lab.fixtures import canaille, ministack, oidc_provider, postgres, recorder, scripted, system
 from tests.lab.gateway import Gateway
 from tests.lab.native_app import NativeApp
 
@@ -14,9 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.lab.canaille import Canaille
+    from tests.lab.postgres import Postgres
     from tests.lab.scripted import ScriptedBedrock
 
-__all__ = ["canaille", "ministack", "oidc_provider", "recorder", "scripted", "system"]
+__all__ = ["canaille", "ministack", "oidc_provider", "postgres", "recorder", "scripted", "system"]
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +53,25 @@ def ada(gateway: Gateway, sign_in: Callable[[str], str]) -> Device:
     device = Device(gateway.url)
     device.exchange(sign_in("ada"))
     return device
+
+
+@pytest.fixture
+def begin(
+    tmp_path: Path, canaille: Canaille, scripted: ScriptedBedrock, sign_in: Callable[[str], str]
+) -> Iterator[Callable[..., Trial]]:
+    """Begins a trial with these budgets; what else is given goes to `Trial`."""
+    with ExitStack() as stack:
+
+        def enter(*budgets: dict[str, Any], **more: Any) -> Trial:
+            trial = Trial(
+                tmp_path / "trial", canaille.issuer_section(), scripted, sign_in, budgets=list(budgets), **more
+            )
+            return stack.enter_context(trial)
+
+        yield enter
+
+
+@pytest.fixture
+def company(postgres: Postgres) -> dict[str, Any]:
+    """What `begin` needs for three replicas on a PostgreSQL database of their own."""
+    return {"replicas": 3, "database": postgres.url(postgres.database())}

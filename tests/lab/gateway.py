@@ -24,7 +24,7 @@ USER_BUDGET = {"level": "user", "limit_usd": 20, "overshoot_usd": 10, "period": 
 class Gateway(Server):
     """One replica. `document` is its configuration; change it before the gateway is entered.
 
-    Without `models` it serves every model of the price catalogue.
+    Without `models` it serves every model of the price catalogue. `changes` are whole sections of the configuration.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Gateway(Server):
         credentials: dict[str, str],
         models: tuple[str, ...] = (),
         budget: dict[str, Any] | None = None,
+        changes: dict[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self.port, self.admin_port = free_port(), free_port()
@@ -61,7 +62,7 @@ class Gateway(Server):
             "issuers": issuers,
             "models": [{"name": name} for name in models or built_in().models],
             "budgets": [budget or USER_BUDGET],
-        }
+        } | (changes or {})
         env = clean_environment(folder, **credentials)
         self.program = Program("gateway", self.command("serve"), env=env, folder=folder)
 

@@ -29,6 +29,8 @@ ENTRIES = """SELECT attempt_id, kind, operation_id, counters, input_tokens, outp
 OPEN = """SELECT attempt_id, counters, swept, hold, hold_tokens, hold_weighted,
     ceiling, ceiling_tokens, ceiling_weighted FROM attempts"""
 COUNTERS = "SELECT counter_id, budget, period_key, unit, spent, held, exposure FROM counters ORDER BY counter_id"
+RUNNING = "SELECT attempt_id FROM attempts WHERE NOT swept"
+LAST_LEASE = "SELECT MAX(lease_until) FROM attempts WHERE NOT swept"
 WATCHED = "SELECT what, subject, spent, held, exposure FROM watched ORDER BY moment"
 SETTLEMENT, CORRECTION, RELEASED, SWEPT = "settlement", "correction", "released", "lease_expired"
 
@@ -56,6 +58,17 @@ def watch(sql: Sql, *, postgres: bool = False) -> None:
             sql(f"CREATE TRIGGER watch_{name} AFTER {event} FOR EACH ROW EXECUTE FUNCTION watch_{name}()")
         else:
             sql(f"CREATE TRIGGER watch_{name} AFTER {event} BEGIN {insert} END")
+
+
+def running(sql: Sql) -> list[str]:
+    """Attempts whose end is not in the ledger yet."""
+    return [attempt for (attempt,) in sql(RUNNING)]
+
+
+def last_lease(sql: Sql) -> int:
+    """When the last lease of these ends, in milliseconds since the epoch; 0 when there is none."""
+    ((moment,),) = sql(LAST_LEASE)
+    return moment or 0
 
 
 @dataclass(frozen=True)
@@ -252,7 +265,7 @@ class History:
             exact[entry.attempt].append(entry)
         charged = [mine for mine in exact.values() if sum(entry.charge[0] for entry in mine)]
         known = Multiset(_total(mine) for mine in charged if not mine[-1].estimated)
-        billed = Multiset(call.usage for call in self.calls if call.usage is not None)
+        billed = Multiset(call.usage for call in self.calls if call.usage is not None and self.price.cost(call.usage))
         for usage, count in known.items():
             if count > billed[usage]:
                 yield f"doubled: {usage} is charged {count} times, the provider counted it {billed[usage]} times"
@@ -264,10 +277,11 @@ class History:
             yield f"doubled: {estimates} estimates for {uncounted} calls without an exact entry"
 
     def _the_refused_reached_nobody(self) -> Iterator[str]:
-        """A client that was refused for its budget cost nothing."""
-        reached = {call.name for call in self.calls}
+        """A client that was refused for its budget cost nothing. (A 429 may be the provider's own.)"""
+        reached = {402: {call.name for call in self.calls}}
+        reached[429] = {call.name for call in self.calls if call.usage is not None}
         for client in self.clients:
-            if client.status in (402, 429) and client.name in reached:
+            if client.name in reached.get(client.status, ()):
                 yield f"{client.name} was refused with {client.status}, but the provider was called"
 
 

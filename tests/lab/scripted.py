@@ -78,8 +78,9 @@ class Call:
 
     @property
     def usage(self) -> Usage | None:
-        """What the cloud bills for this call, whether or not anyone read it."""
-        return self.answer.usage if self.status == web.HTTPOk.status_code else None
+        """What the cloud bills for this call, whether or not anyone read it; nothing when it refused to begin."""
+        began = self.status == web.HTTPOk.status_code and self.answer.exception_after != 0
+        return self.answer.usage if began else None
 
     def release(self) -> None:
         """Let a held stream go on."""
@@ -123,6 +124,10 @@ class ScriptedBedrock(ThreadedServer):
     def script(self, *answers: Answer) -> None:
         """Give these answers to the next calls, in this order."""
         self._script.extend(answers)
+
+    def forget_script(self) -> None:
+        """Drop the answers for which no call came."""
+        self._script.clear()
 
     def script_tool_loop(self, tool: str, tool_input: dict[str, Any], final: str) -> None:
         """Ask for the tool until a message holds its result; then say `final`."""

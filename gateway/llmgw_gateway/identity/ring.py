@@ -77,6 +77,10 @@ class Ring:
         if self._poll is not None:
             self._poll.cancel()
 
+    def unready(self) -> str:
+        """Why this replica should get no requests on account of its keys; empty when there is no reason."""
+        return "" if self.key is not None else "its signing key is not known to all replicas yet"
+
     async def _refresh(self) -> None:
         """One round: a key of our own where it is time for one, then everybody's."""
         try:

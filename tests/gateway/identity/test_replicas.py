@@ -109,11 +109,12 @@ async def test_a_key_signs_only_when_every_replica_has_had_time_to_learn_of_it(
     first, second = (Ring(database, GATEWAY, SECRET) for database in replicas)
     await first.start()
     assert (first.key, first.kid) == (None, "")
+    assert "signing key" in first.unready(), "an exchange would be refused: it must not be sent one"
     (kid,) = first.public
     await second.start()
     assert kid in second.public  # before it signs anything
     await signs(first)
-    assert first.kid == kid
+    assert (first.kid, first.unready()) == (kid, "")
     assert time.monotonic() - began >= SETTLE_SECONDS
     for ring in (first, second):
         ring.stop()
