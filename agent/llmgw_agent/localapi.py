@@ -195,6 +195,7 @@ class LocalApi:
             "person": me.person if me else None,
             "models": list(me.models) if me else [],
             "budgets": _budgets(me) if me else [],
+            "limits": _limits(me) if me else [],
             "daemon": {"version": __version__, "pid": os.getpid(), "started_at": _time(self._started)},
             "error": _error(problem) if problem else None,
         }
@@ -221,7 +222,7 @@ class LocalApi:
         """Who the gateway takes this user for."""
         me = await self._me()
         document = asdict(me) | {"token_expires_at": _time(me.token_expires_at)}
-        return _json({"me": document | {"budgets": _budgets(me), "models": list(me.models)}})
+        return _json({"me": document | {"budgets": _budgets(me), "limits": _limits(me), "models": list(me.models)}})
 
     async def stop(self, _request: web.Request) -> web.Response:
         """Drain and end, after this answer."""
@@ -312,6 +313,10 @@ def _token(token: CachedToken) -> dict[str, Any]:
 
 def _budgets(me: Me) -> list[dict[str, Any]]:
     return [asdict(budget) | {"remaining": budget.remaining} for budget in me.budgets]
+
+
+def _limits(me: Me) -> list[dict[str, Any]]:
+    return [asdict(limit) | {"remaining": limit.remaining} for limit in me.limits]
 
 
 def _time(seconds: float) -> str:

@@ -95,6 +95,7 @@ def status(document: dict[str, Any], now: datetime) -> str:
         _line("Token", f"{_span(token['seconds_left'])} left" if token else "none yet"),
     ]
     lines += [_line("Budget", budget(view, now)) for view in document["budgets"]]
+    lines += [_line("Limit", limit(view)) for view in document["limits"]]
     lines.append(_line("Agent", f"version {document['daemon']['version']}, process {document['daemon']['pid']}"))
     failure = document["error"]
     if failure and failure["code"] != "sign_in_required":
@@ -124,6 +125,12 @@ def budget(view: dict[str, Any], now: datetime) -> str:
     money = f"{_money(view['spent'])} of {_money(view['limit'])} spent, {_money(view['remaining'])} left"
     resets = _until(view["resets_at"], now)
     return f"[{bar:-<{BAR_WIDTH}}] {view['name']} ({view['level']}{model}): {money}, resets {resets}"
+
+
+def limit(view: dict[str, Any]) -> str:
+    """One limit on rates or concurrency on one line: what is left of what at this moment."""
+    unit = "calls at a time" if view["kind"] == "concurrent" else f"{view['kind']} a minute"
+    return f"{view['name']} ({view['level']}): {view['remaining']:,} of {view['limit']:,} {unit} left"
 
 
 def _line(label: str, text: str) -> str:

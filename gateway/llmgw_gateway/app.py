@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -249,7 +250,7 @@ def _offer(issuer: Issuer) -> IssuerOffer:
 
 def _valkey(settings: Settings) -> Valkey | None:
     """The server that the replicas keep their limits on, if there is one."""
-    url = settings.valkey_url()
+    url = settings.valkey.address(Path(settings.base))
     if not url:
         return None
     from llmgw_gateway.money.valkey import Valkey  # noqa: PLC0415 -- a gateway without Valkey does without the client

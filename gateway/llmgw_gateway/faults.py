@@ -11,6 +11,7 @@ from yarl import URL
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llmgw_gateway.sections import Rule
     from llmgw_wire.secret import Secret
 
 NOT_UNDERSTOOD = "is not a URL that PostgreSQL's library understands (encode signs in a password, such as %40 for @)"
@@ -104,6 +105,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def rule_faults(place: str, rule: Rule, known: dict[str, set[str]], models: set[str]) -> list[str]:
+    """A team, project or model that a budget or limit names and that is not there: it would silently never apply."""
+    found = []
+    if rule.of and rule.of not in known.get(rule.level, {rule.of}):
+        found.append(f"{place}.of: there is no {rule.level} {rule.of!r}")
+    if rule.team and rule.team not in known["team"]:
+        found.append(f"{place}.team: there is no team {rule.team!r}")
+    if rule.model and rule.model not in models:
+        found.append(f"{place}.model: {rule.model!r} is not served here")
+    return found
 
 
 def secret_file(key: str, path: Path, content: str) -> tuple[bytes | None, list[str]]:

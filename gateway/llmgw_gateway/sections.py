@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -31,6 +31,26 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def faults(self, base: Path) -> list[str]:  # noqa: ARG002 -- sections that name files need it
         """What the types cannot say, each as "key: what is wrong". Relative paths start at `base`."""
         return []
+
+
+class Rule(Protocol):
+    """A budget or a limit: whom and which models it is for."""
+
+    @property
+    def level(self) -> str:
+        """Who shares it."""
+
+    @property
+    def of(self) -> str:
+        """Which team, project, person (by e-mail) or key; empty: each has one of their own."""
+
+    @property
+    def team(self) -> str:
+        """Level user only: for the members of this team."""
+
+    @property
+    def model(self) -> str:
+        """Only calls of this model count; empty: all."""
 
 
 def load(kind: type[S], path: Path) -> S:

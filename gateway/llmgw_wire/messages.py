@@ -216,7 +216,7 @@ class Me:
                     used=_number(limit, "used"),
                     model=_text(limit, "model") if limit.get("model") is not None else None,
                 )
-                for limit in _objects({"limits": []} | document, "limits")
+                for limit in _objects({"limits": []} | document, "limits")  # an older gateway has none
             ),
         )
 

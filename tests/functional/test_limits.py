@@ -13,13 +13,17 @@ import httpx2
 import pytest
 
 from tests.functional import ledger
+from tests.functional.device import Device
 from tests.lab.fixtures import valkey
+from tests.lab.gateway import Gateway
 from tests.lab.scripted import Answer, ScriptedBedrock
 from tests.lab.usage import Usage
 
 if TYPE_CHECKING:
-    from tests.functional.device import Device
-    from tests.lab.gateway import Gateway
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.lab.canaille import Canaille
     from tests.lab.valkey import Valkey
 
 __all__ = ["valkey"]
@@ -180,9 +184,28 @@ def test_an_outage_of_valkey_under_load_loses_no_request_and_no_money(
     assert valkey.password not in log
 
 
-def test_two_replicas_share_a_limit(gateway: Gateway, ada: Device, valkey: Valkey) -> None:
-    """A restart is a second life of the gateway: what the first one let through still counts."""
-    limit(gateway, {"level": "user", "requests_per_minute": 2}, server=valkey)
-    assert [ada.ask().status for _ in range(3)] == [200, 200, 429]
-    gateway.restart()
-    assert ada.ask().status == 429
+def test_two_gateways_share_a_limit_and_a_restart_forgets_nothing(
+    gateway: Gateway,
+    ada: Device,
+    valkey: Valkey,
+    tmp_path: Path,
+    canaille: Canaille,
+    scripted: ScriptedBedrock,
+    sign_in: Callable[[str], str],
+) -> None:
+    rule = {"level": "organisation", "requests_per_minute": 3}
+    other = Gateway(
+        tmp_path / "other",
+        issuers=[canaille.issuer_section()],
+        endpoint=scripted.endpoint,
+        region=scripted.region,
+        credentials=scripted.key.environment(),
+    )
+    with other:
+        limit(other, rule, server=valkey)
+        limit(gateway, rule, server=valkey)
+        grace = Device(other.url)
+        grace.exchange(sign_in("grace"))
+        assert [person.ask().status for person in (ada, grace, ada, grace, ada)] == [200, 200, 200, 429, 429]
+        gateway.restart()
+        assert ada.ask().status == 429

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmgw_wire.messages import Bootstrap, BudgetView, ExchangeAnswer, IssuerOffer, Me
+from llmgw_wire.messages import Bootstrap, BudgetView, ExchangeAnswer, IssuerOffer, LimitView, Me
 from llmgw_wire.secret import Secret
 
 DEEP = b"[" * 100_000
@@ -65,6 +65,7 @@ budgets = st.builds(
     resets_at=texts,
     model=st.none() | texts,
 )
+limits = st.builds(LimitView, name=texts, level=texts, kind=texts, limit=numbers, used=numbers, model=st.none() | texts)
 people = st.builds(
     Me,
     person=texts,
@@ -75,6 +76,7 @@ people = st.builds(
     token_expires_at=numbers,
     models=lists,
     budgets=st.lists(budgets, max_size=3).map(tuple),
+    limits=st.lists(limits, max_size=3).map(tuple),
 )
 messages: st.SearchStrategy[Message] = st.one_of(bootstraps, answers, people)
 values = st.recursive(
@@ -92,7 +94,7 @@ def test_what_is_dumped_is_parsed_to_the_same(message: Message) -> None:
 @given(messages, st.dictionaries(texts.map("x-".__add__), values, max_size=3))
 def test_members_of_a_newer_version_are_passed_over(message: Message, news: dict[str, Any]) -> None:
     document = json.loads(message.dump()) | news
-    for name in ("issuers", "budgets"):
+    for name in ("issuers", "budgets", "limits"):
         document.update({name: [each | news for each in document[name]]} if name in document else {})
     assert type(message).parse(json.dumps(document).encode()) == message
 
@@ -100,13 +102,16 @@ def test_members_of_a_newer_version_are_passed_over(message: Message, news: dict
 BOOTSTRAP = Bootstrap("https://gw", "https://gw/oauth/token", "llmgw", (IssuerOffer("https://idp", "client"),))
 ANSWER = ExchangeAnswer(Secret("canary-token"), 600)
 ME = Me(
-    "per_1", "A", "a@b", "https://idp", "ses_1", 5, ("m",), (BudgetView("b", "user", "month", "k", 1, 1, 1, 1, "r"),)
+    *("per_1", "A", "a@b", "https://idp", "ses_1", 5, ("m",)),
+    budgets=(BudgetView("b", "user", "month", "k", 1, 1, 1, 1, "r"),),
+    limits=(LimitView("l", "user", "requests", 1, 1),),
 )
-OPTIONAL = {"minimum_agent_version", "name", "email", "issuer", "session"}
+OPTIONAL = {"minimum_agent_version", "name", "email", "issuer", "session", "limits"}
 FAULTY = [(message, name) for message in (BOOTSTRAP, ANSWER, ME) for name in json.loads(message.dump())]
 INNER = [(BOOTSTRAP, "issuers", name) for name in ("issuer", "client_id", "scopes", "kind", "resource")] + [
     (ME, "budgets", name) for name in ("name", "level", "period", "period_key", "limit", "spent", "held", "resets_at")
 ]
+INNER += [(ME, "limits", name) for name in ("name", "level", "kind", "limit", "used")]
 
 
 def refuses(message: Message, document: dict[str, Any], name: str) -> None:

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmgw_gateway.call import Account
+    from llmgw_gateway.sections import Rule
 
 LEVELS = ("key", "user", "project", "team", "organisation", "provider")
 """The order in which rules are asked, and named when they refuse: what its owner can do something about comes first."""
-
-
-class Rule(Protocol):
-    """A table of the configuration that holds for some accounts and some models."""
-
-    @property
-    def level(self) -> str:
-        """One of LEVELS."""
-
-    @property
-    def of(self) -> str:
-        """Which team, project, person (by e-mail) or key; empty: each has one of their own."""
-
-    @property
-    def team(self) -> str:
-        """Level user only: for the members of this team."""
-
-    @property
-    def model(self) -> str:
-        """Only calls of this model count; empty: all."""
 
 
 def applies(rule: Rule, account: Account) -> bool:

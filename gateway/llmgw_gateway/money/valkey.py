@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import random
 import secrets
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from redis.asyncio import ConnectionPool, Redis
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.limits import Amounts, LimitRef
     from llmgw_wire.secret import Secret
 
-LUA: Final = resources.files("llmgw_gateway.money").joinpath("rates.lua").read_text(encoding="utf-8")
-FUNCTION: Final = f"llmgw_rates_{hashlib.sha256(LUA.encode()).hexdigest()[:12]}"
-LIBRARY: Final = f"#!lua name={FUNCTION}\n" + LUA.replace("FUNCTION_NAME", FUNCTION)
 MOST_TOGETHER: Final = 256
 """Operations in one call: more would hold up the server's other work."""
 MOST_WAITING: Final = 20_000
@@ -47,6 +45,21 @@ CONNECT_SECONDS: Final = 2.0
 MILLISECONDS: Final = 1000
 log = logging.getLogger("llmgw.valkey")
 Operation = list[Any]
+
+
+class Library(NamedTuple):
+    """A library of one function of the same name."""
+
+    name: str
+    code: str
+
+
+@functools.cache
+def library() -> Library:
+    """The function as this version of the gateway has it."""
+    lua = resources.files("llmgw_gateway.money").joinpath("rates.lua").read_text(encoding="utf-8")
+    name = f"llmgw_rates_{hashlib.sha256(lua.encode()).hexdigest()[:12]}"
+    return Library(name, f"#!lua name={name}\n" + lua.replace("FUNCTION_NAME", name))
 
 
 class Valkey:
@@ -62,6 +75,7 @@ class Valkey:
         """Told when the server has gone (False) or is back (True)."""
         self._prefix = f"{{{prefix}}}:"
         self._lease = lease_seconds * MILLISECONDS
+        self._library = library()
         self._replica = secrets.token_hex(6)
         tls: dict[str, Any] = {"ssl_ca_certs": ca_file or None, "ssl_cert_reqs": "required", "ssl_check_hostname": True}
         pool = ConnectionPool.from_url(
@@ -216,12 +230,12 @@ class Valkey:
         words = [self._prefix + key for key in keys]
         text = msgspec.json.encode(operations)
         try:
-            answer = await self._client.fcall(FUNCTION, len(words), *words, text)
+            answer = await self._client.fcall(self._library.name, len(words), *words, text)
         except ResponseError as error:
             if "function not found" not in str(error).lower():
                 raise
-            await self._client.function_load(LIBRARY, replace=True)
-            answer = await self._client.fcall(FUNCTION, len(words), *words, text)
+            await self._client.function_load(self._library.code, replace=True)
+            answer = await self._client.fcall(self._library.name, len(words), *words, text)
         answers: list[list[int]] = answer[1:]
         return answers
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmgw_gateway.money.rates import AwayError, Full, Windows
-from llmgw_gateway.money.valkey import FUNCTION, LIBRARY, MOST_TOGETHER, Valkey
+from llmgw_gateway.money.valkey import MOST_TOGETHER, Valkey, library
 from llmgw_wire.secret import Secret
 from tests.gateway.money import take_slots
 from tests.gateway.money.limiting import requests, slots, tokens
@@ -115,7 +115,7 @@ def test_valkey_and_the_process_decide_alike(shared: Server, history: list[list[
     windows = Windows()
     with shared.client() as client:
         client.flushall()
-        client.function_load(LIBRARY, replace=True)
+        client.function_load(library().code, replace=True)
         for batch in history:
             keys: dict[str, int] = {}
             operations = [in_valkey(step, life, keys) for step in batch]
@@ -123,7 +123,7 @@ def test_valkey_and_the_process_decide_alike(shared: Server, history: list[list[
                 ["used", [[int(ref.is_slots), keys.setdefault(ref.key, len(keys) + 1), ref.limit] for ref in LIMITS]]
             )
             (now,), *answers = client.fcall(
-                FUNCTION, len(keys), *(f"{{t}}:{key}" for key in keys), json.dumps(operations)
+                library().name, len(keys), *(f"{{t}}:{key}" for key in keys), json.dumps(operations)
             )
             expected = [in_process(windows, step, life, now) for step in batch]
             assert answers == [*expected, windows.used(LIMITS, now)]
