@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import ssl
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,16 +21,19 @@ from llmgw_gateway.money.valkey import MOST_TOGETHER, Valkey, library
 from llmgw_wire.secret import Secret
 from tests.gateway.money import take_slots
 from tests.gateway.money.limiting import requests, slots, tokens
+from tests.lab import certificates
+from tests.lab.loopback import HOST
 from tests.lab.valkey import Valkey as Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
     from llmgw_gateway.money.limits import LimitRef
+    from tests.lab.certificates import ServerCertificate
 
 ALL = (requests(600), tokens(100_000), slots(3))
 SLOT = ALL[2].key
+DOCUMENTATION = Path(__file__).parents[3] / "docs" / "gateway.md"
 LEASE = 30
 
 
@@ -250,6 +256,65 @@ async def test_a_server_that_evicts_is_named_once(tmp_path: Path, caplog: pytest
             "Valkey evicts keys when it is full (maxmemory-policy allkeys-lru): set it to noeviction"
         ]
         await valkey.close()
+
+
+RIGHTS = "+fcall +function|load +info +time +get +set +del +zadd +zrem +zcard +zscore +zremrangebyscore +pexpire"
+
+
+async def test_the_rights_that_the_documentation_names_are_enough(tmp_path: Path) -> None:
+    assert f"~{{llmgw}}:* {RIGHTS}" in DOCUMENTATION.read_text(encoding="utf-8")
+    with Server(tmp_path) as server:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "gateway", "on", ">canary", "~{llmgw}:*", *RIGHTS.split())
+        valkey = Valkey(
+            Secret(f"redis://gateway:canary@{HOST}:{server.port}/0"),
+            prefix="llmgw",
+            timeout_ms=2_000,
+            lease_seconds=LEASE,
+        )
+        await valkey.start()
+        for attempt in "abcd":
+            await valkey.admit(attempt, ALL, (1, 10, 10, 1))
+        await valkey.admit("a", ALL, (1, 10, 10, 1))
+        valkey.correct([(ALL[0].key, ALL[0].limit, -600)])
+        valkey.renew("a", [SLOT])
+        valkey.release("b", [SLOT])
+        assert (await valkey.used(ALL))[2] == 2
+        assert valkey.available
+        await valkey.close()
+
+
+@contextlib.asynccontextmanager
+async def over_tls(server: Server, certificate: ServerCertificate) -> AsyncIterator[int]:
+    """A port that speaks TLS before the server: the one from the package cannot."""
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection(HOST, server.port)
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                while data := await source.read(65_536):
+                    sink.write(data)
+            sink.close()
+
+        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    front = await asyncio.start_server(relay, HOST, 0, ssl=context)
+    async with front:
+        yield front.sockets[0].getsockname()[1]
+
+
+async def test_over_tls_it_believes_only_whom_it_is_told_to(shared: Server, tmp_path: Path) -> None:
+    certificate = certificates.issue(tmp_path)
+    async with over_tls(shared, certificate) as port:
+        address = Secret(f"rediss://:{shared.password}@{HOST}:{port}/0")
+        for ca_file, believed in ((str(certificate.ca), True), ("", False)):
+            valkey = Valkey(address, prefix="tls", timeout_ms=2_000, lease_seconds=LEASE, ca_file=ca_file)
+            await valkey.start()
+            assert valkey.available is believed
+            await valkey.close()
 
 
 def test_three_processes_together_never_pass_the_slots(shared: Server) -> None:
