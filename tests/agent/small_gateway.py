@@ -16,13 +16,14 @@ from aiohttp import web
 
 from llmgw_wire.errors import ErrorCode, oauth_body
 from llmgw_wire.jwk import thumbprint
-from llmgw_wire.messages import Bootstrap, BudgetView, ExchangeAnswer, IssuerOffer, Me
+from llmgw_wire.messages import Bootstrap, BudgetView, ExchangeAnswer, IssuerOffer, LimitView, Me
 from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 OFFER = IssuerOffer(issuer="http://127.0.0.1:9/op", client_id="llmgw-agent")
+LIMIT = LimitView("request limit", "user", "requests", 1_200, 3)
 BUDGET = BudgetView(
     name="monthly",
     level="user",
@@ -102,5 +103,5 @@ class SmallGateway:
 
     async def _me(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"].startswith("Bearer gw.")
-        me = Me("per_1", "Ada", "ada@example.com", OFFER.issuer, "ses_1", 4102444800, ("claude",), (BUDGET,))
+        me = Me("per_1", "Ada", "ada@example.com", OFFER.issuer, "ses_1", 4102444800, ("claude",), (BUDGET,), (LIMIT,))
         return web.Response(body=me.dump(), content_type="application/json")

@@ -70,11 +70,13 @@ async def test_sign_in_token_status_and_sign_out(
     screen = await say(agent, "status")
     assert (screen.exit_code, screen.stderr) == (0, "")
     assert "[#####---------------] monthly (user): $5.00 of $20.00 spent, $15.00 left, resets in " in screen.stdout
+    assert "request limit (user): 1,197 of 1,200 requests a minute left" in screen.stdout
     document = json.loads((await say(agent, "status", "--json")).stdout)
     assert document["schema"] == 1
     assert document["ok"] is document["signed_in"] is document["gateway"]["reachable"] is True
     assert document["account"]["email"] == "ada@example.com"
     assert document["budgets"][0]["remaining"] == 15_000_000
+    assert document["limits"][0]["remaining"] == 1_197
     assert 590 <= document["token"]["seconds_left"] <= 600
     assert "Person        per_1" in (await say(agent, "whoami")).stdout
 
