@@ -6,8 +6,12 @@ long run `limit` a minute. A fixed window lets `2 * limit` through in one instan
 than the whole limit is admitted when the bucket is empty, and paid off before the next: it would never fit otherwise.
 
 What is given back (money refused, or a call took less than was expected) is poured out, and never below empty; what
-was taken too little is poured in even over the brim: debt. A slot is a lease, by id and time: who does not renew it
-has lost it. Every number is an integer: `rates.lua` computes the same in Valkey, digit by digit.
+was taken too little is poured in even over the brim: debt. The bounds above are on what stays taken: a long call that
+took less than was expected pours out what others poured in after it, when its own share has leaked out already, and so
+much more is let through then. To give back less would bound calls by what was expected of them.
+
+A slot is a lease, by id and time: who does not renew it has lost it. Every number is an integer: `rates.lua` computes
+the same in Valkey, digit by digit.
 """
 
 from __future__ import annotations

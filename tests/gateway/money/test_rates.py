@@ -105,6 +105,16 @@ def test_what_was_taken_too_little_is_debt_and_is_paid_off_first() -> None:
     assert windows.used((limit,), 2 * MINUTE) == [50]
 
 
+def test_what_a_long_call_gives_back_may_be_used_at_once() -> None:
+    """The one case in which more passes in an instant than the limit: documented, and no more than was given back."""
+    windows, limit = Windows(), tokens(100)
+    admit(windows, limit, of(100), 0, "long")
+    admit(windows, limit, of(100), MINUTE, "other")
+    windows.correct(limit.key, 100, -60, MINUTE)
+    assert admit(windows, limit, of(60), MINUTE, "third") is None
+    assert admit(windows, limit, of(1), MINUTE, "fourth") is not None
+
+
 def test_nothing_is_given_back_beyond_empty() -> None:
     windows, limit = Windows(), tokens(100)
     admit(windows, limit, of(50), 0)
