@@ -32,21 +32,22 @@ local operations = {}
 
 -- attempt, life of the lease in ms, list of {is slots, key, limit, amount} -> {0} or {place, used, wait}
 function operations.admit(keys, now, attempt, life, takes)
-  local filled = {}
+  local filled, full = {}, nil
   for place, take in ipairs(takes) do
     local key, limit = keys[take[2]], take[3]
     if take[1] == 1 then
       local count = running(key, now)
-      if count >= limit and not redis.call('ZSCORE', key, attempt) then return {place, count, 0} end
+      if count >= limit and not full and not redis.call('ZSCORE', key, attempt) then full = {place, count, 0} end
     else
       local content, brim, poured = content_of(key, limit, now), limit * MINUTE, take[4] * MINUTE
       if content > 0 and content + poured > brim then
-        local over = content + math.min(poured, brim) - brim
-        return {place, math.ceil(content / MINUTE), math.ceil(over / limit)}
+        local wait = math.ceil((content + math.min(poured, brim) - brim) / limit)
+        if not full or wait > full[3] then full = {place, math.ceil(content / MINUTE), wait} end
       end
       filled[place] = content + poured
     end
   end
+  if full then return full end
   for place, take in ipairs(takes) do
     if take[1] == 1 then lease(keys[take[2]], attempt, now, life)
     else keep(keys[take[2]], filled[place], take[3], now) end

@@ -6,8 +6,12 @@ long run `limit` a minute. A fixed window lets `2 * limit` through in one instan
 than the whole limit is admitted when the bucket is empty, and paid off before the next: it would never fit otherwise.
 
 What is given back (money refused, or a call took less than was expected) is poured out, and never below empty; what
-was taken too little is poured in even over the brim: debt. A slot is a lease, by id and time: who does not renew it
-has lost it. Every number is an integer: `rates.lua` computes the same in Valkey, digit by digit.
+was taken too little is poured in even over the brim: debt. The bounds above are on what stays taken: a long call that
+took less than was expected pours out what others poured in after it, when its own share has leaked out already, and so
+much more is let through then. To give back less would bound calls by what was expected of them.
+
+A slot is a lease, by id and time: who does not renew it has lost it. Every number is an integer: `rates.lua` computes
+the same in Valkey, digit by digit.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ class AwayError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """The first limit that refuses."""
+    """Of the limits that refuse the one that does so longest: who comes back then is not sent away by the next."""
 
     index: int
     """Its place among those that were asked."""
@@ -57,28 +61,27 @@ class Windows:
         """Until when each lease runs."""
 
     def admit(self, attempt: str, limits: Sequence[LimitRef], amounts: Amounts, now: int, until: int) -> Full | None:
-        """Take from all limits, or from none and say which is full."""
-        filled: list[tuple[str, int, int]] = []
-        for index, ref in enumerate(limits):
-            limit = ref.limit
+        """Take from all limits, or from none and say which is full for longest."""
+        refusing = [full for place, ref in enumerate(limits) if (full := self._full(place, ref, attempt, amounts, now))]
+        if refusing:
+            return max(refusing, key=lambda full: full.wait)
+        for ref in limits:
             if ref.amount == SLOT:
-                running = self._running(ref.key, now)
-                if len(running) >= limit and attempt not in running:
-                    return Full(index, len(running), 0)
-                continue
-            content = self._content(ref.key, limit, now)
-            poured = amounts[ref.amount] * MINUTE
-            brim = limit * MINUTE
-            if content and content + poured > brim:
-                return Full(index, -(-content // MINUTE), -(-(content + min(poured, brim) - brim) // limit))
-            filled.append((ref.key, content + poured, limit))
-        for key, content, limit in filled:
-            self._buckets[key] = (content, now, limit)
-        if len(filled) < len(limits):
-            for ref in limits:
-                if ref.amount == SLOT:
-                    self._slots.setdefault(ref.key, {})[attempt] = until
+                self._slots.setdefault(ref.key, {})[attempt] = until
+            else:
+                content = self._content(ref.key, ref.limit, now) + amounts[ref.amount] * MINUTE
+                self._buckets[ref.key] = (content, now, ref.limit)
         return None
+
+    def _full(self, place: int, ref: LimitRef, attempt: str, amounts: Amounts, now: int) -> Full | None:
+        """Whether and how long one limit refuses."""
+        if ref.amount == SLOT:
+            running = self._running(ref.key, now)
+            return Full(place, len(running), 0) if len(running) >= ref.limit and attempt not in running else None
+        content, poured, brim = self._content(ref.key, ref.limit, now), amounts[ref.amount] * MINUTE, ref.limit * MINUTE
+        if not content or content + poured <= brim:
+            return None
+        return Full(place, -(-content // MINUTE), -(-(content + min(poured, brim) - brim) // ref.limit))
 
     def correct(self, key: str, limit: int, difference: int, now: int) -> None:
         """Pour `difference` units more into a bucket, or out of it."""

@@ -74,6 +74,17 @@ def test_all_limits_admit_or_none_changes() -> None:
     assert windows.used(asked, 0) == before == [1, 30, 1, 1]
 
 
+def test_the_limit_that_refuses_longest_is_told() -> None:
+    windows = Windows()
+    asked = (requests(1), tokens(100), slots(1), requests(6, "team"))
+    assert windows.admit("a", asked, of(100), 0, LEASE) is None
+    assert windows.admit("b", asked, of(100), 0, LEASE) == Full(0, 1, MINUTE), "of two as long the first"
+    assert windows.admit("b", asked[1:], of(50), 0, LEASE) == Full(0, 100, MINUTE // 2)
+    assert windows.admit("b", asked[2:0:-1], of(50), 0, LEASE) == Full(1, 100, MINUTE // 2), "behind a slot"
+    assert windows.admit("b", (requests(2), *asked[1:]), of(50), 0, LEASE) == Full(1, 100, MINUTE // 2)
+    assert windows.admit("b", asked[2:], of(50), 0, LEASE) == Full(0, 1, 0)
+
+
 def test_what_is_given_back_at_once_leaves_no_trace() -> None:
     windows = Windows()
     asked = (requests(5), tokens(100), slots(1))
@@ -92,6 +103,16 @@ def test_what_was_taken_too_little_is_debt_and_is_paid_off_first() -> None:
     assert windows.used((limit,), 0) == [250]
     assert admit(windows, limit, of(10), 0) == Full(0, 250, 160 * MINUTE // 100)
     assert windows.used((limit,), 2 * MINUTE) == [50]
+
+
+def test_what_a_long_call_gives_back_may_be_used_at_once() -> None:
+    """The one case in which more passes in an instant than the limit: documented, and no more than was given back."""
+    windows, limit = Windows(), tokens(100)
+    admit(windows, limit, of(100), 0, "long")
+    admit(windows, limit, of(100), MINUTE, "other")
+    windows.correct(limit.key, 100, -60, MINUTE)
+    assert admit(windows, limit, of(60), MINUTE, "third") is None
+    assert admit(windows, limit, of(1), MINUTE, "fourth") is not None
 
 
 def test_nothing_is_given_back_beyond_empty() -> None:
