@@ -5,8 +5,9 @@ that Python's `sqlite3` uses: the code under test is not changed and does not kn
 files; writes, truncations, syncs and deletions are written down besides.
 
 What a cut leaves (the model of https://www.sqlite.org/atomiccommit.html): a file's bytes as of its last sync, and of
-everything later any part, in any order, torn at any sector. A sector itself is written whole or not at all, as SQLite
-assumes, too (SQLITE_IOCAP_POWERSAFE_OVERWRITE).
+everything later any part, in any order, torn at any sector. A name that was made or deleted since the last sync of the
+directory may be as it was before, whatever was synced inside the file (SQLite syncs the directory itself). A sector
+itself is written whole or not at all, as SQLite assumes, too (SQLITE_IOCAP_POWERSAFE_OVERWRITE).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import _sqlite3
 import ctypes
 import itertools
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ X_CLOSE = ctypes.CFUNCTYPE(INT, POINTER)
 X_WRITE = ctypes.CFUNCTYPE(INT, POINTER, POINTER, INT, INT64)
 X_TRUNCATE = ctypes.CFUNCTYPE(INT, POINTER, INT64)
 X_SYNC = ctypes.CFUNCTYPE(INT, POINTER, INT)
+X_SET_SYSTEM_CALL = ctypes.CFUNCTYPE(INT, POINTER, ctypes.c_char_p, POINTER)
+X_GET_SYSTEM_CALL = ctypes.CFUNCTYPE(POINTER, POINTER, ctypes.c_char_p)
+OPEN_DIRECTORY = ctypes.CFUNCTYPE(INT, ctypes.c_char_p, POINTER)
 
 
 class _Vfs(ctypes.Structure):
@@ -48,7 +52,10 @@ class _Vfs(ctypes.Structure):
         ("pAppData", POINTER),
         ("xOpen", X_OPEN),
         ("xDelete", X_DELETE),
-        *((f"other{number}", POINTER) for number in range(12)),
+        *((f"other{number}", POINTER) for number in range(11)),
+        ("xSetSystemCall", X_SET_SYSTEM_CALL),
+        ("xGetSystemCall", X_GET_SYSTEM_CALL),
+        ("xNextSystemCall", POINTER),
     )
 
 
@@ -86,6 +93,13 @@ class Truncate:
 
 
 @dataclass(frozen=True, slots=True)
+class Open:
+    """The name stands for a file: for a new one where there was none."""
+
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     file: str
 
@@ -96,14 +110,19 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncDirectory:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """Something that happened beside the disk, such as an answer that was given."""
 
     what: str
 
 
-Change = Write | Truncate | Delete
-Operation = Change | Sync | Mark
+Change = Write | Truncate
+Operation = Change | Open | Delete | Sync | SyncDirectory | Mark
 Image = dict[str, bytes]
 """Files by name. One that is not there does not exist."""
 
@@ -132,6 +151,7 @@ def recorded(folder: Path) -> Iterator[list[Operation]]:
     try:
         yield tap.operations
     finally:
+        tap.let_go()
         sqlite.sqlite3_vfs_unregister(ctypes.byref(tap.vfs))
         sqlite.sqlite3_vfs_register(real, 1)
 
@@ -149,19 +169,40 @@ class _Tap:
         self.vfs.zName = NAME
         self.vfs.xOpen = X_OPEN(self._open)
         self.vfs.xDelete = X_DELETE(self._delete)
+        # One of the calls that SQLite's own VFS lets a test replace; no method of a VFS or file shows this sync.
+        self._really_open_directory = OPEN_DIRECTORY(self.vfs.xGetSystemCall(self._pointer, b"openDirectory"))
+        watched = OPEN_DIRECTORY(self._open_directory)
+        self._kept.append(watched)
+        self.vfs.xSetSystemCall(self._pointer, b"openDirectory", ctypes.cast(watched, POINTER))
+
+    @property
+    def _pointer(self) -> Any:
+        return ctypes.cast(self._real, POINTER)
+
+    def let_go(self) -> None:
+        """Give SQLite its own call back."""
+        self.vfs.xSetSystemCall(self._pointer, b"openDirectory", None)
+
+    def _open_directory(self, name: bytes, descriptor: int) -> int:
+        # The name is that of a file. There is one purpose: the directory is synced before the sync or deletion returns.
+        if Path(name.decode()).parent.resolve() == self._folder:
+            self.operations.append(SyncDirectory())
+        code: int = self._really_open_directory(name, descriptor)
+        return code
 
     def _open(self, _vfs: int, name: int, file: int, flags: int, out: int) -> int:
-        code: int = self._real.contents.xOpen(ctypes.cast(self._real, POINTER), name, file, flags, out)
+        code: int = self._real.contents.xOpen(self._pointer, name, file, flags, out)
         path = Path(ctypes.string_at(name).decode()) if name else None
         if code == OK and flags & RECORDED and path is not None and path.parent.resolve() == self._folder:
             opened = _File.from_address(file)
             methods = self._methods(opened.methods.contents, path.name)
             self._kept.append(methods)
             opened.methods = ctypes.pointer(methods)
+            self.operations.append(Open(path.name))
         return code
 
     def _delete(self, _vfs: int, name: bytes, flush: int) -> int:
-        code: int = self._real.contents.xDelete(ctypes.cast(self._real, POINTER), name, flush)
+        code: int = self._real.contents.xDelete(self._pointer, name, flush)
         path = Path(name.decode())
         if code == OK and path.parent.resolve() == self._folder:
             self.operations.append(Delete(path.name))
@@ -190,58 +231,75 @@ class _Tap:
         return methods
 
 
+@dataclass(slots=True)
+class _Inode:
+    """A file without its name, which another file may have later."""
+
+    durable: bytes
+    pending: list[Change] = field(default_factory=list)
+
+
 class Disk:
     """Follows the operations; gives at any moment what a cut may leave."""
 
     def __init__(self, files: Image) -> None:
-        self._durable: dict[str, bytes | None] = dict(files)
-        self._pending: dict[str, list[Change]] = {}
+        self._names: dict[str, list[_Inode | None]] = {name: [_Inode(content)] for name, content in files.items()}
+        """What each name has stood for since the last sync of the directory; the durable state comes first."""
 
     def follow(self, operation: Operation) -> None:
         """Let one operation happen."""
-        if isinstance(operation, Sync):
-            done = self._pending.pop(operation.file, [])
-            self._durable[operation.file] = _apply(self._durable.get(operation.file), done)
+        if isinstance(operation, SyncDirectory):
+            self._names = {name: states[-1:] for name, states in self._names.items()}
         elif not isinstance(operation, Mark):
-            self._pending.setdefault(operation.file, []).append(operation)
+            self._follow(operation, self._names.setdefault(operation.file, [None]))
+
+    def _follow(self, operation: Change | Open | Delete | Sync, states: list[_Inode | None]) -> None:
+        inode = states[-1]
+        if isinstance(operation, Delete):
+            states.append(None)
+        elif isinstance(operation, Open):
+            if inode is None:
+                states.append(_Inode(b""))
+        elif inode is None:
+            raise ValueError(f"{operation.file} was not opened: the record has a gap")
+        elif isinstance(operation, Sync):
+            inode.durable, inode.pending = _apply(inode.durable, inode.pending), []
+        else:
+            inode.pending.append(operation)
 
     def nothing(self) -> Image:
         """Of all that was not synced nothing is there."""
-        return self._image(lambda _changes: [])
+        return self._image(lambda states: states[0], lambda _changes: [])
 
     def everything(self) -> Image:
         """All of it is there: what a killed process leaves."""
-        return self._image(lambda changes: changes)
+        return self._image(lambda states: states[-1], lambda changes: changes)
 
     def anything(self, chance: random.Random) -> Image:
         """Any part of it is there, torn, in any order."""
-        return self._image(lambda changes: _damaged(changes, chance))
+        return self._image(chance.choice, lambda changes: _damaged(changes, chance))
 
-    def _image(self, survive: Callable[[list[Change]], list[Change]]) -> Image:
-        image = {}
-        for name in self._durable.keys() | self._pending.keys():
-            content = _apply(self._durable.get(name), survive(self._pending.get(name, [])))
-            if content is not None:
-                image[name] = content
-        return image
+    def _image(
+        self,
+        choose: Callable[[list[_Inode | None]], _Inode | None],
+        survive: Callable[[list[Change]], list[Change]],
+    ) -> Image:
+        chosen = {name: choose(states) for name, states in self._names.items()}
+        return {name: _apply(inode.durable, survive(inode.pending)) for name, inode in chosen.items() if inode}
 
 
-def _apply(content: bytes | None, changes: list[Change]) -> bytes | None:
+def _apply(content: bytes, changes: list[Change]) -> bytes:
     if not changes:
         return content
-    now: bytearray | None = None if content is None else bytearray(content)
+    now = bytearray(content)
     for change in changes:
-        if isinstance(change, Delete):
-            now = None
-            continue
-        now = bytearray() if now is None else now
         if isinstance(change, Truncate):
             del now[change.size :]
             continue
         if len(now) < change.offset:
             now.extend(bytes(change.offset - len(now)))
         now[change.offset : change.offset + len(change.data)] = change.data
-    return None if now is None else bytes(now)
+    return bytes(now)
 
 
 def _damaged(changes: list[Change], chance: random.Random) -> list[Change]:
@@ -252,7 +310,7 @@ def _damaged(changes: list[Change], chance: random.Random) -> list[Change]:
         if fate == 0:
             continue
         kept += _torn(change, chance) if fate == 1 and isinstance(change, Write) else [change]
-    if chance.randrange(2) and not any(isinstance(change, Delete) for change in kept):
+    if chance.randrange(2):
         chance.shuffle(kept)
     return kept
 

@@ -7,6 +7,7 @@ real store is on record, and the disk is put together as a cut could leave it: b
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import shutil
 import sqlite3
@@ -23,7 +24,7 @@ from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.sqlite import Sqlite
 from tests.gateway.money import accounts
 from tests.lab import disk, history
-from tests.lab.disk import Disk, Mark, Sync
+from tests.lab.disk import Disk, Mark, Sync, SyncDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +46,8 @@ class Run:
     """What the store did to its disk, with a mark for each answer that it gave."""
 
     before: Image
+    given: frozenset[str] = frozenset()
+    """What had been acknowledged before."""
     operations: list[Operation] = field(default_factory=list)
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     """The ledger in the end."""
@@ -60,9 +63,9 @@ class Verdict:
     faults: list[str] = field(default_factory=list)
 
 
-async def work(store: Path, *pragmas: str) -> Run:
+async def work(store: Path, *pragmas: str, life: str = "first", rounds: int = ROUNDS) -> Run:
     """Admit, renew and settle on the real store, many at once; the disk is on record."""
-    run = Run({store.name: store.read_bytes()})  # noqa: ASYNC240 -- nothing else runs yet
+    run = Run({file.name: file.read_bytes() for file in store.parent.iterdir()})
     # A checkpoint every hundred pages instead of every thousand: a short run has many.
     with disk.recorded(store.parent) as run.operations, connections("wal_autocheckpoint = 100", *pragmas):
         database = Database(Sqlite(store))
@@ -75,8 +78,8 @@ async def work(store: Path, *pragmas: str) -> Run:
             run.operations.append(Mark(mark))
 
         async def client(name: int) -> None:
-            for number in range(ROUNDS):
-                attempt = f"att_{name}_{number}"
+            for number in range(rounds):
+                attempt = f"att_{life}_{name}_{number}"
                 await acknowledged(accounts.admission(attempt, budgets, 5, 10), f"admitted {attempt}")
                 if number % 3 == 0:
                     await desk(accounts.renewal(attempt, 6, accounts.LEASE, 8))
@@ -106,7 +109,7 @@ def connections(*pragmas: str) -> Iterator[None]:
 
 def cuts(run: Run, chance: random.Random, *, dense: bool) -> Iterator[tuple[Image, set[str]]]:
     """Images with what had been acknowledged by then: all kinds around every sync, one kind at moments in between."""
-    state, given = Disk(run.before), set[str]()
+    state, given = Disk(run.before), set(run.given)
     for operation in run.operations:
         at_sync = isinstance(operation, Sync)
         if at_sync:
@@ -121,10 +124,14 @@ def cuts(run: Run, chance: random.Random, *, dense: bool) -> Iterator[tuple[Imag
     yield state.nothing(), given
 
 
+def chances() -> random.Random:
+    # A seed of its own for each run would find more in a year, and nothing again tomorrow.
+    return random.Random(20261121)  # noqa: S311 -- no secret
+
+
 def judge(run: Run, folder: Path, *, dense: bool = False) -> Verdict:
     verdict = Verdict()
-    # A seed of its own for each run would find more in a year, and nothing again tomorrow.
-    for image, given in cuts(run, random.Random(20261121), dense=dense):  # noqa: S311 -- no secret
+    for image, given in cuts(run, chances(), dense=dense):
         verdict.images += 1
         store = lay_out(image, folder)
         try:
@@ -196,6 +203,34 @@ async def test_a_power_cut_loses_no_row_that_was_acknowledged(store: Path, tmp_p
     assert verdict.lost == 0
 
 
+async def test_a_power_cut_after_a_power_cut_loses_no_row_either(store: Path, tmp_path: Path) -> None:
+    first = await recording(store)
+    *_, (image, given) = itertools.islice(cuts(first, chances(), dense=False), 500)
+    run = await work(lay_out(image, tmp_path / "second"), life="second", rounds=ROUNDS // 3)
+    run.given = frozenset(given)
+    verdict = await asyncio.to_thread(judge, run, tmp_path / "image")
+    assert verdict.images > 150
+    assert verdict.faults == []
+    assert verdict.lost == 0
+
+
+async def test_a_store_starts_whenever_the_power_failed_at_its_first_starts(tmp_path: Path) -> None:
+    run, store = Run({}), lay_out({}, tmp_path / "new")
+    with disk.recorded(store.parent) as run.operations:
+        for _ in range(2):  # the second makes a new log under the name of the one that the first deleted
+            database = Database(Sqlite(store))
+            database.start()
+            await accounts.Desk(database)(Sweep(0))
+            database.close()
+    state = Disk({})
+    for operation in run.operations:
+        state.follow(operation)
+    assert state.everything() == {store.name: store.read_bytes()}
+    assert sum(isinstance(operation, SyncDirectory) for operation in run.operations) > 1
+    for image, _ in cuts(run, chances(), dense=False):
+        assert await restarted(lay_out(image, tmp_path / "image")) == []
+
+
 @pytest.mark.long
 async def test_a_power_cut_between_any_two_writes_loses_no_row_that_was_acknowledged(
     store: Path, tmp_path: Path
@@ -216,8 +251,7 @@ async def test_the_harness_finds_the_loss_when_synchronous_is_lowered(store: Pat
 async def test_the_harness_finds_the_damage_when_nothing_is_synced(store: Path, tmp_path: Path) -> None:
     run = await work(store, "synchronous = OFF")
     assert not [operation for operation in run.operations if isinstance(operation, Sync)]
-    chance = random.Random(20261121)  # noqa: S311 -- no secret
-    state, verdict = Disk(run.before), Verdict()
+    state, verdict, chance = Disk(run.before), Verdict(), chances()
     for number, operation in enumerate(run.operations):
         state.follow(operation)
         if number % 100 == 0:
