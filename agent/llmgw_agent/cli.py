@@ -10,6 +10,7 @@ import sys
 import threading
 import webbrowser
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -117,6 +118,21 @@ def whoami(*, as_json: bool) -> None:
     """Show who the gateway takes you for."""
     document = Client(os.environ).get("/whoami")
     click.echo(json.dumps(document, indent=2) if as_json else output.whoami(document["me"]))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One object with a schema number.")
+@click.option("--strict", is_flag=True, help="Warnings count as failures.")
+def doctor(*, as_json: bool, strict: bool) -> None:
+    """Look for what usually goes wrong, and say what would put it right. The exit code is 1 if something failed."""
+    from llmgw_agent import doctor as checking  # noqa: PLC0415 -- only this command needs what it imports
+
+    checks = checking.examine(os.environ, Path.cwd())
+    is_healthy = checking.is_healthy(checks, strict=strict)
+    document = output.doctor_json(checks, is_healthy=is_healthy)
+    click.echo(json.dumps(document, indent=2) if as_json else output.doctor(checks))
+    if not is_healthy:
+        raise click.exceptions.Exit(1)
 
 
 @main.group(invoke_without_command=True)

@@ -11,10 +11,16 @@ Rules:
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from llmgw_agent.checks import State
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmgw_agent.checks import Check
     from llmgw_agent.errors import AgentError
 
 BAR_WIDTH: Final = 20
@@ -101,6 +107,28 @@ def status(document: dict[str, Any], now: datetime) -> str:
     if failure and failure["code"] != "sign_in_required":
         lines.append(_line("Problem", f"{failure['message']}. {failure['hint']}".strip()))
     return "\n".join(lines)
+
+
+def doctor(checks: Sequence[Check]) -> str:
+    """One line for each check, and below those that are not well what is right and what to do."""
+    lines = []
+    for check in checks:
+        lines.append(f"{check.state.value:<5} {check.name:<18} {check.found}")
+        lines += [f"{'':<24} right: {check.right}"] if check.right else []
+        lines += [f"{'':<24} fix: {check.fix}"] if check.fix else []
+    counts = {state: sum(check.state is state for check in checks) for state in State}
+    bad = ((State.FAIL, "failed"), (State.WARN, "to be looked at"))
+    found = ", ".join(f"{counts[state]} {words}" for state, words in bad if counts[state])
+    return "\n".join([*lines, "", f"{len(checks)} checks: {found or 'all is well'}."])
+
+
+def doctor_json(checks: Sequence[Check], *, is_healthy: bool) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "schema": 1,
+        "ok": is_healthy,
+        "checks": [asdict(check) | {"state": check.state.value} for check in checks],
+    }
 
 
 def whoami(me: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import time
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Self
 
 import jwt
@@ -49,6 +50,8 @@ class SmallGateway:
     minimum_agent_version: str = "0.1.0"
     open: asyncio.Event = field(default_factory=asyncio.Event)
     """Closed, it has taken an exchange and does not answer yet."""
+    clock_offset: float = 0.0
+    """Seconds that its clock is ahead."""
     exchanges: list[dict[str, str]] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
@@ -56,6 +59,7 @@ class SmallGateway:
     async def __aenter__(self) -> Self:
         self.open.set()
         app = web.Application()
+        app.on_response_prepare.append(self._date)
         app.router.add_get("/.well-known/llmgw", self._bootstrap)
         app.router.add_post("/oauth/token", self._exchange)
         app.router.add_post("/oauth/revoke", self._revoke)
@@ -71,6 +75,9 @@ class SmallGateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._runner.cleanup()
+
+    async def _date(self, _request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = formatdate(time.time() + self.clock_offset, usegmt=True)
 
     async def _bootstrap(self, _request: web.Request) -> web.Response:
         endpoint = self.elsewhere or f"{self.url}/oauth/token"

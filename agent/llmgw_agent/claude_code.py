@@ -1,0 +1,233 @@
+"""Claude Code's settings as it reads them itself, and what in them keeps it from our gateway. Reads files, no more.
+
+Observed of Claude Code 2.1.197 and 2.1.329: managed settings beat a project's, those beat the user's, and the `env`
+block of any of them beats the shell, variable by variable (an empty value blanks it).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llmgw_agent.checks import Check, failed, passed, skipped, warned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MANAGED: Final = Path("/Library/Application Support/ClaudeCode" if sys.platform == "darwin" else "/etc/claude-code")
+MOST_BYTES: Final = 1024 * 1024
+HELPER: Final = "llmgw-token"
+PAGE: Final = "See docs/agent.md, Claude Code"
+
+SHADOWS: Final = ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "AWS_BEARER_TOKEN_BEDROCK")
+"""Credentials that Claude Code sends in place of, or beside, the helper's."""
+ADDRESSES: Final = (
+    *("ANTHROPIC_BASE_URL", "ANTHROPIC_BEDROCK_BASE_URL", "ANTHROPIC_VERTEX_BASE_URL", "ANTHROPIC_FOUNDRY_BASE_URL"),
+    *("ANTHROPIC_BEDROCK_MANTLE_BASE_URL", "ANTHROPIC_AWS_BASE_URL", "ANTHROPIC_GOOGLE_CLOUD_BASE_URL"),
+)
+OTHER_PROVIDERS: Final = tuple(
+    f"CLAUDE_CODE_USE_{name}" for name in ("VERTEX", "FOUNDRY", "MANTLE", "ANTHROPIC_AWS", "ANTHROPIC_GOOGLE_CLOUD")
+)
+ROUTES: Final = (
+    *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy", "ANTHROPIC_UNIX_SOCKET"),
+    *("NODE_TLS_REJECT_UNAUTHORIZED", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+)
+REDIRECTS: Final = frozenset({*ADDRESSES, "CLAUDE_CODE_USE_BEDROCK", *OTHER_PROVIDERS, *ROUTES})
+"""Variables by which a repository sends the helper's token somewhere else."""
+DEFAULT_LIFE_MS: Final = 300_000
+MOST_LIFE_MS: Final = 240_000
+"""A token has at least 300 s left when it is handed out; a minute of that is for clocks and the request itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One settings file."""
+
+    kind: str
+    """`managed`, `project` or `user`."""
+    path: Path
+    document: dict[str, Any]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Its `env` block; numbers count as their text."""
+        block = self.document.get("env")
+        return {name: str(value) for name, value in block.items()} if isinstance(block, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class ClaudeSettings:
+    """All layers, the strongest first, and the shell behind them."""
+
+    layers: tuple[Layer, ...]
+    environ: Mapping[str, str]
+    broken: tuple[Path, ...]
+    """Files that are no JSON object."""
+
+    def setting(self, name: str) -> tuple[Any, Path] | None:
+        """What is in force for a key, and the file that says so."""
+        for layer in self.layers:
+            if name in layer.document:
+                return layer.document[name], layer.path
+        return None
+
+    def variable(self, name: str) -> tuple[str, str]:
+        """The value that Claude Code sees (empty if none), and where it comes from."""
+        for layer in self.layers:
+            if name in layer.variables:
+                return layer.variables[name], str(layer.path)
+        return self.environ.get(name, ""), "your shell"
+
+
+def read(environ: Mapping[str, str], folder: Path, managed: Path = MANAGED) -> ClaudeSettings:
+    """The settings of a Claude Code that is started in `folder` with this environment."""
+    own = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME", "/")) / ".claude")
+    # Drop-ins are applied after the base file, in name order: the last one is the strongest.
+    drop_ins = sorted((managed / "managed-settings.d").glob("*.json"), reverse=True)
+    files = [("managed", path) for path in [*drop_ins, managed / "managed-settings.json"]]
+    if (folder / ".claude").resolve() != own.resolve():
+        files += [("project", folder / ".claude" / name) for name in ("settings.local.json", "settings.json")]
+    files.append(("user", own / "settings.json"))
+    layers, broken = [], []
+    for kind, path in files:
+        try:
+            with path.open("rb") as file:
+                document = json.loads(file.read(MOST_BYTES))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, RecursionError):
+            document = None
+        if isinstance(document, dict):
+            layers.append(Layer(kind, path, document))
+        else:
+            broken.append(path)
+    return ClaudeSettings(tuple(layers), environ, tuple(broken))
+
+
+def examine(claude: ClaudeSettings, gateway_url: str) -> Iterator[Check]:
+    """Every check there is for Claude Code."""
+    for path in claude.broken:
+        yield failed("claude settings", f"{path} is not a JSON object", "valid JSON", f"Correct or remove {path}")
+    helper = claude.setting("apiKeyHelper")
+    if helper is None and not any(claude.variable(name)[0] for name in ADDRESSES):
+        yield skipped("claude", "Claude Code is not set up for a gateway", PAGE)
+        return
+    yield _helper(helper)
+    yield _address(claude, gateway_url)
+    yield from _shadows(claude)
+    yield _life(claude)
+    yield from _login(claude, helper)
+    yield from _projects(claude)
+    yield _pin(claude, gateway_url)
+
+
+def _helper(helper: tuple[Any, Path] | None) -> Check:
+    if helper is not None and isinstance(helper[0], str) and HELPER in helper[0]:
+        return passed("claude helper", f"{helper[0]!r} in {helper[1]}")
+    found = f"{str(helper[0])[:80]!r} in {helper[1]}" if helper else "no apiKeyHelper"
+    where = helper[1] if helper else "~/.claude/settings.json"
+    return failed("claude helper", found, f'"apiKeyHelper": "{HELPER}"', f"Set it in {where}")
+
+
+def _address(claude: ClaudeSettings, gateway_url: str) -> Check:
+    """Bedrock mode wins over the other providers, and those over the Anthropic dialect."""
+    name, right = "ANTHROPIC_BASE_URL", gateway_url
+    if _is_on(claude, "CLAUDE_CODE_USE_BEDROCK"):
+        name, right = "ANTHROPIC_BEDROCK_BASE_URL", f"{gateway_url}/bedrock"
+        if not _is_on(claude, "CLAUDE_CODE_SKIP_BEDROCK_AUTH"):
+            return failed(
+                "claude address",
+                "Bedrock mode without CLAUDE_CODE_SKIP_BEDROCK_AUTH: Claude Code looks for AWS credentials instead",
+                'CLAUDE_CODE_SKIP_BEDROCK_AUTH="1"',
+                PAGE,
+            )
+    else:
+        for other in OTHER_PROVIDERS:
+            if _is_on(claude, other):
+                source = claude.variable(other)[1]
+                return failed("claude address", f"{other} is set in {source}", "a provider of this gateway", PAGE)
+    value, source = claude.variable(name)
+    if value.rstrip("/") == right:
+        return passed("claude address", f"{name} is {value} ({source})")
+    return failed("claude address", f"{name} is {value or 'not set'} ({source})", right, f"Set {name}={right}")
+
+
+def _shadows(claude: ClaudeSettings) -> Iterator[Check]:
+    """Names only: the values are credentials."""
+    found = {name: claude.variable(name) for name in SHADOWS}
+    for name, (value, source) in found.items():
+        if value:
+            fix = f"unset {name}" if source == "your shell" else f"Remove {name} from {source}"
+            yield failed("claude credential", f"{name} is set in {source} and beats the helper", "not set", fix)
+    if not any(value for value, _ in found.values()):
+        yield passed("claude credential", "nothing beats the helper")
+
+
+def _life(claude: ClaudeSettings) -> Check:
+    name = "CLAUDE_CODE_API_KEY_HELPER_TTL_MS"
+    value, source = claude.variable(name)
+    life = int(value) if value.isdecimal() else DEFAULT_LIFE_MS
+    found = f"{name} is {value or f'not set, which means {DEFAULT_LIFE_MS}'} ({source})"
+    if life <= MOST_LIFE_MS:
+        return passed("claude cache", found)
+    return warned(
+        "claude cache", found, f"at most {MOST_LIFE_MS}, so that no token is used that has ended", f"Set {name}=240000"
+    )
+
+
+def _login(claude: ClaudeSettings, helper: tuple[Any, Path] | None) -> Iterator[Check]:
+    forced = claude.setting("forceLoginMethod")
+    if forced is not None and helper is not None:
+        yield failed(
+            "claude login",
+            f"forceLoginMethod in {forced[1]}: Claude Code does not start with it beside an apiKeyHelper",
+            "no forceLoginMethod",
+            f"Remove it from {forced[1]}",
+        )
+
+
+def redirects(claude: ClaudeSettings) -> list[tuple[Path, str]]:
+    """What the project's own files say about where the token goes and who is asked for it: file and name."""
+    return [
+        (layer.path, name)
+        for layer in claude.layers
+        if layer.kind == "project"
+        for name in sorted([*REDIRECTS & layer.variables.keys(), *{"apiKeyHelper"} & layer.document.keys()])
+    ]
+
+
+def _projects(claude: ClaudeSettings) -> Iterator[Check]:
+    found = redirects(claude)
+    for path, name in found:
+        yield failed(
+            "claude project",
+            f"{path} sets {name}: this folder decides where your token goes",
+            "no such setting in a project",
+            f"Read {path} before you run claude here",
+        )
+    if not found:
+        yield passed("claude project", "this folder redirects nothing")
+
+
+def _pin(claude: ClaudeSettings, gateway_url: str) -> Check:
+    managed = [layer for layer in claude.layers if layer.kind == "managed"]
+    allowed = next(
+        (layer.document["allowedProviders"] for layer in managed if "allowedProviders" in layer.document), None
+    )
+    pins = {"ANTHROPIC_BASE_URL": gateway_url, "ANTHROPIC_BEDROCK_BASE_URL": f"{gateway_url}/bedrock"}
+    is_pinned = any(layer.variables.get(name, "").rstrip("/") == url for layer in managed for name, url in pins.items())
+    if is_pinned and allowed == ["customEndpoint"]:
+        return passed("claude pin", "managed settings pin the gateway's address")
+    return warned(
+        "claude pin",
+        "no managed settings pin the gateway's address" + ("" if not is_pinned else " for every provider"),
+        'the address and "allowedProviders": ["customEndpoint"] in managed settings',
+        "Ask IT; until then do not run claude in repositories that you do not trust",
+    )
+
+
+def _is_on(claude: ClaudeSettings, name: str) -> bool:
+    return claude.variable(name)[0].lower() not in {"", "0", "false", "no", "off"}
