@@ -7,7 +7,7 @@ import pytest
 
 from tests.functional.device import Device
 from tests.functional.trial import Trial
-from tests.lab.fixtures import canaille, ministack, oidc_provider, postgres, recorder, scripted, system
+from tests.lab.fixtures import canaille, ministack, oidc_provider, postgres, recorder, scripted, system, valkey
 from tests.lab.gateway import Gateway
 from tests.lab.native_app import NativeApp
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from tests.lab.canaille import Canaille
     from tests.lab.postgres import Postgres
     from tests.lab.scripted import ScriptedBedrock
+    from tests.lab.valkey import Valkey
 
-__all__ = ["canaille", "ministack", "oidc_provider", "postgres", "recorder", "scripted", "system"]
+__all__ = ["canaille", "ministack", "oidc_provider", "postgres", "recorder", "scripted", "system", "valkey"]
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +73,12 @@ def begin(
 
 
 @pytest.fixture
-def company(postgres: Postgres) -> dict[str, Any]:
-    """What `begin` needs for three replicas on a PostgreSQL database of their own."""
-    return {"replicas": 3, "database": postgres.url(postgres.database())}
+def company(postgres: Postgres, valkey: Valkey) -> dict[str, Any]:
+    """What `begin` needs for three replicas on PostgreSQL and Valkey, with limits that nobody reaches."""
+    limits = [{"level": "user", "requests_per_minute": 1_000_000, "tokens_per_minute": 10**9, "concurrent": 10_000}]
+    return {
+        "replicas": 3,
+        "database": postgres.url(postgres.database()),
+        "valkey": valkey.url,
+        "limits": limits,
+    }

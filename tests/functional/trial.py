@@ -28,6 +28,7 @@ from tests.lab import history, toml_text
 from tests.lab.gateway import Gateway
 from tests.lab.history import Answered, Books, Bound, Dispatched, History, Price
 from tests.lab.loopback import HOST, answers
+from tests.lab.process import POLL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ CLIENT_SECONDS = 60
 
 
 class Trial:
-    """`replicas` gateways with the same budgets. `database` is a PostgreSQL address; without one there is a file."""
+    """`replicas` gateways with the same budgets. `database` and `valkey` are addresses; without them it is embedded."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Trial:
         budgets: list[dict[str, Any]],
         replicas: int = 1,
         database: str = "",
+        valkey: str = "",
         **sections: Any,
     ) -> None:
         self.cloud = cloud
@@ -71,10 +73,10 @@ class Trial:
         (folder / "prices.toml").write_text(_prices(), encoding="utf-8")
         changes = {"budgets": budgets, "prices": {"file": str(folder / "prices.toml")}} | sections
         if database:
-            address = folder / "store.url"
-            address.touch(mode=0o600)
-            address.write_text(database, encoding="utf-8")
-            changes["store"] = {"url_file": str(address)}
+            changes["store"] = {"url_file": _secret(folder / "store.url", database)}
+        if valkey:
+            # Patience: a machine that is busy with tests is no outage.
+            changes["valkey"] = {"url_file": _secret(folder / "valkey.url", valkey), "timeout_ms": 2000}
         self.gateways = [
             Gateway(
                 folder / f"replica-{number}",
@@ -246,6 +248,20 @@ class Trial:
     def billed(self) -> int:
         """What the provider counts, by the trial's own price."""
         return sum(PRICE.cost(usage) for usage in self.cloud.usages)
+
+
+def until(condition: Callable[[], bool], what: str, *, seconds: float = 60) -> None:
+    """Return as soon as it is so; fail when it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not {what} after {seconds:g} s"
+        time.sleep(POLL_SECONDS)
+
+
+def _secret(path: Path, text: str) -> str:
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")
+    return str(path)
 
 
 def _bound(budget: dict[str, Any]) -> Bound:
