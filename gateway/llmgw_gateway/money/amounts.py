@@ -6,6 +6,8 @@ from typing import Final, Literal
 
 Unit = Literal["usd", "tokens", "weighted_tokens"]
 UNITS: Final[tuple[Unit, ...]] = ("usd", "tokens", "weighted_tokens")
+TOKENS: Final = 1
+"""Where tokens stand in amounts."""
 Amounts = tuple[int, int, int]
 """Micro-USD, tokens, and weighted tokens: a token counts as many input tokens of its model as it costs."""
 NOTHING: Final[Amounts] = (0, 0, 0)

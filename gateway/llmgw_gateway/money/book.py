@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec import Struct
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.money.amounts import NOTHING, Amounts, difference, larger
-from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, decide, throttled
+from llmgw_gateway.money.amounts import NOTHING, TOKENS, Amounts, difference, larger
+from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, Level, decide, throttled
 
 if TYPE_CHECKING:
     from llmgw_gateway.money.estimate import Terms
@@ -165,10 +165,8 @@ class Book:
         levels = [(budget, self.counters[self.places[budget.budget, budget.period_key]]) for budget in asked.budgets]
         for budget, counter in levels:
             self._watch(budget, counter, now)
-        known = self.attempts.get(asked.attempt_id)
-        if known is not None or asked.attempt_id in self.finished:
-            held = known.hold if known else NOTHING
-            return Admitted(held, asked.terms.max_tokens, _remaining(levels))
+        if asked.attempt_id in self.finished or asked.attempt_id in self.attempts:
+            return self._again(asked, levels)
         answer = decide(levels, asked.terms, now)
         if isinstance(answer, Denial):
             return answer
@@ -184,6 +182,17 @@ class Book:
         attempt = Attempt(asked.attempt_id, asked.paying, ids, hold, ceiling, NOTHING, asked.lease_until)
         self.attempts[asked.attempt_id] = self.added[asked.attempt_id] = attempt
         return Admitted(hold, answer.max_tokens, _remaining(levels), answer.clamped_by)
+
+    def _again(self, asked: Admission, levels: list[Level]) -> Admitted:
+        """The answer to an admission whose first answer was lost on its way: the same."""
+        known = self.attempts.get(asked.attempt_id)
+        hold, max_tokens = NOTHING, asked.terms.max_tokens
+        if known is not None:
+            # In tokens a ceiling is the largest prompt and max_tokens, so it tells whether that was clamped.
+            clamped = known.ceiling[TOKENS] - asked.terms.ceiling(TOKENS, 0)
+            hold, max_tokens = known.hold, min(max_tokens, max(clamped, 0))
+        by = next((budget.name for budget, _ in levels if budget.clamp), "")
+        return Admitted(hold, max_tokens, _remaining(levels), by if max_tokens < asked.terms.max_tokens else "")
 
     def renew(self, renewal: Renewal) -> bool:
         """Extend a lease and top up the hold. False: what it grew by does not fit into every limit, it stays as it was.

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import string
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -52,6 +53,8 @@ TIGHT = 0.9
 GROWTH = 1.5
 """A topped-up hold, as a multiple of what was seen."""
 DAY_SECONDS = 86_400
+LONGEST_NOTE = 64
+_NOTE = frozenset(string.ascii_letters + string.digits + "_")
 log = logging.getLogger("llmgw.money")
 
 
@@ -94,18 +97,19 @@ class Hold:
     def close(self, now: int) -> book.Settlement:
         """Decide what the attempt is charged. Unknown usage is never zero; what was never sent costs nothing."""
         outcome = self.outcome
+        note = "".join(filter(_NOTE.__contains__, outcome.note))[:LONGEST_NOTE]  # upstreams name their own exceptions
         if not outcome.dispatched:
             return book.Settlement(self.attempt_id, "released", now, charge=NOTHING)
         if outcome.refused_upstream:
-            return book.Settlement(self.attempt_id, outcome.note, now, charge=NOTHING)
+            return book.Settlement(self.attempt_id, note, now, charge=NOTHING)
         if outcome.completeness == "complete":
             exact = charged(self.tariff.price(outcome.usage.prompt), outcome.usage)
             outcome.cost = exact[0]
-            return book.Settlement(self.attempt_id, outcome.note, now, charge=exact, usage=outcome.usage)
+            return book.Settlement(self.attempt_id, note, now, charge=exact, usage=outcome.usage)
         outcome.estimated = True
         seen = self.seen()
         outcome.cost = max(self.amounts[0], seen[0])  # what the ledger charges for the unknown
-        return book.Settlement(self.attempt_id, outcome.note, now, charge=None, usage=outcome.usage, observed=seen)
+        return book.Settlement(self.attempt_id, note, now, charge=None, usage=outcome.usage, observed=seen)
 
 
 class Money:
@@ -229,7 +233,7 @@ class Money:
         error = None if answer.cancelled() else answer.exception()
         if error is None:
             self._open.pop(settlement.attempt_id, None)
-        elif isinstance(error, GatewayError):
+        elif isinstance(error, GatewayError) and error.code is ErrorCode.STORE_UNAVAILABLE:
             self._track(self._settle(settlement))
         else:
             log.error("settlement of %s failed: %r; it is charged as unknown", settlement.attempt_id, error)
@@ -246,7 +250,7 @@ class Money:
                 session=hold.session,
                 size=hold.size,
                 usage=hold.outcome.usage,
-                now=time.time(),
+                now=self._database.now(),
             )
 
     async def _admit(self, asked: book.Admission) -> book.Admitted | Denial:
@@ -338,17 +342,14 @@ class Money:
         while True:
             try:
                 await self._hand_in(settlement)
-            except GatewayError as error:
-                if error.code is not ErrorCode.STORE_UNAVAILABLE:
-                    raise
-                log.warning("settlement of %s is waiting for the store", settlement.attempt_id)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 5)
-            except Exception:
-                log.exception("settlement of %s failed: it is swept when its lease has ended", settlement.attempt_id)
                 break
-            else:
-                break
+            except Exception as error:
+                if not isinstance(error, GatewayError) or error.code is not ErrorCode.STORE_UNAVAILABLE:
+                    log.exception("settlement of %s failed: it is swept without its lease", settlement.attempt_id)
+                    break
+            log.warning("settlement of %s is waiting for the store", settlement.attempt_id)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5)
         self._open.pop(settlement.attempt_id, None)
 
     async def _beat(self) -> None:

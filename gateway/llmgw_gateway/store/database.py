@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from llmgw_gateway.errors import GatewayError, StoreAwayError
 from llmgw_wire.errors import ErrorCode
@@ -144,8 +144,8 @@ class Database:
     ) -> Result:
         """Run `work` for `item` in a transaction of the writer and return its result once that is durable.
 
-        GatewayError(STORE_UNAVAILABLE) when the database refused, StoreAwayError when it did not answer in time; an
-        error that `work` returns for the item is raised.
+        GatewayError(STORE_UNAVAILABLE) when the database could not, INTERNAL when the item does not fit into it,
+        StoreAwayError when it did not answer in time; an error that `work` returns for the item is raised.
         """
         return await self.hand_in(work, item)
 
@@ -279,7 +279,10 @@ def _run(batch: list[Work], connection: Connection) -> list[Any]:
 
 
 def _refused(error: SQLAlchemyError) -> GatewayError:
+    """A row that does not fit is the gateway's own fault, and would be again; all else may pass."""
     log.error("the store refused: %s", reason(error))
+    if isinstance(error, DataError | IntegrityError | ProgrammingError):
+        return GatewayError(ErrorCode.INTERNAL, "The gateway could not write down this request; nothing was charged.")
     return GatewayError(
         ErrorCode.STORE_UNAVAILABLE,
         "The gateway's store is not available; nothing was charged. Try again.",

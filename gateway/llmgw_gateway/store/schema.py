@@ -172,7 +172,7 @@ ledger = Table(
     Column("tokens", BigInteger, nullable=False, comment="charged to budgets in tokens"),
     Column("weighted_tokens", BigInteger, nullable=False, comment="charged to budgets in weighted tokens"),
     Column("estimated", Boolean, nullable=False),
-    Column("outcome", String(32), nullable=False),
+    Column("outcome", String(64), nullable=False),
     Column("settled_at", BigInteger, nullable=False),
     UniqueConstraint("attempt_id", "kind", name="uq_ledger_attempt"),
     Index("ix_ledger_admitted_at", "admitted_at"),

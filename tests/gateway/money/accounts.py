@@ -49,8 +49,8 @@ def terms(hold: int, ceiling: int | None = None) -> Terms:
         likely_output=0,
         likely_prompt=every(hold * MICRO),
         likely_rate=NOTHING,
-        most_prompt=every(most * MICRO),
-        most_rate=NOTHING,
+        most_prompt=(most * MICRO, (2 * most - 1) * MICRO, 3 * most * MICRO),
+        most_rate=(0, MICRO, 0),
     )
 
 

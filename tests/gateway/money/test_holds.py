@@ -136,6 +136,22 @@ async def test_the_audit_trail_and_the_metrics_say_what_the_ledger_charged(bench
     assert hold.outcome.cost == cost
 
 
+async def test_what_an_upstream_calls_its_exception_fits_into_the_ledger(bench: Bench) -> None:
+    await bench.run({"dispatched": True, "note": "upstream_" + "serviceÜnavailable\x00" * 20})
+    ((said,),) = accounts.rows(bench.store, "SELECT outcome FROM ledger")
+    assert said == ("upstream_" + "servicenavailable" * 20)[:64]
+
+
+async def test_a_settlement_that_cannot_be_written_is_charged_as_unknown(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A number that no database takes stands for whatever nobody has thought of.
+    monkeypatch.setattr("llmgw_gateway.money.holds.charged", lambda _price, _usage: (2**80, 0, 0))
+    assert await bench.run({"dispatched": True, "usage": SEEN, "completeness": "complete"}) == (HOLD, 0)
+    (((_, _), (cost, estimated)),) = accounts.entries(bench.store).items()
+    assert (cost, estimated) == (HOLD, True)
+
+
 class BrokenError(Exception):
     """Anything that goes wrong inside."""
 

@@ -124,7 +124,7 @@ def upgrade() -> None:
         sa.Column("tokens", sa.BigInteger(), nullable=False, comment="charged to budgets in tokens"),
         sa.Column("weighted_tokens", sa.BigInteger(), nullable=False, comment="charged to budgets in weighted tokens"),
         sa.Column("estimated", sa.Boolean(), nullable=False),
-        sa.Column("outcome", sa.String(length=32), nullable=False),
+        sa.Column("outcome", sa.String(length=64), nullable=False),
         sa.Column("settled_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("entry_id", name=op.f("pk_ledger")),
         sa.UniqueConstraint("attempt_id", "kind", name="uq_ledger_attempt"),
