@@ -150,15 +150,20 @@ def budget(view: dict[str, Any], now: datetime) -> str:
     share = min(1.0, used / view["limit"]) if view["limit"] else 1.0
     bar = "#" * round(share * BAR_WIDTH)
     model = f", {view['model']}" if view.get("model") else ""
-    money = f"{_money(view['spent'])} of {_money(view['limit'])} spent, {_money(view['remaining'])} left"
+    unit = view.get("unit", "usd")
+    spent, whole, left = (_amount(view[name], unit) for name in ("spent", "limit", "remaining"))
+    state = f"{spent} of {whole}{UNITS.get(unit, f' {unit}')} spent, {left} left"
     resets = _until(view["resets_at"], now)
-    return f"[{bar:-<{BAR_WIDTH}}] {view['name']} ({view['level']}{model}): {money}, resets {resets}"
+    return f"[{bar:-<{BAR_WIDTH}}] {view['name']} ({view['level']}{model}): {state}, resets {resets}"
 
 
 def limit(view: dict[str, Any]) -> str:
     """One limit on rates or concurrency on one line: what is left of what at this moment."""
     unit = "calls at a time" if view["kind"] == "concurrent" else f"{view['kind']} a minute"
     return f"{view['name']} ({view['level']}): {view['remaining']:,} of {view['limit']:,} {unit} left"
+
+
+UNITS = {"usd": "", "tokens": " tokens", "weighted_tokens": " weighted tokens"}
 
 
 def _line(label: str, text: str) -> str:
@@ -169,8 +174,8 @@ def _name(account: dict[str, str]) -> str:
     return account["email"] or account["name"] or account["subject"]
 
 
-def _money(micro: int) -> str:
-    return f"${micro / MICRO:,.2f}"
+def _amount(value: int, unit: str) -> str:
+    return f"${value / MICRO:,.2f}" if unit == "usd" else f"{value:,}"
 
 
 def _until(moment: str, now: datetime) -> str:

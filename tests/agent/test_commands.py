@@ -122,6 +122,10 @@ def test_a_budget_on_one_line() -> None:
     assert output.budget(VIEW | {"limit": 0, "model": "opus"}, NOW).startswith(
         "[####################] monthly (user, opus)"
     )
+    tokens = {"unit": "tokens", "limit": 5_000_000, "spent": 1_200_000, "held": 50_000, "remaining": 3_750_000}
+    assert output.budget(VIEW | tokens, NOW) == (
+        "[#####---------------] monthly (user): 1,200,000 of 5,000,000 tokens spent, 3,750,000 left, resets in 9 d 12 h"
+    )
 
 
 def test_exit_codes_are_a_contract() -> None:
