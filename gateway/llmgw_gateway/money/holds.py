@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import secrets
 import string
@@ -124,6 +125,9 @@ class Money:
         self._budgets = Budgets(settings.budgets, ZoneInfo(settings.organisation.time_zone), limits)
         self.learned = Learned()
         self._post = Books().post
+        self._name = f"att_{secrets.token_hex(10)}_"
+        self._numbers = itertools.count(1)
+        """Attempts are numbered within the life of a process, whose name is random."""
         self._open: dict[str, Hold] = {}
         self._settling: set[asyncio.Future[Any]] = set()
         self._heart: asyncio.Task[None] | None = None
@@ -176,7 +180,7 @@ class Money:
         now = self._database.now()
         tariff = self._tariff(grant.target, now)
         asked = book.Admission(
-            attempt_id=f"att_{secrets.token_hex(12)}",
+            attempt_id=f"{self._name}{next(self._numbers):x}",
             paying=book.Paying(
                 operation_id=operation_id,
                 person_id=account.person_id,
@@ -221,6 +225,10 @@ class Money:
             # Whatever is odd about the usage, the attempt must not stay open: it is charged as unknown.
             log.exception("the outcome of %s could not be priced", hold.attempt_id)
             settlement = self._unknown(hold.attempt_id)
+        self._settle_later(settlement)
+
+    def _settle_later(self, settlement: book.Settlement) -> None:
+        """Hand a settlement in and wait for nothing; `drain` does."""
         try:
             answer = self._hand_in(settlement)
         except StoreAwayError:
@@ -254,24 +262,19 @@ class Money:
             )
 
     async def _admit(self, asked: book.Admission) -> book.Admitted | Denial:
-        """Ask the store. A caller that is cancelled meanwhile leaves no hold: it is given back once it is known."""
-        answer = self._hand_in(asked)
+        """Ask the store. What a caller no longer waits for, or what may have been admitted, is given back.
+
+        The store does things in the order in which they are handed in: a release always finds what it releases.
+        """
         try:
-            return cast("book.Admitted | Denial", await asyncio.shield(answer))
+            return cast("book.Admitted | Denial", await self._hand_in(asked))
         except asyncio.CancelledError:
-            self._track(self._give_back(answer, asked.attempt_id))
+            self._settle_later(self._release(asked.attempt_id))
             raise
         except StoreAwayError as error:
             if error.uncertain:
-                # It may have been admitted all the same: given back when the store is there again.
-                self._track(self._settle(self._release(asked.attempt_id)))
+                self._settle_later(self._release(asked.attempt_id))
             raise
-
-    async def _give_back(self, answer: asyncio.Future[book.Answer], attempt_id: str) -> None:
-        with contextlib.suppress(StoreAwayError):
-            if isinstance(await answer, Denial):
-                return  # nothing was held
-        await self._settle(self._release(attempt_id))
 
     def _release(self, attempt_id: str) -> book.Settlement:
         return book.Settlement(attempt_id, "released", self._now(), charge=NOTHING)
