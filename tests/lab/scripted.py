@@ -67,6 +67,7 @@ class Call:
     answer: Answer
     _server: ThreadedServer
     _released: asyncio.Event
+    _steps: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     events_sent: int = 0
     status: int = 0
     finished: bool = False
@@ -87,16 +88,21 @@ class Call:
         self._server.call_soon(self._released.set)
 
     def step(self) -> None:
-        """Let a stream that pauses between events send one more."""
-        self._server.call_soon(self._released.set)
-        self._server.call_soon(self._released.clear)
+        """Let a stream that pauses between events send one more: as soon as it pauses."""
+        self._server.call_soon(self._steps.release)
 
-    async def released(self, seconds: float | None = None) -> None:
-        """Wait for `release`, at most so long; used by the server."""
+    async def paused(self, seconds: float) -> None:
+        """Wait for `step` or `release`, at most so long; used by the server."""
+        waiting = [asyncio.ensure_future(self._released.wait()), asyncio.ensure_future(self._steps.acquire())]
         try:
-            await asyncio.wait_for(self._released.wait(), seconds)
-        except TimeoutError:
-            return
+            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+
+    async def released(self) -> None:
+        """Wait for `release`; used by the server."""
+        await self._released.wait()
 
 
 class ScriptedBedrock(ThreadedServer):
@@ -206,7 +212,7 @@ class ScriptedBedrock(ThreadedServer):
                 if call.events_sent == answer.hold_after:
                     await call.released()
                 if answer.pause_seconds:
-                    await call.released(answer.pause_seconds)
+                    await call.paused(answer.pause_seconds)
                 await response.write(aws_frames.chunk(event))
                 call.events_sent += 1
         except (ConnectionError, asyncio.CancelledError):

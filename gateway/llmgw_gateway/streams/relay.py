@@ -260,7 +260,7 @@ class _Stream:
         self.outcome.note = "revoked"
         await self._open()
         await self._end(self._writer.failure("authentication_error", "This session was ended. Run: llmgw login"))
-        self.gone = True
+        self._leave()
         if self._request.transport is not None:
             self._request.transport.close()  # what is written leaves first
 
@@ -315,10 +315,14 @@ class _Stream:
         except (ConnectionError, aiohttp.ClientError, TimeoutError):
             self._lost()
 
-    def _lost(self) -> None:
+    def _leave(self) -> None:
+        """From now on the upstream is read for its usage alone: others may have the slot."""
         self.gone = True
         if self.outcome.client_left is not None:
             self.outcome.client_left()
+
+    def _lost(self) -> None:
+        self._leave()
         if self._request.transport is not None:
             self._request.transport.abort()  # a stalled client must not hold the connection while the upstream drains
         if self.outcome.note == "ok":
