@@ -251,3 +251,31 @@ def test_valkey_goes_away_under_load_and_no_money_is_lost(
     trial.rest()
     assert trial.spent() == trial.billed()
     assert trial.faults() == []
+
+
+def test_a_replica_that_stops_in_the_middle_of_its_work_stops_nobody_else(
+    begin: Callable[..., Trial], company: dict[str, Any], scripted: ScriptedBedrock
+) -> None:
+    """Each in turn is stopped under load, perhaps with a transaction open, until the others have answered many more."""
+    trial = begin(AMPLE, **company)
+    rounds, count = 3, 60
+    scripted.script(*answers(rounds * count))
+    with ThreadPoolExecutor(count) as pool:
+        for number in range(rounds):
+            victim = trial.gateways[number % 3]
+            known = len(trial.clients)
+            asked = [
+                pool.submit(trial.ask, f"round {number} client {client}", replica=client % 3) for client in range(count)
+            ]
+            until(lambda: len(trial.clients) > known + number, "under load")  # noqa: B023 -- called at once
+            victim.program.send_signal(signal.SIGSTOP)
+            try:
+                others = [each for client, each in enumerate(asked) if client % 3 != number % 3]
+                served = [each.result().status for each in others]
+            finally:
+                victim.program.send_signal(signal.SIGCONT)
+            assert set(served) <= {200, 503}
+            assert {each.result().status for each in asked} <= {200, 503}
+    trial.rest()
+    assert trial.spent() == trial.billed()
+    assert trial.faults() == []
