@@ -106,7 +106,7 @@ class Gateway:
         control = Control(adjustments, socket_of(settings.path(settings.store.path))) if settings.store.path else None
         if control is not None:
             await control.start()
-        money = Money(database, self._catalogue, settings, adjustments.limits)
+        money = Money(database, self._catalogue, settings, adjustments.overrides)
         money.start()
         relay = Relay(revocations.__contains__)
         relay.start()
@@ -231,11 +231,11 @@ def bootstrap(settings: Settings) -> Bootstrap:
         gateway=settings.server.public_url,
         token_endpoint=settings.server.public_url + TOKEN_PATH,
         audience=settings.tokens.audience,
-        issuers=tuple(_offer(issuer) for issuer in settings.issuers),
+        issuers=tuple(_offer(issuer, settings.tokens.enrol_seconds) for issuer in settings.issuers),
     )
 
 
-def _offer(issuer: Issuer) -> IssuerOffer:
+def _offer(issuer: Issuer, enrol_seconds: int) -> IssuerOffer:
     return IssuerOffer(
         issuer=issuer.issuer,
         client_id=issuer.client_id,
@@ -245,6 +245,8 @@ def _offer(issuer: Issuer) -> IssuerOffer:
         redirect_host=issuer.redirect_host,
         response_mode=issuer.response_mode,
         resource=issuer.resource,
+        # The person needs some of the time to answer. Entra documents no max_age, and MSAL insists on its answer.
+        max_age=enrol_seconds // 2 if issuer.kind == "oidc" else 0,
     )
 
 

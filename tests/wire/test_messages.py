@@ -35,6 +35,7 @@ offers = st.builds(
     redirect_host=texts,
     response_mode=texts,
     resource=texts,
+    max_age=numbers,
 )
 bootstraps = st.builds(
     Bootstrap,
@@ -108,7 +109,7 @@ ME = Me(
 )
 OPTIONAL = {"minimum_agent_version", "name", "email", "issuer", "session", "limits"}
 FAULTY = [(message, name) for message in (BOOTSTRAP, ANSWER, ME) for name in json.loads(message.dump())]
-INNER = [(BOOTSTRAP, "issuers", name) for name in ("issuer", "client_id", "scopes", "kind", "resource")] + [
+INNER = [(BOOTSTRAP, "issuers", name) for name in ("issuer", "client_id", "scopes", "kind", "resource", "max_age")] + [
     (ME, "budgets", name) for name in ("name", "level", "period", "period_key", "limit", "spent", "held", "resets_at")
 ]
 INNER += [(ME, "limits", name) for name in ("name", "level", "kind", "limit", "used")]

@@ -64,6 +64,8 @@ class OidcProvider:
             question["response_mode"] = "form_post"
         if offer.resource:
             question["resource"] = offer.resource
+        if offer.max_age:
+            question["max_age"] = str(offer.max_age)
         joint = "&" if "?" in metadata.authorization_endpoint else "?"
         url = f"{metadata.authorization_endpoint}{joint}{urlencode(question)}"
         return Attempt(offer, url, state, redirect_uri, {"nonce": nonce, "verifier": verifier})

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.money.overrides import Adjustment, Limits
+from llmgw_gateway.money.overrides import Adjustment, Overrides
 from llmgw_gateway.store.schema import adjustments
 from llmgw_gateway.store.upsert import insert_if_absent
 
@@ -70,7 +70,7 @@ class Adjustments:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.limits = Limits()
+        self.overrides = Overrides()
         self._poller: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -100,7 +100,7 @@ class Adjustments:
     async def refresh(self) -> None:
         """Read them now."""
         now = int(self._database.now() * 1000)
-        self.limits.replace(await self._database.read(lambda connection: present(connection, now)))
+        self.overrides.replace(await self._database.read(lambda connection: present(connection, now)))
 
     async def _poll(self) -> None:
         while True:

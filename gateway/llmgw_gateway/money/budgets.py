@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmgw_gateway.money import periods
 from llmgw_gateway.money.decide import BudgetRef, Throttle
-from llmgw_gateway.money.overrides import Limits
+from llmgw_gateway.money.overrides import Overrides
 from llmgw_gateway.money.scope import LEVELS, applies, particularity, subject, whose
 from llmgw_wire.messages import BudgetView
 
@@ -30,10 +30,10 @@ MOST_KNOWN = 10_000
 class Budgets:
     """The configured budgets of one organisation, with the adjustments of their limits that are in force."""
 
-    def __init__(self, budgets: Sequence[Budget], zone: ZoneInfo, limits: Limits | None = None) -> None:
+    def __init__(self, budgets: Sequence[Budget], zone: ZoneInfo, overrides: Overrides | None = None) -> None:
         self._budgets = sorted(budgets, key=lambda budget: LEVELS.index(budget.level))
         self._zone = zone
-        self._limits = limits or Limits()
+        self._overrides = overrides or Overrides()
         self._known: dict[tuple[Account, str | None], tuple[BudgetRef, ...]] = {}
         self._known_from = self._known_until = 0.0
         self._known_version = -1
@@ -43,7 +43,7 @@ class Budgets:
 
         The same question has the same answer until a period ends or a limit changes.
         """
-        version = self._limits.version
+        version = self._overrides.version
         if (
             not self._known_from <= now < self._known_until
             or version != self._known_version
@@ -59,7 +59,7 @@ class Budgets:
     def _changes_at(self, now: float) -> float:
         """Until when nothing changes by itself."""
         ends = [periods.end(now, period, self._zone).timestamp() for period in ("day", "week", "month")]
-        return min(*ends, self._limits.changes_at(now))
+        return min(*ends, self._overrides.changes_at(now))
 
     def _concerning(self, account: Account, now: float, model: str | None) -> tuple[BudgetRef, ...]:
         chosen: dict[tuple[str, ...], Budget] = {}
@@ -84,7 +84,7 @@ class Budgets:
             model=budget.model,
             period_key=periods.key(now, budget.period, self._zone),
             unit=budget.unit,
-            limit=self._limits.limit(key, budget.limit, int(now * 1000)),
+            limit=self._overrides.limit(key, budget.limit, int(now * 1000)),
             overshoot=budget.overshoot,
             clamp=budget.near_limit == "clamp",
             thresholds=budget.thresholds,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Account, Call, Grant, Target
     from llmgw_gateway.money.amounts import Amounts
     from llmgw_gateway.money.estimate import Terms
-    from llmgw_gateway.money.overrides import Limits
+    from llmgw_gateway.money.overrides import Overrides
     from llmgw_gateway.money.prices import Catalogue, Tariff
     from llmgw_gateway.settings import Settings
     from llmgw_gateway.store.database import Database
@@ -117,12 +117,12 @@ class Money:
     """Holds and settles. One for each process; `start` and `drain` frame its life."""
 
     def __init__(
-        self, database: Database, catalogue: Catalogue, settings: Settings, limits: Limits | None = None
+        self, database: Database, catalogue: Catalogue, settings: Settings, overrides: Overrides | None = None
     ) -> None:
         self._database = database
         self._catalogue = catalogue
         self._contact = settings.organisation.contact
-        self._budgets = Budgets(settings.budgets, ZoneInfo(settings.organisation.time_zone), limits)
+        self._budgets = Budgets(settings.budgets, ZoneInfo(settings.organisation.time_zone), overrides)
         self.learned = Learned()
         self._post = Books().post
         self._name = f"att_{secrets.token_hex(10)}_"

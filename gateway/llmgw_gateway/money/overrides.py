@@ -44,7 +44,7 @@ def limit_of(configured: int, mine: Iterable[Adjustment], now: int) -> int:
     return base + sum(each.amount for each in current if each.kind == "grant")
 
 
-class Limits:
+class Overrides:
     """The limits in force: those of the configuration, with the adjustments that are known."""
 
     def __init__(self, known: Iterable[Adjustment] = ()) -> None:

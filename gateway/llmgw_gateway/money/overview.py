@@ -12,7 +12,7 @@ from sqlalchemy import select
 from llmgw_gateway.call import Account
 from llmgw_gateway.money.adjustments import present
 from llmgw_gateway.money.budgets import Budgets
-from llmgw_gateway.money.overrides import Adjustment, Limits
+from llmgw_gateway.money.overrides import Adjustment, Overrides
 from llmgw_gateway.store.schema import adjustments, counters, events, persons, sessions
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def standings(connection: Connection, settings: Settings, team_of: TeamOf, now: 
     budgets = Budgets(
         settings.budgets,
         ZoneInfo(settings.organisation.time_zone),
-        Limits(present(connection, int(now * 1000))),
+        Overrides(present(connection, int(now * 1000))),
     )
     sums = {
         (row.budget, row.period_key): (row.spent, row.held, row.exposure)
