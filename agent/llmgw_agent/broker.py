@@ -75,6 +75,19 @@ class Broker:
             self._repeats.handed_out(caller, token, self._now())
         return token
 
+    async def newer(self, refused: CachedToken) -> CachedToken:
+        """A token in place of one that the gateway refused; the same one if a newer was had just now, in vain.
+
+        Raises as `token` does.
+        """
+        key, now = self._key(), self._now()
+        fresh = self._cache.fresh(key, now)
+        if fresh is not None and fresh is not refused:
+            return fresh
+        if key in self._flights or self._repeats.may_renew(now):
+            return await self._renewed(key, refused)
+        return refused
+
     async def renew_if_due(self) -> None:
         """Renew in the background, so that the next tool does not wait."""
         if self._session.sign_in is not None and self._cache.fresh(self._key(), self._now()) is None:

@@ -95,6 +95,10 @@ class Repeats:
         handed, at = self._handed.get(caller, (None, 0.0))
         if handed is not token or not REPEAT_AFTER <= now - at <= REPEAT_WITHIN:
             return False
+        return self.may_renew(now)
+
+    def may_renew(self, now: float) -> bool:
+        """Whether a token that should still be good is replaced; true at most once per pause, for all callers."""
         if 0 <= now - self._renewed_at < RENEWAL_PAUSE:
             return False
         self._renewed_at = now

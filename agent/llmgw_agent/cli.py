@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from llmgw_agent import __version__, output
+from llmgw_agent import __version__, forwarding, output
 from llmgw_agent.client import Client
 from llmgw_agent.errors import AgentError, ConfigurationError, UsageError
 
@@ -118,6 +118,27 @@ def whoami(*, as_json: bool) -> None:
     """Show who the gateway takes you for."""
     document = Client(os.environ).get("/whoami")
     click.echo(json.dumps(document, indent=2) if as_json else output.whoami(document["me"]))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One object with a schema number.")
+def forward(*, as_json: bool) -> None:
+    """Open the forwarder for tools that take only an address, and print what they need as shell variables."""
+    document = Client(os.environ).post("/forward", {})
+    variables = forwarding.variables(document["forward"], os.environ)
+    document["forward"]["variables"] = variables
+    click.echo(json.dumps(document, indent=2) if as_json else output.exports(variables))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(command: tuple[str, ...]) -> None:
+    """Run a command whose model calls go through the forwarder: llmgw run -- COMMAND."""
+    answer = Client(os.environ).post("/forward", {})["forward"]
+    try:
+        os.execvpe(command[0], command, {**os.environ, **forwarding.variables(answer, os.environ)})  # noqa: S606 -- what its user asked for
+    except OSError as error:
+        raise UsageError(f"{command[0]} cannot be run ({error.strerror})", "Run: llmgw run --help") from None
 
 
 @main.command()

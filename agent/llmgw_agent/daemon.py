@@ -18,8 +18,10 @@ from aiohttp import web
 
 from llmgw_agent import __version__, settings
 from llmgw_agent.broker import Broker
+from llmgw_agent.entrance import Entrance
 from llmgw_agent.errors import AgentError, ConfigurationError
 from llmgw_agent.exchange import Gateway
+from llmgw_agent.forward import Forward
 from llmgw_agent.listener import DaemonLock, listen, private_folder
 from llmgw_agent.localapi import LocalApi
 from llmgw_agent.outgoing import Outgoing, trust
@@ -70,6 +72,14 @@ class Daemon:
         self._gateway = Gateway(given.gateway_url, self._outgoing, self._vault)
         self._broker = Broker(self._session, self._gateway)
         self._logins = Logins(self._session, providers, self._signed_in)
+        self._forward = Forward(self._broker, given.gateway_url, self._trust)
+        self._entrance = Entrance(
+            self._forward,
+            gateway_url=given.gateway_url,
+            file=given.places.door,
+            socket=given.places.relay,
+            port=given.forward_port,
+        )
         self._api = LocalApi(
             broker=self._broker,
             gateway=self._gateway,
@@ -77,6 +87,7 @@ class Daemon:
             logins=self._logins,
             providers=providers,
             vault=self._vault,
+            entrance=self._entrance,
             methods=given.sign_in_methods,
             stop=self.stop,
         )
@@ -95,6 +106,7 @@ class Daemon:
         door = listen(self._settings.places.socket)
         runner = web.AppRunner(self._api.application(), access_log=None, shutdown_timeout=DRAIN_SECONDS)
         await runner.setup()
+        await self._entrance.start()
         await web.SockSite(runner, door).start()
         log.info("serving, version %s, gateway %s", __version__, self._settings.gateway_url)
         watch = asyncio.create_task(self._watch())
@@ -110,10 +122,12 @@ class Daemon:
         with contextlib.suppress(FileNotFoundError):
             self._settings.places.socket.unlink()
         await self._logins.close()
+        await self._entrance.close()
         await self._broker.drain()
         await runner.cleanup()
         door.close()
         await self._vault.close()
+        await self._forward.close()
         await self._outgoing.close()
         log.info("ended")
 

@@ -8,12 +8,14 @@
 | GET /login/{id} | after at most 20 s: `{"login": {id, state}}`, state `pending` or `signed_in`, then with `account` |
 | POST /login/{id}/answer `{"address": "..."}` | the address a browser elsewhere ended at |
 | POST /logout `{"local_only": false}` | `{"logout": {revoked, not_revoked}}` |
+| POST /forward | `{"forward": {url, secret, socket, dialects}}`: opens the forwarder's port on 127.0.0.1 if need be |
 | GET /status, GET /whoami | see `status` and `whoami` |
 | POST /stop | the daemon drains and ends |
 
 Every JSON answer is an object with `schema`. An error has a status, `x-llmgw-exit-code`, and `{"error": {code, message,
 hint, exit_code}}`; for /token one line of text instead, which `llmgw-token` prints as it is. No route returns a refresh
-token, a provider's token or a key, and none takes an address to send something to.
+token, a provider's token or a key, and none takes an address to send something to. The forwarder's secret, which one
+does return, is good on this machine only.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
     from llmgw_agent.broker import Broker
     from llmgw_agent.cache import CachedToken
+    from llmgw_agent.entrance import Entrance
     from llmgw_agent.exchange import Gateway
     from llmgw_agent.session.current import CurrentSession
     from llmgw_agent.session.login import Logins
@@ -85,6 +88,7 @@ class LocalApi:
         logins: Logins,
         providers: dict[str, Provider],
         vault: Vault,
+        entrance: Entrance,
         methods: tuple[str, ...],
         stop: Callable[[], None],
     ) -> None:
@@ -94,6 +98,7 @@ class LocalApi:
         self._logins = logins
         self._providers = providers
         self._vault = vault
+        self._entrance = entrance
         self._methods = methods
         self._stop = stop
         self._started = time.time()
@@ -106,6 +111,7 @@ class LocalApi:
         app.router.add_get("/login/{id}", self.login_state)
         app.router.add_post("/login/{id}/answer", self.login_answer)
         app.router.add_post("/logout", self.logout)
+        app.router.add_post("/forward", self.forward)
         app.router.add_get("/status", self.status)
         app.router.add_get("/whoami", self.whoami)
         app.router.add_post("/stop", self.stop)
@@ -176,6 +182,13 @@ class LocalApi:
                     failed.append({"party": party, "reason": error.message})
         return _json({"logout": {"was_signed_in": sign_in is not None, "revoked": revoked, "not_revoked": failed}})
 
+    async def forward(self, _request: web.Request) -> web.Response:
+        """Say how tools reach the gateway through this daemon."""
+        dialects = (await self._gateway.bootstrap()).dialects
+        door = await self._entrance.open()
+        answer = {"url": door.url, "secret": door.secret, "socket": str(self._entrance.socket), "dialects": dialects}
+        return _json({"forward": answer})
+
     async def status(self, _request: web.Request) -> web.Response:
         """Everything a person wants to know on one screen. Always 200: what is wrong stands in `error`."""
         me, problem = await self._look()
@@ -191,6 +204,10 @@ class LocalApi:
                 "url": self._gateway.url,
                 "reachable": self._gateway.is_reachable,
                 "clock_offset_seconds": round(self._gateway.clock_offset, 1),
+            },
+            "forwarder": {
+                "url": self._entrance.door.url if self._entrance.door else None,
+                "socket": str(self._entrance.socket),
             },
             "person": me.person if me else None,
             "models": list(me.models) if me else [],

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llmgw_agent.checks import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from llmgw_agent.checks import Check
     from llmgw_agent.errors import AgentError
@@ -102,11 +103,17 @@ def status(document: dict[str, Any], now: datetime) -> str:
     ]
     lines += [_line("Budget", budget(view, now)) for view in document["budgets"]]
     lines += [_line("Limit", limit(view)) for view in document["limits"]]
+    lines += [_line("Forwarder", document["forwarder"]["url"])] if document["forwarder"]["url"] else []
     lines.append(_line("Agent", f"version {document['daemon']['version']}, process {document['daemon']['pid']}"))
     failure = document["error"]
     if failure and failure["code"] != "sign_in_required":
         lines.append(_line("Problem", f"{failure['message']}. {failure['hint']}".strip()))
     return "\n".join(lines)
+
+
+def exports(variables: Mapping[str, str]) -> str:
+    """Variables as a shell takes them: eval "$(llmgw forward)"."""
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
 
 
 def doctor(checks: Sequence[Check]) -> str:

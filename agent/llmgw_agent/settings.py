@@ -28,8 +28,15 @@ VARIABLES: Final = {
     "gateway_url": "LLMGW_GATEWAY_URL",
     "ca_file": "LLMGW_CA_FILE",
     "sign_in_methods": "LLMGW_SIGN_IN_METHODS",
+    "forward_port": "LLMGW_FORWARD_PORT",
 }
 """Key in the file -> environment variable that overrides it. A list is separated by commas there."""
+KINDS: Final[dict[str, tuple[type, str]]] = {
+    "sign_in_methods": (list, "a list of strings"),
+    "forward_port": (int, "a whole number"),
+}
+"""What the file holds for a key, and its name; for every other key a string."""
+PORTS: Final = 65536
 METHODS: Final = ("browser", "paste", "device")
 """Ways to sign in. Codes for other devices are how people are phished: that way is off unless a company wants it."""
 
@@ -45,6 +52,10 @@ class Places:
     lock: Path
     log: Path
     socket: Path
+    relay: Path
+    """The forwarder's unix socket."""
+    door: Path
+    """What the forwarder remembers of its port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,8 @@ class Settings:
     """PEM file of authorities trusted besides those of the operating system."""
     sign_in_methods: tuple[str, ...]
     """The ways to sign in that are allowed, of `METHODS`."""
+    forward_port: int | None
+    """Where the forwarder listens on 127.0.0.1; None: at a free port, once it is asked for; 0: nowhere."""
     places: Places
 
 
@@ -76,7 +89,16 @@ def places(environ: Mapping[str, str]) -> Places:
         home = platformdirs.user_data_path(NAME, appauthor=False)
         config = platformdirs.user_config_path(NAME, appauthor=False) / "config.toml"
         log = platformdirs.user_log_path(NAME, appauthor=False) / "agent.log"
-    return Places(home, config, home / "vault.bin", home / "agent.lock", log, socket)
+    return Places(
+        home=home,
+        config=config,
+        vault=home / "vault.bin",
+        lock=home / "agent.lock",
+        log=log,
+        socket=socket,
+        relay=socket.with_name("relay.sock"),
+        door=home / "forward.json",
+    )
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -103,9 +125,12 @@ def load(environ: Mapping[str, str]) -> Settings:
         for word in methods
         if word not in METHODS
     ]
+    port = given.get("forward_port")
+    if port is not None and not (port.isdecimal() and int(port) < PORTS):
+        faults.append(f"{sources['forward_port']}: forward_port is not a port below {PORTS}, or 0 for none")
     if faults:
         raise ConfigurationError("; ".join(faults), "Correct this and repeat the command")
-    return Settings(gateway_url, ca_file, methods, where)
+    return Settings(gateway_url, ca_file, methods, int(port) if port else None, where)
 
 
 def _read_file(path: Path, faults: list[str]) -> dict[str, str]:
@@ -122,15 +147,15 @@ def _read_file(path: Path, faults: list[str]) -> dict[str, str]:
         return {}
     found = {}
     for key, value in document.items():
-        is_list = key == "sign_in_methods"
+        kind, name = KINDS.get(key, (str, "a string"))
         if key not in VARIABLES:
             faults.append(f"{path}: {key!r} is not a setting (there are: {', '.join(sorted(VARIABLES))})")
-        elif is_list and isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+        elif isinstance(value, list) and kind is list and all(isinstance(word, str) for word in value):
             found[key] = ",".join(value)
-        elif not is_list and isinstance(value, str):
-            found[key] = value
+        elif kind is not list and type(value) is kind:
+            found[key] = str(value)
         else:
-            faults.append(f"{path}: {key} is not {'a list of strings' if is_list else 'a string'}")
+            faults.append(f"{path}: {key} is not {name}")
     return found
 
 

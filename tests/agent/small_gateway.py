@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Self
 import jwt
 from aiohttp import web
 
-from llmgw_wire.errors import ErrorCode, oauth_body
+from llmgw_wire.errors import ErrorCode, anthropic_body, oauth_body
 from llmgw_wire.jwk import thumbprint
 from llmgw_wire.messages import Bootstrap, BudgetView, ExchangeAnswer, IssuerOffer, LimitView, Me
 from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
+
+    from multidict import CIMultiDictProxy
 
 OFFER = IssuerOffer(issuer="http://127.0.0.1:9/op", client_id="llmgw-agent")
 LIMIT = LimitView("request limit", "user", "requests", 1_200, 3)
@@ -36,6 +39,16 @@ BUDGET = BudgetView(
     overshoot_limit=1_000_000,
     resets_at="2099-12-01T00:00:00Z",
 )
+
+
+@dataclass
+class Asked:
+    """One request to a model, as it arrived."""
+
+    method: str
+    target: str
+    headers: CIMultiDictProxy[str]
+    body: bytes
 
 
 @dataclass
@@ -55,15 +68,22 @@ class SmallGateway:
     exchanges: list[dict[str, str]] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
+    blocks: list[ErrorCode] = field(default_factory=list)
+    """Answers of the next questions to a model; afterwards it answers."""
+    asked: list[Asked] = field(default_factory=list)
+    """What reached the model."""
+    model: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
+    """Answers instead of the gateway what a model is asked."""
 
     async def __aenter__(self) -> Self:
         self.open.set()
-        app = web.Application()
+        app = web.Application(client_max_size=64 * 1024 * 1024)
         app.on_response_prepare.append(self._date)
         app.router.add_get("/.well-known/llmgw", self._bootstrap)
         app.router.add_post("/oauth/token", self._exchange)
         app.router.add_post("/oauth/revoke", self._revoke)
         app.router.add_get("/v1/me", self._me)
+        app.router.add_route("*", "/{path:.*}", self._ask)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -107,6 +127,16 @@ class SmallGateway:
     async def _revoke(self, request: web.Request) -> web.Response:
         self.revoked.append(str((await request.post())["token"]))
         return web.Response()
+
+    async def _ask(self, request: web.Request) -> web.StreamResponse:
+        if self.model is not None:
+            return await self.model(request)
+        self.asked.append(Asked(request.method, request.raw_path, request.headers, await request.read()))
+        if self.blocks:
+            code = self.blocks.pop(0)
+            body = anthropic_body(code, "Said no.", "r1")
+            return web.Response(status=code.wire.status, body=body, content_type="application/json")
+        return web.Response(text="42", headers={"x-from": "the model"})
 
     async def _me(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"].startswith("Bearer gw.")

@@ -31,6 +31,16 @@ def test_ways_to_sign_in_are_a_list_in_the_file_and_words_in_the_environment(hom
             load(home, f'gateway_url = "https://gw.example.com"\nsign_in_methods = {wrong}')
 
 
+def test_the_forwarder_s_port_is_a_number(home: Path) -> None:
+    text = 'gateway_url = "https://gw.example.com"\n'
+    assert load(home, text).forward_port is None
+    assert load(home, text + "forward_port = 4123").forward_port == 4123
+    assert load(home, text + "forward_port = 4123", LLMGW_FORWARD_PORT="0").forward_port == 0
+    for wrong in ("true", '"4123"', "65536", "-1", "4.5"):
+        with pytest.raises(ConfigurationError, match="forward_port is not"):
+            load(home, text + f"forward_port = {wrong}")
+
+
 def test_the_daemon_inherits_every_variable_that_it_reads() -> None:
     assert {*settings.VARIABLES.values(), "LLMGW_HOME"} == {name for name in launcher.KEPT if name.startswith("LLMGW_")}
 
@@ -41,7 +51,7 @@ def test_all_faults_are_reported_at_once(home: Path) -> None:
     line = failure.value.line
     assert "https://" in line
     assert "'missing.pem'" in line
-    assert "'insecure' is not a setting (there are: ca_file, gateway_url, sign_in_methods)" in line
+    assert "'insecure' is not a setting (there are: ca_file, forward_port, gateway_url, sign_in_methods)" in line
 
 
 @pytest.mark.parametrize(
