@@ -17,6 +17,9 @@ MICRO = 1_000_000
 LEAST_TOKENS = 1024
 """Output with which most answers of a coding agent are whole."""
 
+LONG_CONTEXT = 1_000_000
+"""Tokens of the largest window that a provider offers on request."""
+
 Geography = Literal["global", "regional"]
 Dialect = Literal["anthropic", "bedrock"]
 Completeness = Literal["none", "partial", "complete"]
@@ -86,6 +89,8 @@ class Call:
     long_cache: bool = False
     """Whether the request asks for one-hour cache entries, which cost more to write."""
 
+    long_context: bool = False
+    """Whether the request asks for a window larger than the model's usual one."""
     least_tokens: int = LEAST_TOKENS
     """With a smaller max_tokens the call would be refused upstream, or be of no use: it is never clamped below."""
 

@@ -115,7 +115,8 @@ def test_the_slot_of_a_client_that_left_is_free_while_its_answer_is_drained(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock
 ) -> None:
     limit(gateway, {"level": "user", "concurrent": 1})
-    scripted.script(Answer(pause_seconds=600))
+    # Far more events than it takes to notice that the client has left.
+    scripted.script(Answer("word " * 1000, pieces=1000, pause_seconds=600))
     with ThreadPoolExecutor(1) as pool:
         opening = pool.submit(lambda: ada.streaming().__enter__())
         while not scripted.calls:

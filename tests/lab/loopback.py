@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import secrets
 import socket
 import ssl
 import urllib.error
@@ -15,11 +16,24 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 
 
+PORTS = range(15_000, 32_000)
+"""Below the ports that any system gives to outgoing connections: while a server is down, nobody else gets its port."""
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that was free a moment ago. The kernel hands them out at random: a clash is rare and then reported."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port that was free a moment ago and that was not given before: a clash is rare and then reported."""
+    while True:
+        port = secrets.choice(PORTS)  # whatever seed a test has set
+        if port in _given:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+        _given.add(port)
+        return port
 
 
 def opener(*handlers: urllib.request.BaseHandler, ca_file: Path | None = None) -> urllib.request.OpenerDirector:

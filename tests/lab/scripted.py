@@ -47,6 +47,8 @@ class Answer:
     error_type: str = "ValidationException"
     hold_after: int | None = None
     """Send so many events, then wait for `Call.release`."""
+    pieces: int = PIECES
+    """Into how many events the text is cut."""
     pause_seconds: float = 0
     """Wait so long between events (or until released)."""
     break_after: int | None = None
@@ -247,7 +249,7 @@ def events(call: Call) -> list[dict[str, Any]]:
     found.append({"type": "message_start", "message": _head(call) | ({"usage": start} if start else {})})
     blocks: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
     if answer.text:
-        deltas = [{"type": "text_delta", "text": piece} for piece in _pieces(answer.text)]
+        deltas = [{"type": "text_delta", "text": piece} for piece in _pieces(answer.text, answer.pieces)]
         blocks.append(({"type": "text", "text": ""}, deltas))
     if answer.tool:
         deltas = [{"type": "input_json_delta", "partial_json": p} for p in _pieces(json.dumps(answer.tool_input))]
@@ -286,8 +288,8 @@ def _metrics(answer: Answer) -> dict[str, Any]:
     return {"amazon-bedrock-invocationMetrics": counts | {"invocationLatency": 100, "firstByteLatency": 50}}
 
 
-def _pieces(text: str) -> list[str]:
-    size = max(1, -(-len(text) // PIECES))
+def _pieces(text: str, count: int = PIECES) -> list[str]:
+    size = max(1, -(-len(text) // count))
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 

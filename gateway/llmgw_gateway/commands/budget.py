@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
+import os
+import pwd
 import secrets
 import socket
 import sys
 import time
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -271,7 +272,7 @@ def _do(
 def _amount(text: str, unit: Unit) -> int:
     try:
         value = Decimal(text) * (MICRO if unit == "usd" else 1)
-    except InvalidOperation:
+    except ArithmeticError:
         raise click.UsageError(f"{text!r} is not a number.") from None
     if not value.is_finite() or value < 0 or value != value.to_integral_value() or value > 10**18:
         raise click.UsageError(f"{text!r} is no amount of {'USD' if unit == 'usd' else 'tokens'}.")
@@ -285,7 +286,10 @@ def _end(day: datetime, settings: Settings) -> int:
 
 
 def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """The system's word for it: the environment can say anything. Under sudo also for whom."""
+    name = pwd.getpwuid(os.getuid()).pw_name
+    behind = os.environ.get("SUDO_USER", "") if os.getuid() == 0 else ""
+    return f"{behind}/{name}@{socket.gethostname()}" if behind else f"{name}@{socket.gethostname()}"
 
 
 def _unit(text: str) -> Unit:

@@ -32,6 +32,7 @@ def read(body: bytes, betas: str) -> Call:
         media=messages.holds_media(body),
         long_cache=messages.wants_long_cache(body),
         least_tokens=messages.least_tokens_of(members),
+        long_context=messages.wants_long_context(each.strip() for each in betas.split(",")),
     )
 
 

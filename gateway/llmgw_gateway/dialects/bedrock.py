@@ -27,6 +27,7 @@ _EXCEPTIONS: Final = {
 def read(body: bytes, model: str, *, stream: bool) -> Call:
     """Read a request; the model stands in the path, already percent-decoded."""
     members = messages.members_of(body)
+    messages.refuse_compaction(members)
     return Call(
         dialect="bedrock",
         model=model,
@@ -38,6 +39,7 @@ def read(body: bytes, model: str, *, stream: bool) -> Call:
         media=messages.holds_media(body),
         long_cache=messages.wants_long_cache(body),
         least_tokens=messages.least_tokens_of(members),
+        long_context=messages.wants_long_context(messages.betas_of(members)),
     )
 
 

@@ -18,7 +18,7 @@ from llmgw_gateway.errors import GatewayError
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 MOST_TOKENS = 10_000_000
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -108,13 +108,42 @@ def flag_of(members: dict[str, msgspec.Raw], name: str) -> bool:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, f"{name!r} must be true or false.") from None
 
 
+def refuse_compaction(members: dict[str, msgspec.Raw]) -> None:
+    """GatewayError(REQUEST_MALFORMED) for a prompt that the provider is to compact.
+
+    It passes over the whole context as often as it likes, and bills each time: no ceiling would hold. Clients compact
+    by themselves.
+    """
+    edits = members.get("context_management")
+    # Decoded and written again, so that no spelling of JSON hides the word.
+    if edits is not None and b"compact" in msgspec.json.encode(msgspec.json.decode(edits)):
+        raise GatewayError(
+            ErrorCode.REQUEST_MALFORMED,
+            "'context_management' with compaction is not available through this gateway: leave it out, and compact "
+            "in the client.",
+        )
+
+
+def wants_long_context(betas: Iterable[str]) -> bool:
+    """Whether a prompt may be longer than the model's usual window."""
+    return any(beta.startswith("context-1m") for beta in betas)
+
+
+def betas_of(members: dict[str, msgspec.Raw]) -> tuple[str, ...]:
+    """The betas that a body in Bedrock's dialect names."""
+    try:
+        return msgspec.json.decode(members.get("anthropic_beta", msgspec.Raw(b"[]")), type=tuple[str, ...])
+    except UNREADABLE:
+        return ()  # the provider will say what is wrong with it
+
+
 def least_tokens_of(members: dict[str, msgspec.Raw]) -> int:
     """The smallest max_tokens that makes sense: thinking has to fit below it, and an answer after that."""
     try:
         thinking = msgspec.json.decode(members.get("thinking", msgspec.Raw(b"null")), type=_Thinking | None)
     except UNREADABLE:
         return LEAST_TOKENS  # the provider will say what is wrong with it
-    return LEAST_TOKENS + (thinking.budget_tokens if thinking else 0)
+    return LEAST_TOKENS + (max(0, thinking.budget_tokens) if thinking else 0)
 
 
 def holds_media(body: bytes) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -84,7 +84,9 @@ class Adjustments:
             self._poller.cancel()
 
     async def make(self, adjustment: Adjustment) -> None:
-        """Write one; it counts here at once, and for other replicas within two seconds."""
+        """Write one, from now on by the store's clock: it counts here at once, on other replicas within two seconds."""
+        now = int(self._database.now() * 1000)
+        adjustment = replace(adjustment, made_at=now, starts_at=now)
         await self._database.submit(make, adjustment)
         await self.refresh()
         log.info("%s: %s of %d by %s", adjustment.budget, adjustment.kind, adjustment.amount, adjustment.made_by)

@@ -18,6 +18,11 @@ def larger(one: Amounts, other: Amounts) -> Amounts:
     return (max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2]))
 
 
+def smaller(one: Amounts, other: Amounts) -> Amounts:
+    """The smaller of each."""
+    return (min(one[0], other[0]), min(one[1], other[1]), min(one[2], other[2]))
+
+
 def difference(one: Amounts, other: Amounts) -> Amounts:
     """How far each of `one` exceeds that of `other`; may be negative."""
     return (one[0] - other[0], one[1] - other[1], one[2] - other[2])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec import Struct
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.money.amounts import NOTHING, TOKENS, Amounts, difference, larger
+from llmgw_gateway.money.amounts import NOTHING, TOKENS, Amounts, difference, larger, smaller
 from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, Level, decide, throttled
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Admitted(Struct, frozen=True, gc=False):
     """An attempt may be dispatched."""
 
     hold: Amounts
+    ceiling: Amounts
     max_tokens: int
     """What the call may produce at most: less than it asked for when it was clamped."""
     remaining: int | None
@@ -181,18 +182,18 @@ class Book:
         ids = tuple(counter.counter_id for _, counter in levels)
         attempt = Attempt(asked.attempt_id, asked.paying, ids, hold, ceiling, NOTHING, asked.lease_until)
         self.attempts[asked.attempt_id] = self.added[asked.attempt_id] = attempt
-        return Admitted(hold, answer.max_tokens, _remaining(levels), answer.clamped_by)
+        return Admitted(hold, ceiling, answer.max_tokens, _remaining(levels), answer.clamped_by)
 
     def _again(self, asked: Admission, levels: list[Level]) -> Admitted:
         """The answer to an admission whose first answer was lost on its way: the same."""
         known = self.attempts.get(asked.attempt_id)
-        hold, max_tokens = NOTHING, asked.terms.max_tokens
+        hold, ceiling, max_tokens = NOTHING, NOTHING, asked.terms.max_tokens
         if known is not None:
             # In tokens a ceiling is the largest prompt and max_tokens, so it tells whether that was clamped.
             clamped = known.ceiling[TOKENS] - asked.terms.ceiling(TOKENS, 0)
-            hold, max_tokens = known.hold, min(max_tokens, max(clamped, 0))
-        by = next((budget.name for budget, _ in levels if budget.clamp), "")
-        return Admitted(hold, max_tokens, _remaining(levels), by if max_tokens < asked.terms.max_tokens else "")
+            hold, ceiling, max_tokens = known.hold, known.ceiling, min(max_tokens, max(clamped, 0))
+        clamping = (budget.name for budget, _ in levels if budget.clamp and max_tokens < asked.terms.max_tokens)
+        return Admitted(hold, ceiling, max_tokens, _remaining(levels), next(clamping, ""))
 
     def renew(self, renewal: Renewal) -> bool:
         """Extend a lease and top up the hold. False: what it grew by does not fit into every limit, it stays as it was.
@@ -203,9 +204,9 @@ class Book:
         attempt = self.attempts.get(renewal.attempt_id)
         if attempt is None or attempt.swept:
             return False
-        attempt.observed, attempt.lease_until = renewal.observed, renewal.lease_until
+        attempt.observed, attempt.lease_until = larger(attempt.observed, renewal.observed), renewal.lease_until
         self._change(attempt)
-        wanted = larger(attempt.hold, tuple(map(min, renewal.hold, attempt.ceiling)))  # type: ignore[arg-type]  # three
+        wanted = larger(attempt.hold, smaller(renewal.hold, attempt.ceiling))
         more = difference(wanted, attempt.hold)
         if more == NOTHING:
             return True

@@ -114,9 +114,10 @@ def decide(levels: Sequence[Level], terms: Terms, now: int) -> Decision | Denial
     refused = [denial for level in levels if (denial := _refusal(level, hold, ceiling, now)) is not None]
     if not refused:
         return Decision(terms.max_tokens, hold, ceiling)
-    if all(denial.budget.clamp and denial.reason != "pace" for denial in refused):
+    # A call that does not fit must not get round the pace by being clamped.
+    if all(denial.budget.clamp for denial in refused) and not any(_wait(level, now) > 0 for level in levels):
         fitting = min(terms.most_output(counter.unit, *counter.room(budget)) for budget, counter in levels)
-        if fitting >= terms.least_tokens:
+        if fitting >= max(1, terms.least_tokens):
             return Decision(fitting, *terms.amounts(fitting), refused[0].budget.name)
     return refused[0]
 
@@ -128,11 +129,17 @@ def _refusal(level: Level, hold: Amounts, ceiling: Amounts, now: int) -> Denial 
         return Denial(budget, counter.spent, counter.held, "limit")
     if ceiling[counter.unit] > for_ceiling:
         return Denial(budget, counter.spent, counter.held, "exposure")
-    if budget.throttle is not None and throttled(level):
-        wait = counter.paced_at + budget.throttle.pause - now
-        if wait > 0:
-            return Denial(budget, counter.spent, counter.held, "pace", retry_after=-(-wait // 1000))
+    if (wait := _wait(level, now)) > 0:
+        return Denial(budget, counter.spent, counter.held, "pace", retry_after=-(-wait // 1000))
     return None
+
+
+def _wait(level: Level, now: int) -> int:
+    """Milliseconds until a throttled budget admits another."""
+    budget, counter = level
+    if budget.throttle is None or not throttled(level):
+        return 0
+    return counter.paced_at + budget.throttle.pause - now
 
 
 def throttled(level: Level) -> bool:

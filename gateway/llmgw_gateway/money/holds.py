@@ -17,10 +17,10 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import select
 
-from llmgw_gateway.call import Outcome, Usage
+from llmgw_gateway.call import LONG_CONTEXT, Outcome, Usage
 from llmgw_gateway.errors import GatewayError, StoreAwayError
 from llmgw_gateway.money import book
-from llmgw_gateway.money.amounts import NOTHING, UNITS, larger
+from llmgw_gateway.money.amounts import NOTHING, UNITS, larger, smaller
 from llmgw_gateway.money.budgets import Budgets, view
 from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.estimate import charged, estimate
@@ -68,6 +68,8 @@ class Hold:
     """Micro-USD left in the tightest budget after this hold; None without a budget in money."""
     amounts: Amounts
     """Held in each unit; grows while the attempt runs."""
+    ceiling: Amounts
+    """The most that it can come to."""
     max_tokens: int
     """The most output that was admitted."""
     clamped_by: str
@@ -131,7 +133,8 @@ class Money:
         self._open: dict[str, Hold] = {}
         self._settling: set[asyncio.Future[Any]] = set()
         self._heart: asyncio.Task[None] | None = None
-        self._sweep_at = 0.0
+        # On a shared store the others may be about to renew what an outage has kept from them.
+        self._sweep_at = time.monotonic() + LEASE_SECONDS if database.shared else 0.0
         self._priced_day = 0
         self._tariffs: dict[tuple[str, str], Tariff] = {}
 
@@ -203,6 +206,7 @@ class Money:
             asked.attempt_id,
             answer.remaining,
             answer.hold,
+            answer.ceiling,
             answer.max_tokens,
             answer.clamped_by,
             tariff,
@@ -310,19 +314,21 @@ class Money:
 
     def _terms(self, account: Account, grant: Grant, call: Call, tariff: Tariff, now: float) -> Terms:
         model = self._catalogue.models[grant.target.model]
+        context = max(model.context_tokens, LONG_CONTEXT) if call.long_context else model.context_tokens
         likely = self.learned.expect(
             model=model.name,
             person=account.person_id,
             session=call.session,
             size=call.size,
             most_output=grant.max_tokens,
+            most_prompt=context,
             now=now,
         )
         return estimate(
-            size=model.context_tokens if call.media else call.size,
+            size=context if call.media else call.size,
             max_tokens=grant.max_tokens,
             least_tokens=min(call.least_tokens, grant.max_tokens),
-            context_tokens=model.context_tokens,
+            context_tokens=context,
             likely=likely,
             tariff=tariff,
         )
@@ -384,7 +390,7 @@ class Money:
         for (hold, renewal), kept in zip(due, answers, strict=True):
             hold.renewed = at
             if kept:
-                hold.amounts = larger(hold.amounts, renewal.hold)
+                hold.amounts = larger(hold.amounts, smaller(renewal.hold, hold.ceiling))
 
     async def _sweep(self, at: float) -> None:
         if at < self._sweep_at:

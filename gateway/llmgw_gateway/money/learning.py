@@ -1,9 +1,9 @@
 """What calls have turned out to be, so that the next hold is close to the bill. Pure: the time is an argument.
 
 A coding agent sends nearly the same prompt again and again, billed mostly as cache reads, and asks for far more output
-than it takes. So three things are learned: bytes per token of each model, how a session's last prompt was
-billed (for as long as the provider's cache remembers it), and the ninth decile of a person's recent answers. Everything
-is bounded.
+than it takes. So three things are learned: bytes per token of each model, how a session's last prompt was billed (for as
+long as the provider's cache remembers it), and the ninth decile of recent answers. All of it for each person: nobody's
+holds are moved by what another one sends. Everything is bounded.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ class Learned:
         """Learn from a call whose usage is completely known. `size` is its body in bytes; `session` may be empty."""
         prompt = usage.prompt
         if prompt > 0 and size > 0:
-            before = self._bytes_per_token.get(model, float(BYTES_PER_TOKEN))
+            before = self._bytes_per_token.get((person, model), float(BYTES_PER_TOKEN))
             # Text has three to five bytes a token; pictures lie far out on either side.
             ratio = min(max(size / prompt, 1.0), 50.0)
-            self._bytes_per_token.keep(model, before + WEIGHT * (ratio - before))
+            self._bytes_per_token.keep((person, model), before + WEIGHT * (ratio - before))
             if session:
                 shares = Shares(
                     usage.input / prompt,
@@ -72,15 +72,18 @@ class Learned:
                     usage.cache_write_5m / prompt,
                     usage.cache_write_1h / prompt,
                 )
-                self._sessions.keep((session, model), (shares, now))
+                self._sessions.keep((person, session, model), (shares, now))
         outputs = self._outputs.get((person, model)) or deque(maxlen=RECENT)
         outputs.append(usage.output)
         self._outputs.keep((person, model), outputs)
 
-    def expect(self, *, model: str, person: str, session: str, size: int, most_output: int, now: float) -> Usage:
-        """The usage to expect of a call that is about to be made."""
-        prompt = size / self._bytes_per_token.get(model, float(BYTES_PER_TOKEN))
-        shares, seen = self._sessions.get((session, model), (Shares(), now))
+    def expect(
+        self, *, model: str, person: str, session: str, size: int, most_prompt: int, most_output: int, now: float
+    ) -> Usage:
+        """The usage to expect of a call that is about to be made: no more than the model takes and may give."""
+        prompt = size / self._bytes_per_token.get((person, model), float(BYTES_PER_TOKEN))
+        prompt = min(prompt, most_prompt)
+        shares, seen = self._sessions.get((person, session, model), (Shares(), now))
         if now - seen > CACHE_SECONDS:
             # The cache has forgotten: what was read from it has to be written again.
             shares = Shares(shares.input, 0.0, shares.cache_read + shares.cache_write_5m, shares.cache_write_1h)

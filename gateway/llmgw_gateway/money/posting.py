@@ -74,7 +74,9 @@ ENTRY: Final = (
 )  # fmt: skip
 _settled = SelectRows(ledger.c.attempt_id, *(ledger.c[name] for name in ENTRY))
 _add_entries = InsertRows(ledger, *ENTRY)
-_add_events = InsertRows(events, "kind", "budget", "period_key", "percent", "limit_amount", "spent", "created_at")
+_add_events = InsertRows(
+    events, "kind", "budget", "period_key", "percent", "limit_amount", "spent", "created_at", ignore=True
+)
 _name_counters = SelectRows(counters.c.counter_id, counters.c.counter_id, counters.c.budget, counters.c.period_key)
 
 

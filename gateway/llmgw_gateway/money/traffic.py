@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import secrets
 import time
 from dataclasses import replace
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.settings import Settings
 
 LEASE_SECONDS = 30
+log = logging.getLogger("llmgw.limits")
 RENEW_SECONDS = 10
 """Three chances to renew a slot before it is somebody else's; the rhythm of the leases on money."""
 SLOT_WAIT_SECONDS = 5
@@ -155,6 +157,7 @@ class Rates:
                 person=account.person_id,
                 session=call.session,
                 size=call.size,
+                most_prompt=self._catalogue.models[grant.target.model].context_tokens,
                 most_output=grant.max_tokens,
                 now=time.time(),
             )
@@ -252,10 +255,13 @@ class Rates:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            self._renew(available=self._valkey is not None and self._valkey.available)
-            self._windows.forget(_milliseconds())
-            if self._valkey is not None:
-                await self._valkey.count_replicas()
+            try:
+                self._renew(available=self._valkey is not None and self._valkey.available)
+                self._windows.forget(_milliseconds())
+                if self._valkey is not None:
+                    await self._valkey.count_replicas()
+            except Exception:
+                log.exception("slots could not be renewed")  # and will be tried again: limits are not money
 
     def _refuse(self, ref: LimitRef, refusal: Full, taken: Amounts) -> NoReturn:
         self._metrics.limited.labels(ref.level, ref.kind, ref.model).inc()

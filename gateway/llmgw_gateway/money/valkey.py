@@ -171,7 +171,7 @@ class Valkey:
                 try:
                     async with asyncio.timeout(self.seconds):
                         answers = await self._call(keys, operations)
-                except (RedisError, OSError, TimeoutError) as error:
+                except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait go on without the server
                     await self._lose(error, batch)
                     break
                 for (_, future), answer in zip(batch, answers, strict=True):
@@ -203,7 +203,7 @@ class Valkey:
             pause = min(pause * 2, longest)
             try:
                 await self._greet()
-            except (RedisError, OSError, TimeoutError):
+            except Exception:  # noqa: BLE001 -- a server that talks nonsense is one that is away
                 await self._hang_up()
         log.warning("Valkey is back: limits are kept together again")
         self.on_change(True)  # noqa: FBT003 -- a callback

@@ -77,7 +77,8 @@ class Policy:
         invoke_id = model.target or (asked if asked in model.invocable else self._profile(model))
         target = Target("bedrock", model.name, invoke_id, geography_of(invoke_id))
         cap = model.max_output_tokens
-        return Grant(target, min(max_tokens or cap, cap))
+        # Not cut to the model's cap: what is judged here is what is sent, and the provider says so if it is too much.
+        return Grant(target, max_tokens or cap)
 
     def _profile(self, model: ServedModel) -> str:
         """The inference profile that serves the gateway's region; the bare id where there is none."""

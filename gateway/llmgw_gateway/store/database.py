@@ -127,6 +127,8 @@ class Database:
 
         A store that is away is none: it would take out all replicas at once, and they say 503 by themselves.
         """
+        if self._loop is not None and not self._writer.is_alive():
+            return "the store's writer has ended"
         skew = time.time() - self._backend.now()
         return f"this machine's clock is {skew:+.1f} s off the store's" if abs(skew) > SKEW_SECONDS else ""
 
@@ -273,7 +275,8 @@ def _run(batch: list[Work], connection: Connection) -> list[Any]:
         (results,) = (function(connection, [work.item for work in batch]) for function in groups)
         return [answer for _, answer in zip(batch, results, strict=True)]
     answers: dict[Work, Any] = {}
-    for function, works in groups.items():
+    # In one order everywhere: two replicas that lock the same rows in opposite orders wait for each other.
+    for function, works in sorted(groups.items(), key=lambda group: group[0].__qualname__):
         answers.update(zip(works, function(connection, [work.item for work in works]), strict=True))
     return [answers[work] for work in batch]
 

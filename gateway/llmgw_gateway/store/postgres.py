@@ -119,11 +119,11 @@ class Postgres:
             except DATABASE_ERRORS as error:
                 if not self._reading.lost:
                     raise
+                # A query that takes too long says nothing about the connection that writes.
                 if last:
-                    self._outage.failed(reason(error))
+                    log.warning("the store at %s did not answer a query: %s", self.name, reason(error))
                     raise StoreAwayError(uncertain=False) from None
             else:
-                self._outage.over()
                 return answer
         raise AssertionError("unreachable")
 

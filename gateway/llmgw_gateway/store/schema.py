@@ -189,6 +189,8 @@ events = Table(
     Column("limit_amount", BigInteger, nullable=False),
     Column("spent", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    # Replicas that disagree about a limit for a moment cross its thresholds again and again.
+    UniqueConstraint("budget", "period_key", "percent", "limit_amount", name="uq_events_threshold"),
     comment="The outbox: written in the transaction that causes the event, so that it is there exactly once.",
 )
 

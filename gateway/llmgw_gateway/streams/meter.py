@@ -23,12 +23,34 @@ class _CacheCreation(Struct):
     ephemeral_1h_input_tokens: Count = 0
 
 
+class _Iteration(Struct):
+    """One pass over the context: where there are several, the top level counts only the last."""
+
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cache_read_input_tokens: Count = 0
+    cache_creation_input_tokens: Count = 0
+
+
 class _Usage(Struct):
     input_tokens: Count | None = None
     output_tokens: Count | None = None
     cache_read_input_tokens: Count | None = None
     cache_creation_input_tokens: Count | None = None
     cache_creation: _CacheCreation | None = None
+    iterations: tuple[_Iteration, ...] | None = None
+
+    def whole(self) -> _Usage:
+        """All passes together, where the provider lists several."""
+        passes = self.iterations or ()
+        if len(passes) < 2 and not any(each.input_tokens > (self.input_tokens or 0) for each in passes):  # noqa: PLR2004
+            return self
+        return _Usage(
+            input_tokens=sum(each.input_tokens for each in passes),
+            output_tokens=sum(each.output_tokens for each in passes),
+            cache_read_input_tokens=sum(each.cache_read_input_tokens for each in passes),
+            cache_creation_input_tokens=sum(each.cache_creation_input_tokens for each in passes),
+        )
 
 
 class _Message(Struct):
@@ -97,6 +119,7 @@ class Meter:
         """Merge what an event says: a member that is absent leaves what is known, an explicit zero is a zero."""
         if seen is None:
             return
+        seen = seen.whole()
         usage = self.usage
         if seen.input_tokens is not None:
             usage = replace(usage, input=seen.input_tokens)

@@ -238,7 +238,7 @@ class _Stream:
         if broken is not None:
             self.outcome.note = f"upstream_{broken.exception}"
             # Refused before it began: nothing is charged, whether or not the head had to leave meanwhile.
-            self.outcome.refused_upstream = not self._meter.started
+            self.outcome.refused_upstream = not (self._meter.started or self._meter.pieces)
             if not self.response.prepared:
                 raise StreamRefused(broken.exception or "", broken.payload)
         if frames:

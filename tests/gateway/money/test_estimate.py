@@ -33,7 +33,9 @@ def priced(rates_of_classes: list[int]) -> Price:
 
 def estimate(size: int, most_output: int, context: int, expected: Price, dearest: Price) -> Terms:
     """The estimate of a call about which nothing was learned yet."""
-    likely = Learned().expect(model="m", person="p", session="", size=size, most_output=most_output, now=0)
+    likely = Learned().expect(
+        model="m", person="p", session="", size=size, most_prompt=context, most_output=most_output, now=0
+    )
     return estimated(
         size=size,
         max_tokens=most_output,

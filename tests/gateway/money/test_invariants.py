@@ -145,7 +145,7 @@ class Books(RuleBasedStateMachine):
                 return Denial(budget, spent, held, "exposure")
             if budget.unit == "usd":
                 left.append(budget.limit - spent - held - hold)
-        return Admitted(accounts.every(hold), 1, min(left) if left else None)
+        return Admitted(accounts.every(hold), accounts.every(ceiling), 1, min(left) if left else None)
 
     @initialize(names=st.permutations(sorted(LIMITS)))
     def order_levels(self, names: list[str]) -> None:

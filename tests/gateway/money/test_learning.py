@@ -20,7 +20,9 @@ def turns(learned: Learned, number: int, *, size: int, usage: Usage, at: float =
 
 
 def expected(learned: Learned, *, size: int, now: float = 0.0, session: str = "s", most_output: int = 32_000) -> Usage:
-    return learned.expect(model="m", person="p", session=session, size=size, most_output=most_output, now=now)
+    return learned.expect(
+        model="m", person="p", session=session, size=size, most_prompt=10**6, most_output=most_output, now=now
+    )
 
 
 def test_after_some_turns_the_expectation_is_what_turns_cost() -> None:

@@ -96,6 +96,7 @@ def upgrade() -> None:
         sa.Column("spent", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("event_id", name=op.f("pk_events")),
+        sa.UniqueConstraint("budget", "period_key", "percent", "limit_amount", name="uq_events_threshold"),
         comment="The outbox: written in the transaction that causes the event, so that it is there exactly once.",
     )
     op.create_table(
