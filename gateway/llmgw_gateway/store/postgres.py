@@ -121,7 +121,7 @@ class Postgres:
                     raise
                 # A query that takes too long says nothing about the connection that writes.
                 if last:
-                    log.warning("the store at %s did not answer a query: %s", self.name, reason(error))
+                    log.info("the store at %s did not answer a query: %s", self.name, reason(error))
                     raise StoreAwayError(uncertain=False) from None
             else:
                 return answer
