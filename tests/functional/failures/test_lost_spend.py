@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.functional.trial import PRICE
+from tests.functional.trial import PRICE, until
 from tests.lab.scripted import Answer, ScriptedBedrock
 from tests.lab.usage import Usage
 
@@ -57,6 +58,31 @@ def test_litellm_34820_what_ended_at_the_moment_of_shutdown_is_settled(
     assert trial.faults() == []
 
 
+def test_litellm_34820_what_the_store_had_not_taken_at_shutdown_is_settled_before_the_end(
+    begin: Callable[..., Trial], scripted: ScriptedBedrock
+) -> None:
+    """The first try has failed, and the second waits in a task, when the signal comes."""
+    trial = begin(AMPLE)
+    scripted.default = Answer(hold_after=1)
+    gateway = trial.gateway
+
+    def logged(words: str) -> None:
+        gateway.program.wait_until(lambda: words in gateway.log.read_text(encoding="utf-8"), words)
+
+    with trial.ada.streaming() as stream, closing(sqlite3.connect(gateway.db, isolation_level=None)) as other:
+        assert stream.status == 200
+        other.execute("BEGIN IMMEDIATE")
+        scripted.release_all()
+        assert b"message_stop" in stream.read()
+        logged("is waiting for the store")
+        gateway.program.send_signal(signal.SIGTERM)
+        logged("draining")
+        other.execute("ROLLBACK")
+    assert gateway.program.wait(seconds=60) == 0
+    assert trial.spent() == trial.billed() > 0
+    assert trial.faults() == []
+
+
 @pytest.mark.parametrize("dialect", ["anthropic", "bedrock"])
 def test_litellm_13245_a_client_that_leaves_before_a_whole_answer_is_charged_all_of_it(
     begin: Callable[..., Trial], scripted: ScriptedBedrock, dialect: str
@@ -87,6 +113,27 @@ def test_litellm_34147_a_stream_that_is_aborted_anywhere_is_charged_exactly(
         trial.rest()
     assert len(scripted.calls) == 7
     assert trial.spent() == trial.billed()
+    assert trial.faults() == []
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "bedrock"])
+def test_litellm_39893_a_stream_that_breaks_off_is_never_charged_by_its_placeholder(
+    begin: Callable[..., Trial], scripted: ScriptedBedrock, dialect: str
+) -> None:
+    """The first event says one token of output, whatever follows; the true number never comes. 35958: nor is it free."""
+    trial = begin(AMPLE)
+    scripted.script(Answer(usage=Usage(20, 900), hold_after=3, break_after=4))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(trial.ask, "cut off", dialect=dialect)
+        until(lambda: bool(trial.books().open), "admitted")
+        (attempt,) = trial.books().open
+        until(lambda: bool(scripted.calls), "sent")
+        scripted.release_all()
+        asked.result()
+    trial.rest()
+    (entry,) = trial.books().entries
+    assert entry.estimated
+    assert entry.charge[0] >= attempt.hold[0] > 50 * PRICE.cost(Usage(output=1))
     assert trial.faults() == []
 
 
