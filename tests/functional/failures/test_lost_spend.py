@@ -120,7 +120,7 @@ def test_litellm_34147_a_stream_that_is_aborted_anywhere_is_charged_exactly(
 def test_litellm_39893_a_stream_that_breaks_off_is_never_charged_by_its_placeholder(
     begin: Callable[..., Trial], scripted: ScriptedBedrock, dialect: str
 ) -> None:
-    """The first event says one token of output, whatever follows; the true number never comes. 35958: nor is it free."""
+    """The first event says one token of output, whatever follows, and the true number never comes."""
     trial = begin(AMPLE)
     scripted.script(Answer(usage=Usage(20, 900), hold_after=3, break_after=4))
     with ThreadPoolExecutor(1) as pool:

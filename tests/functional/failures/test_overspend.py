@@ -232,7 +232,12 @@ def test_bifrost_2873_no_route_reaches_a_model_without_a_budget(
 
 def test_bifrost_5673_a_budget_that_is_misspelt_stops_the_start(begin: Callable[..., Trial]) -> None:
     gateway = begin(AMPLE).gateway
-    wrong = [{"level": "user", "limt_usd": 5}, {"level": "usr", "limit_usd": 5}, {"level": "team"}]
+    wrong = [
+        {"level": "user", "limit_usd": 5, "overshot_usd": 1},
+        {"level": "user", "limt_usd": 5},
+        {"level": "usr", "limit_usd": 5},
+        {"level": "team"},
+    ]
     gateway.document["budgets"] = wrong
     gateway.prepare()
     refused = subprocess.run(
