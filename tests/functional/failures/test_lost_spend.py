@@ -104,7 +104,10 @@ def test_litellm_13245_a_client_that_leaves_before_a_whole_answer_is_charged_all
 def test_litellm_34147_a_stream_that_is_aborted_anywhere_is_charged_exactly(
     begin: Callable[..., Trial], scripted: ScriptedBedrock, dialect: str
 ) -> None:
-    """Each client leaves while the answer stands still after another event; the provider goes on only then."""
+    """33736, 35958, 37558, too: no row, a part of it, and both again.
+
+    Each client leaves while the answer stands still after another event; the provider goes on only then.
+    """
     trial = begin(AMPLE)
     for held_after in range(1, 8):
         scripted.script(Answer(usage=Usage(1000 + held_after, 300, cache_read=50), hold_after=held_after))
@@ -138,7 +141,7 @@ def test_litellm_39893_a_stream_that_breaks_off_is_never_charged_by_its_placehol
 
 
 def test_bifrost_3357_the_ledger_is_the_providers_bill(begin: Callable[..., Trial], scripted: ScriptedBedrock) -> None:
-    """Whole answers, streams, refusals, throttles, clients that leave: the sum is the provider's to the micro-USD."""
+    """3709, too: whole answers, streams, refusals, throttles, clients that leave: the same sum to the micro-USD."""
     trial = begin(AMPLE)
     for number in range(4):
         usage = Usage(10 + number, 100, cache_read=20_000 + number, cache_write_5m=300, cache_write_1h=40)
@@ -152,7 +155,10 @@ def test_bifrost_3357_the_ledger_is_the_providers_bill(begin: Callable[..., Tria
         )
         for turn in range(6):
             name = f"call {number} {turn}"
-            trial.ask(name, stream=bool(turn % 2), dialect=("anthropic", "bedrock")[number % 2])
+            leave_after = 1 if turn in {0, 5} else None
+            trial.ask(
+                name, stream=bool(turn % 2), dialect=("anthropic", "bedrock")[number % 2], leave_after=leave_after
+            )
     trial.rest()
     assert trial.spent() == trial.billed()
     assert trial.faults() == []

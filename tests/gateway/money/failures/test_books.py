@@ -70,11 +70,14 @@ async def desks(column: Column) -> AsyncIterator[list[Desk]]:
 async def test_new_api_6609_a_balance_is_never_read_first_and_written_later(desks: list[Desk], column: Column) -> None:
     """5690, songquanpeng/one-api#2440: two hundred at the same balance, and exactly what fits is admitted."""
     budget = accounts.budget("user", 37 * 50 + 49)
+    numbers = iter(range(200))
+    answers: list[object] = []
 
-    async def one(number: int) -> object:
-        return await desks[number % len(desks)](accounts.admission(f"att_{number}", [budget], 50))
+    async def client(desk: Desk) -> None:
+        # One after another, so that many transactions meet at the row.
+        answers.extend([await desk(accounts.admission(f"att_{number}", [budget], 50)) for number in numbers])
 
-    answers = await asyncio.gather(*(one(number) for number in range(200)))
+    await asyncio.gather(*(client(desk) for desk in desks for _ in range(4)))
     assert sum(isinstance(answer, Admitted) for answer in answers) == 37
     assert accounts.counters(column) == {("user", "2026-11"): (0, 37 * 50, 0)}
 

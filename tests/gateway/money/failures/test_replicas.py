@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import GatewayError, StoreAwayError
 from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from llmgw_gateway.call import Usage
     from llmgw_gateway.money.holds import Money
+    from tests.gateway.columns import Column
     from tests.lab.postgres import Postgres as Server
 
 
@@ -125,6 +126,18 @@ async def test_litellm_36926_replicas_that_come_and_go_leave_the_sum_alone(
                 each.start()
             await asyncio.gather(*(answered(each, f"req_{turn}", SEEN) for each in replicas))
     assert list(accounts.counters(shared).values()) == [(6 * SEEN_COST, 0, 0)]
+
+
+async def test_litellm_37927_a_settlement_that_no_store_takes_frees_its_hold(
+    both: Database, column: Column, tmp_path: Path
+) -> None:
+    """A number beyond every column stands for what nobody has thought of: charged as unknown, and held no longer."""
+    by = money(both, tmp_path)
+    async with by.admit(ACCOUNT, GRANT, CALL, "req_1") as hold:
+        outcome(hold.outcome, {"dispatched": True, "usage": Usage(input=2**80), "completeness": "complete"})
+    await by.drain()
+    assert list(accounts.counters(column).values()) == [(HOLD, 0, 0)]
+    assert list(accounts.entries(column).values()) == [(HOLD, True)]
 
 
 def through(proxy: Proxy, column: PostgresColumn) -> str:
