@@ -77,12 +77,16 @@ class Valkey(Section, frozen=True, kw_only=True):
     """Keys begin with it in braces: another one for each organisation that shares a server."""
     timeout_ms: Annotated[int, Meta(ge=10, le=2_000)] = 100
     """The longest that a call waits for the server."""
+    alone: bool = False
+    """Whether limits may be kept without a server although the store could be shared: there is one gateway only."""
 
     def faults(self, base: Path) -> list[str]:
         """Two addresses, one that is none or that would talk in clear, a file that is not there."""
         found = faults.path_faults("ca_file", base / self.ca_file) if self.ca_file else []
         if self.url and self.url_file:
             return [*found, "url: goes without url_file"]
+        if self.alone and (self.url or self.url_file):
+            found.append("alone: goes without url and url_file")
         if self.url:
             return found + faults.valkey_faults("url", Secret(self.url), password=False, unencrypted=self.unencrypted)
         if self.url_file:
@@ -92,6 +96,13 @@ class Valkey(Section, frozen=True, kw_only=True):
                 missing or faults.valkey_faults("url_file", url, password=True, unencrypted=self.unencrypted)
             )
         return found
+
+    def sharing_faults(self) -> list[str]:
+        """Limits in the memory of each of several gateways."""
+        if self.url or self.url_file or self.alone:
+            return []
+        why = "each gateway on it would let the whole of every limit through"
+        return [f"url: is needed for limits with a PostgreSQL store: {why}. If there is one only, say alone = true"]
 
     def address(self, base: Path) -> Secret:
         """Where the server is, and how to get in; empty without one. Relative paths start at `base`."""

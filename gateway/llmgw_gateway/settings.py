@@ -364,7 +364,7 @@ class Settings(Section, frozen=True, kw_only=True):
     """The folder of the file: relative paths start here."""
 
     def faults(self, _base: Path) -> list[str]:
-        """A team, project or model that is named and not there: its budget or limit would silently never apply."""
+        """Budgets and limits that would silently never apply, or would let through more than they say."""
         teams, projects, models = ({each.name for each in named} for named in (self.teams, self.projects, self.models))
         found = []
         known = {"team": teams, "project": projects}
@@ -374,6 +374,8 @@ class Settings(Section, frozen=True, kw_only=True):
                 found += faults.rule_faults(f"{name}[{number}]", rule, known, models)
         for number, project in enumerate(self.projects):
             found += [f"projects[{number}].teams: there is no team {t!r}" for t in project.teams if t not in teams]
+        if self.limits and not self.store.path:
+            found += [f"valkey.{fault}" for fault in self.valkey.sharing_faults()]
         return found
 
     def path(self, name: str) -> Path:

@@ -128,3 +128,15 @@ def test_a_password_stands_in_a_file_of_one_s_own(tmp_path: Path) -> None:
     read = load(tmp_path, valkey={"url_file": path.name})
     assert read.valkey.address(tmp_path).reveal() == f"rediss://:{SECRET}@valkey.example"
     assert SECRET not in repr(read.valkey)
+
+
+def test_limits_that_several_gateways_would_not_share_are_a_fault(tmp_path: Path) -> None:
+    shared = {"store": {"url": "postgresql://127.0.0.1/llmgw"}, "limits": [LIMIT]}
+    (said,) = faults(tmp_path, **shared)
+    assert said.startswith("valkey.url: is needed for limits")
+    load(tmp_path, **shared, valkey={"alone": True})
+    load(tmp_path, **shared, valkey={"url": "redis://127.0.0.1"})
+    load(tmp_path, **shared | {"limits": []})
+    assert faults(tmp_path, valkey={"url": "redis://127.0.0.1", "alone": True}) == [
+        "valkey.alone: goes without url and url_file"
+    ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.functional.trial import PRICE, until
 from tests.lab.loopback import HOST, free_port
 from tests.lab.scripted import Answer, ScriptedBedrock
 from tests.lab.usage import Usage
@@ -79,17 +81,22 @@ def test_litellm_27639_nothing_stays_held_when_nothing_runs(
 def test_litellm_38647_a_large_max_tokens_does_not_use_up_the_budget(
     begin: Callable[..., Trial], scripted: ScriptedBedrock
 ) -> None:
-    """27509, too: a cap of $2 of which $0.144 is spent has room for a request that may produce 64,000 tokens."""
-    trial = begin({"level": "user", "limit_usd": 2, "overshoot_usd": 2})
-    scripted.script(Answer(usage=Usage(72_000)), Answer(hold_after=1))
+    """27509, too: a cap of $2 of which $0.144 is spent has room for many requests that may produce 64,000 tokens."""
+    trial = begin({"level": "user", "limit_usd": 2, "overshoot_usd": 10})
+    scripted.script(Answer(usage=Usage(72_000)))
     assert trial.ask("the first").status == 200
     trial.rest()
     assert trial.spent() == 144_000
-    with trial.ada.streaming() as stream:
-        assert stream.status == 200
-        assert trial.ask("beside it", max_tokens=64_000).status == 200
+    running = 5
+    assert running * PRICE.cost(Usage(output=64_000)) > 2_000_000, "their worst cases alone are more than the cap"
+    scripted.default = Answer(hold_after=1)
+    with ThreadPoolExecutor(running) as pool:
+        asked = [pool.submit(trial.ask, f"client {number}", max_tokens=64_000) for number in range(running)]
+        until(lambda: sum(each.done() for each in asked) + len(scripted.calls) > running, "all answered")
         scripted.release_all()
-        assert b"message_stop" in stream.read()
+        assert [each.result().status for each in asked] == [200] * running
+    trial.rest()
+    assert trial.faults() == []
 
 
 def test_litellm_37992_an_explicit_zero_is_zero_and_what_is_absent_is_not(
@@ -124,6 +131,12 @@ def test_litellm_15740_the_same_prompt_again_is_another_operation_and_counted_on
 def test_litellm_29193_a_small_limit_admits_a_small_request(begin: Callable[..., Trial]) -> None:
     trial = begin({"level": "user", "limit_tokens": 300, "overshoot_tokens": 100_000})
     assert trial.ask("small", max_tokens=50).status == 200
+
+
+def test_litellm_29193_a_small_rate_admits_its_first_request_whatever_its_size(begin: Callable[..., Trial]) -> None:
+    trial = begin(AMPLE, limits=[{"level": "user", "tokens_per_minute": 10}])
+    assert trial.ask("larger than the limit").status == 200
+    assert trial.ask("the next one waits").status == 429
 
 
 def test_new_api_4429_a_gateway_that_dies_leaves_its_hold_until_it_is_settled(

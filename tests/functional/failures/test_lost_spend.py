@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.functional.trial import PRICE
+from tests.functional.trial import PRICE, until
 from tests.lab.scripted import Answer, ScriptedBedrock
 from tests.lab.usage import Usage
 
@@ -57,6 +58,31 @@ def test_litellm_34820_what_ended_at_the_moment_of_shutdown_is_settled(
     assert trial.faults() == []
 
 
+def test_litellm_34820_what_the_store_had_not_taken_at_shutdown_is_settled_before_the_end(
+    begin: Callable[..., Trial], scripted: ScriptedBedrock
+) -> None:
+    """The first try has failed, and the second waits in a task, when the signal comes."""
+    trial = begin(AMPLE)
+    scripted.default = Answer(hold_after=1)
+    gateway = trial.gateway
+
+    def logged(words: str) -> None:
+        gateway.program.wait_until(lambda: words in gateway.log.read_text(encoding="utf-8"), words)
+
+    with trial.ada.streaming() as stream, closing(sqlite3.connect(gateway.db, isolation_level=None)) as other:
+        assert stream.status == 200
+        other.execute("BEGIN IMMEDIATE")
+        scripted.release_all()
+        assert b"message_stop" in stream.read()
+        logged("is waiting for the store")
+        gateway.program.send_signal(signal.SIGTERM)
+        logged("draining")
+        other.execute("ROLLBACK")
+    assert gateway.program.wait(seconds=60) == 0
+    assert trial.spent() == trial.billed() > 0
+    assert trial.faults() == []
+
+
 @pytest.mark.parametrize("dialect", ["anthropic", "bedrock"])
 def test_litellm_13245_a_client_that_leaves_before_a_whole_answer_is_charged_all_of_it(
     begin: Callable[..., Trial], scripted: ScriptedBedrock, dialect: str
@@ -78,7 +104,10 @@ def test_litellm_13245_a_client_that_leaves_before_a_whole_answer_is_charged_all
 def test_litellm_34147_a_stream_that_is_aborted_anywhere_is_charged_exactly(
     begin: Callable[..., Trial], scripted: ScriptedBedrock, dialect: str
 ) -> None:
-    """Each client leaves while the answer stands still after another event; the provider goes on only then."""
+    """33736, 35958, 37558, too: no row, a part of it, and both again.
+
+    Each client leaves while the answer stands still after another event; the provider goes on only then.
+    """
     trial = begin(AMPLE)
     for held_after in range(1, 8):
         scripted.script(Answer(usage=Usage(1000 + held_after, 300, cache_read=50), hold_after=held_after))
@@ -90,8 +119,29 @@ def test_litellm_34147_a_stream_that_is_aborted_anywhere_is_charged_exactly(
     assert trial.faults() == []
 
 
+@pytest.mark.parametrize("dialect", ["anthropic", "bedrock"])
+def test_litellm_39893_a_stream_that_breaks_off_is_never_charged_by_its_placeholder(
+    begin: Callable[..., Trial], scripted: ScriptedBedrock, dialect: str
+) -> None:
+    """The first event says one token of output, whatever follows, and the true number never comes."""
+    trial = begin(AMPLE)
+    scripted.script(Answer(usage=Usage(20, 900), hold_after=3, break_after=4))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(trial.ask, "cut off", dialect=dialect)
+        until(lambda: bool(trial.books().open), "admitted")
+        (attempt,) = trial.books().open
+        until(lambda: bool(scripted.calls), "sent")
+        scripted.release_all()
+        asked.result()
+    trial.rest()
+    (entry,) = trial.books().entries
+    assert entry.estimated
+    assert entry.charge[0] >= attempt.hold[0] > 50 * PRICE.cost(Usage(output=1))
+    assert trial.faults() == []
+
+
 def test_bifrost_3357_the_ledger_is_the_providers_bill(begin: Callable[..., Trial], scripted: ScriptedBedrock) -> None:
-    """Whole answers, streams, refusals, throttles, clients that leave: the sum is the provider's to the micro-USD."""
+    """3709, too: whole answers, streams, refusals, throttles, clients that leave: the same sum to the micro-USD."""
     trial = begin(AMPLE)
     for number in range(4):
         usage = Usage(10 + number, 100, cache_read=20_000 + number, cache_write_5m=300, cache_write_1h=40)
@@ -105,7 +155,10 @@ def test_bifrost_3357_the_ledger_is_the_providers_bill(begin: Callable[..., Tria
         )
         for turn in range(6):
             name = f"call {number} {turn}"
-            trial.ask(name, stream=bool(turn % 2), dialect=("anthropic", "bedrock")[number % 2])
+            leave_after = 1 if turn in {0, 5} else None
+            trial.ask(
+                name, stream=bool(turn % 2), dialect=("anthropic", "bedrock")[number % 2], leave_after=leave_after
+            )
     trial.rest()
     assert trial.spent() == trial.billed()
     assert trial.faults() == []

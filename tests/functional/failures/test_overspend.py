@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.functional.trial import Trial
+    from tests.lab.gateway import Gateway
 
 MANY = 40
 AMPLE = {"level": "user", "limit_usd": 100, "overshoot_usd": 100}
@@ -138,16 +139,28 @@ def test_litellm_41610_a_stream_counts_as_many_tokens_as_an_answer(
     assert counted == [465, 930]
 
 
-def test_litellm_35524_a_model_without_a_price_stops_the_start(begin: Callable[..., Trial]) -> None:
-    trial = begin(AMPLE)
-    gateway = trial.gateway
-    gateway.document["models"].append({"name": "claude-unpriced"})
+def refused_at_start(gateway: Gateway) -> str:
+    """What `check` says about a configuration with which `serve` does not start either."""
     gateway.prepare()
     refused = subprocess.run(
         gateway.command("check"), env=gateway.program.env, capture_output=True, text=True, check=False
     )
     assert refused.returncode == 2
-    assert "'claude-unpriced' has no price" in refused.stderr
+    return refused.stderr
+
+
+def test_litellm_30661_limits_that_replicas_cannot_share_stop_the_start(begin: Callable[..., Trial]) -> None:
+    """There, each worker had the whole limit, for months: the server for sharing it was configured for a part only."""
+    gateway = begin(AMPLE).gateway
+    gateway.document["store"] = {"url": "postgresql://llmgw@127.0.0.1/llmgw"}
+    gateway.document["limits"] = [{"level": "user", "requests_per_minute": 10}]
+    assert "valkey.url: is needed for limits" in refused_at_start(gateway)
+
+
+def test_litellm_35524_a_model_without_a_price_stops_the_start(begin: Callable[..., Trial]) -> None:
+    gateway = begin(AMPLE).gateway
+    gateway.document["models"].append({"name": "claude-unpriced"})
+    assert "'claude-unpriced' has no price" in refused_at_start(gateway)
 
 
 def test_litellm_35524_a_picture_is_held_for_although_nobody_can_count_it(
@@ -232,20 +245,22 @@ def test_bifrost_2873_no_route_reaches_a_model_without_a_budget(
 
 def test_bifrost_5673_a_budget_that_is_misspelt_stops_the_start(begin: Callable[..., Trial]) -> None:
     gateway = begin(AMPLE).gateway
-    wrong = [{"level": "user", "limt_usd": 5}, {"level": "usr", "limit_usd": 5}, {"level": "team"}]
+    wrong = [
+        {"level": "user", "limit_usd": 5, "overshot_usd": 1},
+        {"level": "user", "limt_usd": 5},
+        {"level": "usr", "limit_usd": 5},
+        {"level": "team"},
+    ]
     gateway.document["budgets"] = wrong
-    gateway.prepare()
-    refused = subprocess.run(
-        gateway.command("check"), env=gateway.program.env, capture_output=True, text=True, check=False
-    )
-    assert refused.returncode == 2
+    said = refused_at_start(gateway)
     for number in range(len(wrong)):
-        assert f"budgets[{number}]" in refused.stderr
+        assert f"budgets[{number}]" in said
 
 
 def test_envoy_680_a_running_answer_is_counted_before_it_ends(
     begin: Callable[..., Trial], scripted: ScriptedBedrock
 ) -> None:
+    """2394, too: whoever charges afterwards admits the second one while the first still runs."""
     trial = begin({"level": "user", "limit_usd": 0.0015, "overshoot_usd": 10})
     scripted.script(Answer(hold_after=1))
     with trial.ada.streaming() as stream:

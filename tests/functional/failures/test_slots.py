@@ -73,6 +73,23 @@ def test_litellm_20256_a_provider_that_times_out_keeps_no_slot(
     assert len(scripted.calls) == 4, "each of them had the one slot"
 
 
+def test_litellm_1477_a_request_that_fails_keeps_no_slot(
+    begin: Callable[..., Trial], scripted: ScriptedBedrock
+) -> None:
+    """Whoever is at fault: the body, the model's name, the budget, or what the provider says to it."""
+    budget = {"level": "user", "limit_usd": 0.1, "overshoot_usd": 10}
+    trial = begin(budget, limits=[{"level": "user", "concurrent": 1}])
+    scripted.script(Answer(status=400, error="no such role: user2"))
+    assert trial.ask("a role that is none", stream=False).status == 400
+    assert trial.ask("a cap that is none", max_tokens="many").status == 400
+    assert trial.ada.ask(model="no-such-model").status == 400
+    assert trial.ask("a cap beyond the budget", messages=[{"role": "user", "content": "x" * 900_000}]).status == 402
+    assert trial.ada.request("POST", "/v1/messages", b"{").status == 400
+    assert trial.ask("in order", stream=False).status == 200
+    trial.rest()
+    assert trial.faults() == []
+
+
 def test_litellm_27955_an_aborted_stream_keeps_no_slot(begin: Callable[..., Trial], scripted: ScriptedBedrock) -> None:
     trial = begin(AMPLE, limits=[{"level": "user", "concurrent": 1}])
     scripted.script(Answer(hold_after=3), Answer())

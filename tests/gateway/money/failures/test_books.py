@@ -24,7 +24,7 @@ from tests.gateway.money import accounts
 from tests.lab import history
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from llmgw_gateway.money.book import Item
@@ -56,40 +56,47 @@ def budgets_of(folder: Path, *tables: dict[str, Any]) -> Budgets:
     return Budgets(settings.budgets, BERLIN)
 
 
-@pytest.mark.usefixtures("sound")
-async def test_new_api_6609_a_balance_is_never_read_first_and_written_later(post: Desk, column: Column) -> None:
+@pytest.fixture
+async def desks(column: Column) -> AsyncIterator[list[Desk]]:
+    """Three replicas where several may share a store, else one."""
+    databases = [Database(column.backend()) for _ in range(3 if isinstance(column, PostgresColumn) else 1)]
+    for database in databases:
+        database.start()
+    yield [accounts.Desk(database) for database in databases]
+    for database in databases:
+        database.close()
+
+
+async def test_new_api_6609_a_balance_is_never_read_first_and_written_later(desks: list[Desk], column: Column) -> None:
     """5690, songquanpeng/one-api#2440: two hundred at the same balance, and exactly what fits is admitted."""
     budget = accounts.budget("user", 37 * 50 + 49)
-    answers = await asyncio.gather(*(post(accounts.admission(f"att_{n}", [budget], 50)) for n in range(200)))
+    numbers = iter(range(200))
+    answers: list[object] = []
+
+    async def client(desk: Desk) -> None:
+        # One after another, so that many transactions meet at the row.
+        answers.extend([await desk(accounts.admission(f"att_{number}", [budget], 50)) for number in numbers])
+
+    await asyncio.gather(*(client(desk) for desk in desks for _ in range(4)))
     assert sum(isinstance(answer, Admitted) for answer in answers) == 37
     assert accounts.counters(column) == {("user", "2026-11"): (0, 37 * 50, 0)}
 
 
 async def test_litellm_34887_no_order_of_budgets_makes_two_replicas_wait_for_each_other(
-    columns: Callable[[], Column],
+    desks: list[Desk], column: Column
 ) -> None:
     """6895, 27989, 24799, 27221, too: a circle of waiting ends in a victim whose increments are lost."""
-    column = columns()
-    replicas = 3 if isinstance(column, PostgresColumn) else 1
     names = ["a", "b", "c", "d"]
-    databases = [Database(column.backend()) for _ in range(replicas)]
-    for database in databases:
-        database.start()
-    desks = [accounts.Desk(database) for database in databases]
 
     async def one(number: int) -> None:
-        desk = desks[number % replicas]
+        desk = desks[number % len(desks)]
         order = names if number % 2 else names[::-1]
         await desk(accounts.admission(f"att_{number:03}", [accounts.budget(name, 10**9) for name in order], 5))
         # Settled by whichever replica: its batch holds attempts of all of them.
-        await desks[(number + 1) % replicas](accounts.settlement(f"att_{number:03}", 7))
+        await desks[(number + 1) % len(desks)](accounts.settlement(f"att_{number:03}", 7))
 
-    try:
-        for start in range(0, 300, 60):
-            await asyncio.gather(*(one(number) for number in range(start, start + 60)))
-    finally:
-        for database in databases:
-            database.close()
+    for start in range(0, 300, 60):
+        await asyncio.gather(*(one(number) for number in range(start, start + 60)))
     assert accounts.counters(column) == {(name, "2026-11"): (300 * 7, 0, 0) for name in names}
     books = history.Books.read(column.sql, watched=False)
     assert [*history.attempts_are_settled_once(books), *history.sums_agree(books)] == []
