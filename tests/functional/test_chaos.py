@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.functional.trial import until
+from tests.gateway.store.proxy import Proxy
 from tests.lab.postgres import Postgres
 from tests.lab.scripted import Answer, ScriptedBedrock
 from tests.lab.usage import Usage
@@ -230,6 +231,35 @@ def test_the_database_goes_away_under_load_and_nothing_is_lost_or_doubled(
     trial.rest()
     assert trial.spent() == trial.billed()
     assert trial.faults() == []
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["the answer is lost", "the commit is lost"])
+def test_commits_whose_outcome_nobody_knows_are_neither_lost_nor_doubled(
+    begin: Callable[..., Trial],
+    postgres: Postgres,
+    scripted: ScriptedBedrock,
+    before: bool,  # noqa: FBT001 -- a case
+) -> None:
+    """The network between gateways and database breaks while they commit, again and again, under load."""
+    count = 150
+    with Proxy(postgres.port) as network:
+        database = postgres.url(postgres.database()).replace(f":{postgres.port}/", f":{network.port}/")
+        trial = begin(AMPLE, replicas=3, database=database)
+        scripted.script(*answers(count))
+        network.before = before
+        with ThreadPoolExecutor(25) as pool:
+            asked = [pool.submit(trial.ask, f"client {number}", replica=number % 3) for number in range(count)]
+            for part in range(1, 6):
+                until(lambda: len(trial.clients) >= part * count // 8, "under load")  # noqa: B023 -- called at once
+                network.cut_commits = 3
+            statuses = [each.result().status for each in asked]
+        network.cut_commits = 0
+        assert network.cuts >= 3
+        trial.rest()
+        assert set(statuses) <= {200, 503}
+        assert trial.spent() == trial.billed()
+        assert trial.faults() == []
+        trial.close()
 
 
 def test_valkey_goes_away_under_load_and_no_money_is_lost(

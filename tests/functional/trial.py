@@ -112,6 +112,10 @@ class Trial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all gateways."""
         self._stack.close()
 
     def _start(self, gateway: Gateway) -> None:
