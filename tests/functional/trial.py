@@ -112,6 +112,10 @@ class Trial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all gateways."""
         self._stack.close()
 
     def _start(self, gateway: Gateway) -> None:
@@ -147,11 +151,11 @@ class Trial:
         stream: bool = True,
         dialect: str = "anthropic",
         leave_after: int | None = None,
-        patience: float = CLIENT_SECONDS,
+        leave_when: Callable[[], bool] | None = None,
         headers: dict[str, str] | None = None,
         **more: Any,
     ) -> Answered:
-        """One prompt. The client hangs up after so many bytes of the answer, or so many seconds without any."""
+        """One prompt. The client hangs up after so many bytes, or before the answer as soon as something is so."""
         body = {"max_tokens": 100, "messages": [{"role": "user", "content": name}]} | more
         if dialect == "anthropic":
             path = "/v1/messages"
@@ -162,7 +166,7 @@ class Trial:
             body |= {"anthropic_version": "bedrock-2023-05-31"}
         token = (device or self.ada).token
         sent = {"authorization": f"Bearer {token}", "content-type": "application/json"} | (headers or {})
-        answered = self._exchange(name, replica, path, json.dumps(body).encode(), sent, leave_after, patience)
+        answered = self._exchange(name, replica, path, json.dumps(body).encode(), sent, leave_after, leave_when)
         self.clients.append(answered)
         return answered
 
@@ -174,13 +178,16 @@ class Trial:
         body: bytes,
         sent: dict[str, str],
         leave_after: int | None,
-        patience: float,
+        leave_when: Callable[[], bool] | None,
     ) -> Answered:
         port = urlsplit(self.gateways[replica].url).port
-        connection = http.client.HTTPConnection(HOST, port, timeout=patience)
+        connection = http.client.HTTPConnection(HOST, port, timeout=CLIENT_SECONDS)
         status, operation = 0, ""
         try:
             connection.request("POST", path, body, sent)
+            if leave_when is not None:
+                until(leave_when, "time to leave")
+                return Answered(name, status)
             answer = connection.getresponse()
             status, operation = answer.status, answer.headers.get("x-llmgw-request-id", "")
             content = answer.read(leave_after)

@@ -31,18 +31,25 @@ OPEN = """SELECT attempt_id, counters, swept, hold, hold_tokens, hold_weighted,
 COUNTERS = "SELECT counter_id, budget, period_key, unit, spent, held, exposure FROM counters ORDER BY counter_id"
 RUNNING = "SELECT attempt_id FROM attempts WHERE NOT swept"
 LAST_LEASE = "SELECT MAX(lease_until) FROM attempts WHERE NOT swept"
-WATCHED = "SELECT what, subject, spent, held, exposure FROM watched ORDER BY moment"
+WATCHED = "SELECT what, subject, counters, one, two, three FROM watched ORDER BY moment"
 SETTLEMENT, CORRECTION, RELEASED, SWEPT = "settlement", "correction", "released", "lease_expired"
 
-_TABLE = "(moment {serial}, what TEXT, subject TEXT, spent BIGINT, held BIGINT, exposure BIGINT)"
-_COUNTER = "'counter', new.budget || ' ' || new.period_key, new.spent, new.held, new.exposure"
+_TABLE = "(moment {serial}, what TEXT, subject TEXT, counters TEXT, one BIGINT, two BIGINT, three BIGINT)"
+_COUNTER = "'counter', new.budget || ' ' || new.period_key, '[]', new.spent, new.held, new.exposure"
 _EVENTS = {
     "counter_made": ("INSERT ON counters", _COUNTER),
     "counter_moved": ("UPDATE ON counters", _COUNTER),
-    "admitted": ("INSERT ON attempts", "'admitted', new.attempt_id, 0, 0, 0"),
-    "entry_changed": ("UPDATE ON ledger", "'changed', new.attempt_id, 0, 0, 0"),
-    "entry_deleted": ("DELETE ON ledger", "'deleted', old.attempt_id, 0, 0, 0"),
-    "counter_deleted": ("DELETE ON counters", "'deleted', old.budget, 0, 0, 0"),
+    "admitted": (
+        "INSERT ON attempts",
+        "'admitted', new.attempt_id, new.counters, new.hold, new.hold_tokens, new.hold_weighted",
+    ),
+    "entry_made": (
+        "INSERT ON ledger",
+        "'entry', new.attempt_id, new.counters, new.cost, new.tokens, new.weighted_tokens",
+    ),
+    "entry_changed": ("UPDATE ON ledger", "'changed', new.attempt_id, '[]', 0, 0, 0"),
+    "entry_deleted": ("DELETE ON ledger", "'deleted', old.attempt_id, '[]', 0, 0, 0"),
+    "counter_deleted": ("DELETE ON counters", "'deleted', old.budget, '[]', 0, 0, 0"),
 }
 
 
@@ -51,7 +58,7 @@ def watch(sql: Sql, *, postgres: bool = False) -> None:
     serial = "BIGINT GENERATED ALWAYS AS IDENTITY" if postgres else "INTEGER PRIMARY KEY AUTOINCREMENT"
     sql(f"CREATE TABLE watched {_TABLE.format(serial=serial)}")
     for name, (event, values) in _EVENTS.items():
-        insert = f"INSERT INTO watched (what, subject, spent, held, exposure) VALUES ({values});"  # noqa: S608 -- our own words
+        insert = f"INSERT INTO watched (what, subject, counters, one, two, three) VALUES ({values});"  # noqa: S608 -- our own words
         if postgres:
             body = f"BEGIN {insert} RETURN NULL; END"
             sql(f"CREATE FUNCTION watch_{name}() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
@@ -101,10 +108,11 @@ class Moment:
     """One thing that happened in the store."""
 
     what: str
+    """counter: it has these sums now. admitted: so much is held, entry: so much is charged, in each unit."""
     subject: str
-    spent: int
-    held: int
-    exposure: int
+    counters: tuple[int, ...]
+    amounts: tuple[int, int, int]
+    """Of a counter: spent, held, exposure."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,10 @@ class Books:
         ]
         still = [Open(row[0], tuple(json.loads(row[1])), bool(row[2]), row[3:6], row[6:9]) for row in sql(OPEN)]
         counters = {row[0]: (f"{row[1]} {row[2]}", row[3], row[4:7]) for row in sql(COUNTERS)}
-        return cls(entries, still, counters, [Moment(*row) for row in sql(WATCHED)] if watched else [])
+        moments = (
+            [Moment(row[0], row[1], tuple(json.loads(row[2])), row[3:6]) for row in sql(WATCHED)] if watched else []
+        )
+        return cls(entries, still, counters, moments)
 
 
 # What clients and the provider saw. --------------------------------------------------------------------------------
@@ -205,21 +216,27 @@ class History:
         ]
 
     def _bounds_hold(self, books: Books) -> Iterator[str]:
-        """I4 and I5, in every state that a counter ever had."""
-        before: dict[str, int] = defaultdict(int)
+        """I4 and I5, in every state that a counter ever had.
+
+        A commit may hold several admissions and settlements, and shows only their sum. A settlement that is dearer than
+        its hold may pass the limit, and may have come last: I4 is judged as if it had.
+        """
+        places = {name: (counter, unit) for counter, (name, unit, _) in books.counters.items()}
+        commits = _Commits()
         for number, moment in enumerate(books.moments):
             bound = self._bound(moment.subject) if moment.what == "counter" else None
             if bound is None:
+                commits.gather(moment)
                 continue
-            counted = moment.spent + moment.held
-            if moment.held > before[moment.subject] and counted > bound.limit:
-                yield f"I4: moment {number}: {moment.subject} admitted up to {counted} of {bound.limit}"
-            if counted + moment.exposure > bound.limit + bound.overshoot:
-                worst = counted + moment.exposure
+            spent, held, exposure = moment.amounts
+            most = commits.admitted_up_to(*places[moment.subject], spent, held)
+            if most > bound.limit:
+                yield f"I4: moment {number}: {moment.subject} admitted up to {most} of {bound.limit}"
+            worst = spent + held + exposure
+            if worst > bound.limit + bound.overshoot:
                 yield f"I5: moment {number}: {moment.subject} may cost {worst} of {bound.limit} + {bound.overshoot}"
-            if min(moment.spent, moment.held, moment.exposure) < 0:
-                yield f"I2: moment {number}: {moment.subject} is below zero: {moment}"
-            before[moment.subject] = moment.held
+            if min(moment.amounts) < 0:
+                yield f"I2: moment {number}: {moment.subject} is below zero: {moment.amounts}"
         for name, _, (spent, _, _) in books.counters.values():
             bound = self._bound(name)
             if bound is not None and spent > bound.limit + bound.overshoot:
@@ -283,6 +300,34 @@ class History:
         for client in self.clients:
             if client.name in reached.get(client.status, ()):
                 yield f"{client.name} was refused with {client.status}, but the provider was called"
+
+
+class _Commits:
+    """What was admitted and settled since a counter was last written: that was in the same commit as its new sums."""
+
+    def __init__(self) -> None:
+        self._holds: dict[str, tuple[int, int, int]] = {}
+        self._held: dict[int, int] = defaultdict(int)
+        self._dearer: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._admitted: set[int] = set()
+
+    def gather(self, moment: Moment) -> None:
+        if moment.what == "admitted":
+            self._holds[moment.subject] = moment.amounts
+            self._admitted.update(moment.counters)
+        elif moment.what == "entry":
+            held = self._holds.pop(moment.subject, (0, 0, 0))  # for a correction nothing is held any more
+            for counter in moment.counters:
+                for unit, (cost, hold) in enumerate(zip(moment.amounts, held, strict=True)):
+                    self._dearer[counter][unit] += max(0, cost - hold)
+
+    def admitted_up_to(self, counter: int, unit: int, spent: int, held: int) -> int:
+        """Spent and held when the last of the commit's admissions was decided, at the least; 0 without any."""
+        extra = self._dearer.pop(counter, [0, 0, 0])[unit]
+        grown = counter in self._admitted or held > self._held[counter]
+        self._admitted.discard(counter)
+        self._held[counter] = held
+        return spent + held - extra if grown else 0
 
 
 def attempts_are_settled_once(books: Books) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.functional.trial import MODEL, PRICE
+from tests.functional.trial import MODEL, PRICE, until
 from tests.lab.scripted import Answer, ScriptedBedrock
 from tests.lab.usage import Usage
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.lab.gateway import Gateway
 
 MANY = 40
+LEVELS = ("organisation", "team", "project", "user", "key")
 AMPLE = {"level": "user", "limit_usd": 100, "overshoot_usd": 100}
 
 
@@ -28,8 +29,7 @@ def flood(trial: Trial, count: int = MANY, **more: Any) -> int:
     trial.cloud.default = Answer(hold_after=1)
     with ThreadPoolExecutor(count) as pool:
         asked = [pool.submit(trial.ask, f"client {number}", **more) for number in range(count)]
-        while sum(each.done() for each in asked) + len(trial.cloud.calls) < count:
-            trial.ada.request("GET", "/healthz")
+        until(lambda: sum(each.done() for each in asked) + len(trial.cloud.calls) >= count, "all heard")
         trial.cloud.release_all()
         statuses = [each.result().status for each in asked]
     trial.rest()
@@ -85,6 +85,7 @@ def test_litellm_27381_every_budget_that_can_be_configured_is_enforced(
     overshoot = {"overshoot_usd": 10} if unit == "usd" else {"overshoot_tokens": 10_000_000}
     trial = begin(
         {"level": level, f"limit_{unit}": 1e-6 if unit == "usd" else 1, **overshoot},
+        *({"level": other, "limit_usd": 100, "overshoot_usd": 100} for other in LEVELS if other != level),
         teams=[{"name": "analysis", "members": ["ada@example.com"]}],
         projects=[{"name": "apollo"}],
     )
@@ -95,17 +96,17 @@ def test_litellm_27381_every_budget_that_can_be_configured_is_enforced(
 def test_litellm_11083_a_payer_named_in_a_header_skips_no_other_budget(
     begin: Callable[..., Trial], scripted: ScriptedBedrock
 ) -> None:
-    levels = ("organisation", "team", "project", "user", "key")
     trial = begin(
-        *({"level": level, "limit_usd": 1, "overshoot_usd": 1} for level in levels),
+        *({"level": level, "limit_usd": 1, "overshoot_usd": 1} for level in LEVELS),
         teams=[{"name": "analysis", "members": ["ada@example.com"]}],
         projects=[{"name": "apollo"}],
     )
     assert trial.ask("ada", headers={"x-llmgw-project": "apollo"}).status == 200
     trial.rest()
-    assert {level: trial.spent(f"{level}/") for level in levels} == dict.fromkeys(levels, trial.billed())
+    assert {level: trial.spent(f"{level}/") for level in LEVELS} == dict.fromkeys(LEVELS, trial.billed())
     assert trial.billed() > 0
     assert len(scripted.calls) == 1
+    assert trial.faults() == []
 
 
 def test_litellm_30661_replicas_enforce_one_limit_together(
@@ -117,8 +118,7 @@ def test_litellm_30661_replicas_enforce_one_limit_together(
         asked = [
             pool.submit(trial.ask, f"client {number}", replica=number % len(trial.gateways)) for number in range(MANY)
         ]
-        while sum(each.done() for each in asked) + len(scripted.calls) < MANY:
-            trial.ada.request("GET", "/healthz")
+        until(lambda: sum(each.done() for each in asked) + len(scripted.calls) >= MANY, "all heard")
         scripted.release_all()
     trial.rest()
     assert 0 < len(scripted.calls) < 10, "one replica alone would admit as many"
@@ -172,8 +172,7 @@ def test_litellm_35524_a_picture_is_held_for_although_nobody_can_count_it(
     content = [{"type": "text", "text": "What is this?"}, picture]
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(trial.ask, "a picture", messages=[{"role": "user", "content": content}])
-        while not scripted.calls:
-            trial.ada.request("GET", "/healthz")
+        until(lambda: bool(scripted.calls), "dispatched")
         (attempt,) = trial.books().open
         scripted.release_all()
         assert asked.result().status == 200
@@ -198,8 +197,7 @@ def test_litellm_34223_what_was_held_for_is_the_most_that_can_be_generated(
     body = f'{{"model": "{MODEL}", "stream": true, {caps}, "messages": [{{"role": "user", "content": "x"}}]}}'
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(trial.ada.request, "POST", "/v1/messages", body.encode())
-        while not scripted.calls and not asked.done():
-            trial.ada.request("GET", "/healthz")
+        until(lambda: bool(scripted.calls) or asked.done(), "dispatched")
         worst = [attempt.ceiling[1] for attempt in trial.books().open]
         scripted.release_all()
         assert asked.result().status == 200

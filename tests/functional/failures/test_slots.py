@@ -60,7 +60,7 @@ def test_litellm_16011_replicas_share_their_slots(begin: Callable[..., Trial], c
 def test_litellm_20256_a_provider_that_times_out_keeps_no_slot(
     begin: Callable[..., Trial], scripted: ScriptedBedrock
 ) -> None:
-    bedrock = {"region": scripted.region, "endpoint": scripted.endpoint, "first_byte_seconds": 1}
+    bedrock = {"region": scripted.region, "endpoint": scripted.endpoint, "first_byte_seconds": 2}
     trial = begin(AMPLE, limits=[{"level": "user", "concurrent": 1}], bedrock=bedrock)
     scripted.script(Answer(hold_after=0), Answer(break_after=2), Answer(exception_after=0), Answer())
     statuses = []
@@ -95,7 +95,7 @@ def test_litellm_27955_an_aborted_stream_keeps_no_slot(begin: Callable[..., Tria
     scripted.script(Answer(hold_after=3), Answer())
     trial.ask("leaves", leave_after=1)
     scripted.release_all()
-    until(lambda: trial.ask("comes").status == 200, "free", seconds=10)
+    until(lambda: trial.ask(f"comes as number {len(trial.clients)}").status == 200, "free", seconds=10)
     trial.rest()
     assert trial.faults() == []
 
@@ -135,4 +135,4 @@ def test_litellm_28160_a_slot_whose_gateway_died_comes_back(
         trial.gateway.program.wait(seconds=10)
     scripted.release_all()
     assert trial.ask("too early", replica=1).status == 429, "nobody knows yet that it is dead"
-    until(lambda: trial.ask("later", replica=2).status == 200, "free again", seconds=60)
+    until(lambda: trial.ask(f"later {len(trial.clients)}", replica=2).status == 200, "free again", seconds=60)

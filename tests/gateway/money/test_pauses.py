@@ -56,7 +56,7 @@ def life(attempt: str, now: int, end: Settlement) -> Iterator[Item]:
 def overrun(moments: list[Moment]) -> list[Moment]:
     """I5 at every moment there ever was."""
     worst = BOUND.limit + BOUND.overshoot
-    return [each for each in moments if each.spent + each.held + each.exposure > worst]
+    return [each for each in moments if sum(each.amounts) > worst]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
