@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llmgw_agent.exchange import Gateway
+    from llmgw_agent.notice import Notices
     from llmgw_agent.session.current import CurrentSession
     from llmgw_agent.session.record import SignIn
 
@@ -46,10 +47,17 @@ class _Failures:
 class Broker:
     """Hands out gateway tokens."""
 
-    def __init__(self, session: CurrentSession, gateway: Gateway, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        session: CurrentSession,
+        gateway: Gateway,
+        now: Callable[[], float] = time.time,
+        notices: Notices | None = None,
+    ) -> None:
         self._session = session
         self._gateway = gateway
         self._now = now
+        self._notices = notices
         self._cache = TokenCache()
         self._repeats = Repeats()
         self._flights: dict[Key, asyncio.Task[CachedToken]] = {}
@@ -147,7 +155,11 @@ class Broker:
             token = await self._exchange()
         except AgentError as error:
             self._failures.record(error, self._now())
+            if self._notices is not None:
+                self._notices.failed(error)
             raise
+        if self._notices is not None:
+            self._notices.recovered()
         self._failures = _Failures()
         self._cache.put(key, token)
         return token

@@ -121,6 +121,16 @@ def whoami(*, as_json: bool) -> None:
 
 
 @main.command()
+def statusline() -> None:
+    """Print one line for Claude Code's status line. It waits for nobody, starts nothing, and never fails."""
+    try:
+        line = output.statusline(Client(os.environ).glance(), datetime.now(UTC))
+    except AgentError as failure:
+        line = output.error(failure)
+    click.echo(line)
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="One object with a schema number.")
 def forward(*, as_json: bool) -> None:
     """Open the forwarder for tools that take only an address, and print what they need as shell variables."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 START_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 30.0
+GLANCE_SECONDS: Final = 1.0
 OK: Final = 200
 HOST: Final = "llmgw.local"
 
@@ -65,6 +66,13 @@ class Client:
     def get(self, path: str) -> dict[str, Any]:
         """GET a document."""
         return self._document("GET", path, None)
+
+    def glance(self) -> dict[str, Any] | None:
+        """What a running agent sees at a glance; None if none runs. Nothing is started for it."""
+        if not launcher.is_listening(self._path, time.monotonic() + GLANCE_SECONDS):
+            return None
+        glance: dict[str, Any] = self.get("/glance")["glance"]
+        return glance
 
     def post(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
         """POST a document, get one."""

@@ -24,12 +24,14 @@ from llmgw_agent.exchange import Gateway
 from llmgw_agent.forward import Forward
 from llmgw_agent.listener import DaemonLock, listen, private_folder
 from llmgw_agent.localapi import LocalApi
+from llmgw_agent.notice import Notices
 from llmgw_agent.outgoing import Outgoing, trust
 from llmgw_agent.session.current import CurrentSession
 from llmgw_agent.session.entra import EntraProvider
 from llmgw_agent.session.id_token import Discovery
 from llmgw_agent.session.login import Logins
 from llmgw_agent.session.oidc import OidcProvider
+from llmgw_agent.standing import Standing
 from llmgw_agent.vault import Vault
 
 if sys.platform != "win32":
@@ -70,7 +72,9 @@ class Daemon:
         }
         self._session = CurrentSession(self._vault, providers)
         self._gateway = Gateway(given.gateway_url, self._outgoing, self._vault)
-        self._broker = Broker(self._session, self._gateway)
+        self._notices = Notices()
+        self._broker = Broker(self._session, self._gateway, notices=self._notices)
+        self._standing = Standing(self._broker, self._gateway, self._session)
         self._logins = Logins(self._session, providers, self._signed_in)
         self._forward = Forward(self._broker, given.gateway_url, self._trust)
         self._entrance = Entrance(
@@ -88,6 +92,7 @@ class Daemon:
             providers=providers,
             vault=self._vault,
             entrance=self._entrance,
+            standing=self._standing,
             methods=given.sign_in_methods,
             stop=self.stop,
         )
@@ -123,7 +128,9 @@ class Daemon:
             self._settings.places.socket.unlink()
         await self._logins.close()
         await self._entrance.close()
+        await self._standing.close()
         await self._broker.drain()
+        await self._notices.close()
         await runner.cleanup()
         door.close()
         await self._vault.close()

@@ -41,7 +41,8 @@ def examine(environ: Mapping[str, str], folder: Path) -> list[Check]:
     except ConfigurationError as error:
         fault = failed("settings", error.message, "settings without a fault", error.hint)
         return [fault, skipped("agent", "not looked at before its settings are right")]
-    checks = [passed("settings", f"gateway {given.gateway_url}"), *_files(given)]
+    sources = ", ".join(f"{key} from {source}" for key, source in sorted(given.sources.items()))
+    checks = [passed("settings", f"gateway {given.gateway_url} ({sources})"), *_files(given)]
     status = _status(environ)
     if isinstance(status, AgentError):
         checks.append(failed("agent", status.message, "an agent that answers", status.hint))

@@ -77,10 +77,16 @@ class Entrance:
         """Set while 127.0.0.1 is listened at."""
 
     async def start(self) -> None:
-        """Listen on the unix socket; on 127.0.0.1 only if that was asked for, now or once before."""
+        """Listen on the unix socket; on 127.0.0.1 only if that was asked for, now or once before.
+
+        A port that cannot be had is no reason to hand out no tokens: `open` tells it to whoever wants the port.
+        """
         await self._serve(self._by_socket, listen(self.socket))
         if self._port or (self._port is None and self._file.exists()):
-            await self.open()
+            try:
+                await self.open()
+            except ConfigurationError as error:
+                log.warning("not forwarding at 127.0.0.1: %s", error)
 
     async def open(self) -> Door:
         """Listen on 127.0.0.1, if not yet, and say how to come in.

@@ -9,6 +9,7 @@
 | POST /login/{id}/answer `{"address": "..."}` | the address a browser elsewhere ended at |
 | POST /logout `{"local_only": false}` | `{"logout": {revoked, not_revoked}}` |
 | POST /forward | `{"forward": {url, secret, socket, dialects}}`: opens the forwarder's port on 127.0.0.1 if need be |
+| GET /glance | `{"glance": {budgets, error}}`: as it was seen last, at once |
 | GET /status, GET /whoami | see `status` and `whoami` |
 | POST /stop | the daemon drains and ends |
 
@@ -37,7 +38,6 @@ from llmgw_agent.errors import (
     AgentError,
     ConfigurationError,
     RefusedError,
-    SignInRequiredError,
     TemporaryError,
     UsageError,
 )
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from llmgw_agent.session.current import CurrentSession
     from llmgw_agent.session.login import Logins
     from llmgw_agent.session.record import Provider, SignIn
+    from llmgw_agent.standing import Standing
     from llmgw_agent.vault import Vault
     from llmgw_wire.messages import IssuerOffer, Me
 
@@ -89,6 +90,7 @@ class LocalApi:
         providers: dict[str, Provider],
         vault: Vault,
         entrance: Entrance,
+        standing: Standing,
         methods: tuple[str, ...],
         stop: Callable[[], None],
     ) -> None:
@@ -99,6 +101,7 @@ class LocalApi:
         self._providers = providers
         self._vault = vault
         self._entrance = entrance
+        self._standing = standing
         self._methods = methods
         self._stop = stop
         self._started = time.time()
@@ -113,6 +116,7 @@ class LocalApi:
         app.router.add_post("/logout", self.logout)
         app.router.add_post("/forward", self.forward)
         app.router.add_get("/status", self.status)
+        app.router.add_get("/glance", self.glance)
         app.router.add_get("/whoami", self.whoami)
         app.router.add_post("/stop", self.stop)
         return app
@@ -224,7 +228,7 @@ class LocalApi:
         try:
             async with asyncio.timeout(GATEWAY_SECONDS):
                 await self._gateway.bootstrap(again=True)
-                me = await self._me() if self._session.sign_in else None
+                me = await self._standing.ask() if self._session.sign_in else None
         except AgentError as error:
             problem = error
         except TimeoutError:
@@ -235,9 +239,15 @@ class LocalApi:
             problem = error
         return me, problem
 
+    async def glance(self, _request: web.Request) -> web.Response:
+        """How things stand, for a line that is drawn all the time: nobody is waited for."""
+        me, problem = self._standing.glance()
+        budgets = _budgets(me) if me else []
+        return _json({"glance": {"budgets": budgets, "error": _error(problem) if problem else None}})
+
     async def whoami(self, _request: web.Request) -> web.Response:
         """Who the gateway takes this user for."""
-        me = await self._me()
+        me = await self._standing.ask()
         document = asdict(me) | {"token_expires_at": _time(me.token_expires_at)}
         return _json({"me": document | {"budgets": _budgets(me), "limits": _limits(me), "models": list(me.models)}})
 
@@ -245,16 +255,6 @@ class LocalApi:
         """Drain and end, after this answer."""
         self._stop()
         return _json({"stop": {"pid": os.getpid()}})
-
-    async def _me(self) -> Me:
-        """What the gateway says; a token that it revoked is replaced once before that counts as a refusal."""
-        token = await self._broker.token("")
-        try:
-            return await self._gateway.me(token.value)
-        except SignInRequiredError:
-            self._broker.forget()
-            token = await self._broker.token("")
-            return await self._gateway.me(token.value)
 
 
 @web.middleware

@@ -111,6 +111,23 @@ def status(document: dict[str, Any], now: datetime) -> str:
     return "\n".join(lines)
 
 
+def statusline(glance: dict[str, Any] | None, now: datetime) -> str:
+    """What a coding agent shows below its prompt: what is wrong, else the budget of which least is left."""
+    if glance is None:
+        return "llmgw: the agent is not running"
+    if glance["error"]:
+        return f"llmgw: {glance['error']['message']}. {glance['error']['hint']}".strip()
+    views = [view for view in glance["budgets"] if view["limit"]]
+    if not views:
+        return "llmgw: signed in"
+    view = min(views, key=lambda each: each["remaining"] / each["limit"])
+    unit = view.get("unit", "usd")
+    left, whole = _amount(view["remaining"], unit), _amount(view["limit"], unit)
+    model = f", {view['model']}" if view.get("model") else ""
+    resets = _until(view["resets_at"], now)
+    return f"llmgw: {left} of {whole}{UNITS.get(unit, f' {unit}')} left ({view['name']}{model}), resets {resets}"
+
+
 def exports(variables: Mapping[str, str]) -> str:
     """Variables as a shell takes them: eval "$(llmgw forward)"."""
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())

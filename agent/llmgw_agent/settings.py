@@ -1,4 +1,6 @@
-"""What the agent is told: environment over the user's file over defaults, every fault reported at once.
+"""What the agent is told: the company over the environment over the user's file over defaults.
+
+Every fault is reported at once, with where it stands.
 
 Settings are read once, when the daemon starts, and never change afterwards. There is no setting that weakens a
 check: no "insecure", no plaintext store, no way to skip verification.
@@ -12,16 +14,17 @@ import tomllib
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import platformdirs
 
+from llmgw_agent import managed
 from llmgw_agent.errors import ConfigurationError
 from llmgw_agent.token_stub import socket_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 NAME: Final = "llmgw"
 VARIABLES: Final = {
@@ -71,6 +74,8 @@ class Settings:
     forward_port: int | None
     """Where the forwarder listens on 127.0.0.1; None: at a free port, once it is asked for; 0: nowhere."""
     places: Places
+    sources: Mapping[str, str]
+    """Where each setting that is not its default comes from: a file or a variable."""
 
 
 def places(environ: Mapping[str, str]) -> Places:
@@ -101,16 +106,24 @@ def places(environ: Mapping[str, str]) -> Places:
     )
 
 
-def load(environ: Mapping[str, str]) -> Settings:
-    """Read, check and merge. One ConfigurationError names every fault there is, with where it stands."""
+def load(
+    environ: Mapping[str, str], company: Sequence[Path] | None = None, company_owner: int = managed.ROOT
+) -> Settings:
+    """Read, check and merge. One ConfigurationError names every fault there is, with where it stands.
+
+    Args:
+        environ: The environment.
+        company: Files that the company manages, the weakest first; by default those of this operating system.
+        company_owner: Who alone may be able to write those.
+    """
     where = places(environ)
     faults: list[str] = []
-    given = _read_file(where.config, faults)
-    sources = dict.fromkeys(given, str(where.config))
-    for key, variable in VARIABLES.items():
-        if environ.get(variable):
-            given[key] = environ[variable]
-            sources[key] = variable
+    found = {key: (value, str(where.config)) for key, value in _read_file(where.config, faults).items()}
+    found |= {key: (environ[name], name) for key, name in VARIABLES.items() if environ.get(name)}
+    for path, document in managed.read(managed.paths() if company is None else company, faults, company_owner):
+        found |= {key: (value, str(path)) for key, value in _known(path, document, faults).items()}
+    given = {key: value for key, (value, _) in found.items()}
+    sources = {key: source for key, (_, source) in found.items()}
     gateway_url = given.get("gateway_url", "").rstrip("/")
     if not gateway_url:
         faults.append(f"no gateway is set (gateway_url in {where.config}, or LLMGW_GATEWAY_URL)")
@@ -130,14 +143,11 @@ def load(environ: Mapping[str, str]) -> Settings:
         faults.append(f"{sources['forward_port']}: forward_port is not a port below {PORTS}, or 0 for none")
     if faults:
         raise ConfigurationError("; ".join(faults), "Correct this and repeat the command")
-    return Settings(gateway_url, ca_file, methods, int(port) if port else None, where)
+    return Settings(gateway_url, ca_file, methods, int(port) if port else None, where, sources)
 
 
 def _read_file(path: Path, faults: list[str]) -> dict[str, str]:
-    """The known keys of the user's file, lists as in the environment.
-
-    Unknown ones are faults: a misspelt setting must not be ignored.
-    """
+    """The settings of the user's file."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -145,6 +155,14 @@ def _read_file(path: Path, faults: list[str]) -> dict[str, str]:
     except (OSError, ValueError) as error:
         faults.append(f"{path} cannot be read ({error})")
         return {}
+    return _known(path, document, faults)
+
+
+def _known(path: Path, document: dict[str, Any], faults: list[str]) -> dict[str, str]:
+    """The settings of a document, each as its variable would say it.
+
+    Unknown ones are faults: a misspelt setting must not be ignored.
+    """
     found = {}
     for key, value in document.items():
         kind, name = KINDS.get(key, (str, "a string"))

@@ -343,8 +343,11 @@ async def test_a_port_that_somebody_took_costs_the_secret_too(machine: Machine) 
     assert (again.door.port != door.port, again.door.secret != door.secret) == (True, True)
     await again.close()
     named = machine.make(port=door.port)
+    await named.start()
+    assert (named.door, named.socket.exists()) == (None, True), "the agent works without its port"
     with pytest.raises(ConfigurationError, match=f"port {door.port}"):
         await named.open()
+    await named.close()
     thief.close()
 
 

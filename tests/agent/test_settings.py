@@ -12,7 +12,7 @@ from llmgw_agent.token_stub import PATH_LIMIT, socket_path
 
 def load(home: Path, text: str = "", **environ: str) -> settings.Settings:
     (home / "config.toml").write_text(text)
-    return settings.load({"LLMGW_HOME": str(home), "HOME": str(home)} | environ)
+    return settings.load({"LLMGW_HOME": str(home), "HOME": str(home)} | environ, company=())
 
 
 def test_the_file_is_read_and_the_environment_wins(home: Path) -> None:

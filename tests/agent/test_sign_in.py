@@ -337,6 +337,9 @@ async def test_a_provider_that_forgot_everybody_ends_the_session(
         ended = f"llmgw: {provider.issuer} ended the sign-in (invalid_grant). Run: llmgw login\n"
         for _ in range(2):
             assert await get_token(agent) == type(await get_token(agent))(4, "", ended)
+        notices = [line for line in (agent.home / "agent.log").read_text().splitlines() if " notice: " in line]
+        assert [line.partition(" notice: ")[2] for line in notices] == [ended.strip().removeprefix("llmgw: ")]
+        assert await say(agent, "statusline") == Finished(0, ended, "")
     assert json.loads((await say(agent, "status", "--json")).stdout)["signed_in"] is False
 
 
