@@ -2,8 +2,8 @@
 
 A coding agent sends nearly the same prompt again and again, billed mostly as cache reads, and asks for far more output
 than it takes. So three things are learned: bytes per token of each model, how a session's last prompt was billed (while
-the provider's cache remembers it), and the ninth decile of recent answers. All of it for each person: nobody's holds are
-moved by what another one sends. Everything is bounded.
+the provider's cache remembers it), and the ninth decile of recent answers. All of it for each person: nobody's holds
+are moved by what another one sends. Everything is bounded.
 """
 
 from __future__ import annotations
