@@ -152,7 +152,7 @@ def test_a_gateway_that_is_killed_at_any_step_loses_and_doubles_nothing(
 ) -> None:
     trial = begin(AMPLE, **column)
     trial.crashes = True
-    kills = 24 if len(trial.gateways) == 1 else 16
+    kills = 16 if len(trial.gateways) == 1 else 8
     killed(trial, kills, random.Random(20261121))  # noqa: S311 -- no secret
     assert trial.ask("afterwards").status == 200
     trial.sweep()
@@ -211,7 +211,7 @@ def fragile() -> Iterator[Postgres]:
         yield server
 
 
-@pytest.mark.parametrize("ending", ["restart", "kill"])
+@pytest.mark.parametrize("ending", [pytest.param("restart", marks=pytest.mark.long), "kill"])
 def test_the_database_goes_away_under_load_and_nothing_is_lost_or_doubled(
     begin: Callable[..., Trial], fragile: Postgres, scripted: ScriptedBedrock, ending: str
 ) -> None:
@@ -237,7 +237,13 @@ def test_the_database_goes_away_under_load_and_nothing_is_lost_or_doubled(
     assert trial.faults() == []
 
 
-@pytest.mark.parametrize("before", [False, True], ids=["the answer is lost", "the commit is lost"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(False, id="the answer is lost"),
+        pytest.param(True, id="the commit is lost", marks=pytest.mark.long),
+    ],
+)
 def test_commits_whose_outcome_nobody_knows_are_neither_lost_nor_doubled(
     begin: Callable[..., Trial],
     postgres: Postgres,
