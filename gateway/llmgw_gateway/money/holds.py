@@ -10,7 +10,6 @@ import secrets
 import string
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from zoneinfo import ZoneInfo
@@ -27,6 +26,7 @@ from llmgw_gateway.money.estimate import charged, estimate
 from llmgw_gateway.money.learning import Learned
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.refusals import explain
+from llmgw_gateway.money.tariffs import Tariffs
 from llmgw_gateway.store.schema import counters
 from llmgw_wire.errors import ErrorCode
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from llmgw_gateway.call import Account, Call, Grant, Target
+    from llmgw_gateway.call import Account, Call, Grant
     from llmgw_gateway.money.amounts import Amounts
     from llmgw_gateway.money.estimate import Terms
     from llmgw_gateway.money.overrides import Overrides
@@ -53,7 +53,6 @@ TIGHT = 0.9
 """The share of a hold from which on it is topped up."""
 GROWTH = 1.5
 """A topped-up hold, as a multiple of what was seen."""
-DAY_SECONDS = 86_400
 LONGEST_NOTE = 64
 _NOTE = frozenset(string.ascii_letters + string.digits + "_")
 log = logging.getLogger("llmgw.money")
@@ -135,8 +134,7 @@ class Money:
         self._heart: asyncio.Task[None] | None = None
         # On a shared store the others may be about to renew what an outage has kept from them.
         self._sweep_at = time.monotonic() + LEASE_SECONDS if database.shared else 0.0
-        self._priced_day = 0
-        self._tariffs: dict[tuple[str, str], Tariff] = {}
+        self._tariffs = Tariffs(catalogue)
 
     def start(self) -> None:
         """Begin to renew leases and to sweep up what other lives of this process left behind."""
@@ -181,7 +179,7 @@ class Money:
     async def _hold(self, account: Account, grant: Grant, call: Call, operation_id: str) -> Hold:
         asked_at = time.monotonic()
         now = self._database.now()
-        tariff = self._tariff(grant.target, now)
+        tariff = self._tariffs.of(grant.target, now)
         asked = book.Admission(
             attempt_id=f"{self._name}{next(self._numbers):x}",
             paying=book.Paying(
@@ -332,18 +330,6 @@ class Money:
             likely=likely,
             tariff=tariff,
         )
-
-    def _tariff(self, target: Target, now: float) -> Tariff:
-        """The prices of today, looked up once a day."""
-        day = int(now // DAY_SECONDS)
-        if day != self._priced_day:
-            self._priced_day, self._tariffs = day, {}
-        key = (target.model, target.geography)
-        tariff = self._tariffs.get(key)
-        if tariff is None:
-            date = datetime.fromtimestamp(now, UTC).date()
-            tariff = self._tariffs[key] = self._catalogue.tariff(target.model, geography=target.geography, day=date)
-        return tariff
 
     async def _settle(self, settlement: book.Settlement) -> None:
         """Write the settlement; while the store is away, keep trying: the hold stays until the row commits."""
