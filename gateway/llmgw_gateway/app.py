@@ -103,11 +103,12 @@ class Gateway:
         await revocations.start()
         adjustments = Adjustments(database)
         await adjustments.start()
-        control = Control(adjustments, socket_of(settings.path(settings.store.path))) if settings.store.path else None
+        store = settings.store.path
+        control = Control(database, adjustments, socket_of(settings.path(store))) if store else None
         if control is not None:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.overrides)
-        money.start()
+        await money.start()
         relay = Relay(revocations.__contains__)
         relay.start()
         metrics = Metrics()

@@ -17,14 +17,19 @@ from aiohttp.client_exceptions import ClientError
 from llmgw_gateway.errors import GatewayError, StoreError
 from llmgw_gateway.money.adjustments import Withdrawal
 from llmgw_gateway.money.overrides import Adjustment
+from llmgw_gateway.money.writeoff import WriteOff, write_off
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llmgw_gateway.money.adjustments import Adjustments
+    from llmgw_gateway.store.database import Database
+
+    Order = Adjustment | Withdrawal | WriteOff
 
 MAKE: Final = "/adjustments"
 WITHDRAW: Final = "/withdrawals"
+WRITE_OFF: Final = "/write-offs"
 SECONDS: Final = 10
 LONGEST_PATH: Final = 100
 """Bytes: the system allows a few more for the path of a socket."""
@@ -39,7 +44,8 @@ def socket_of(store: Path) -> Path:
 class Control:
     """The gateway's end."""
 
-    def __init__(self, adjustments: Adjustments, path: Path) -> None:
+    def __init__(self, database: Database, adjustments: Adjustments, path: Path) -> None:
+        self._database = database
         self._adjustments = adjustments
         self._path = path
         self._runner: web.AppRunner | None = None
@@ -51,6 +57,7 @@ class Control:
         app = web.Application()
         app.router.add_post(MAKE, self._make)
         app.router.add_post(WITHDRAW, self._withdraw)
+        app.router.add_post(WRITE_OFF, self._write_off)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         # The store's lock says that nobody else listens here: what is left is of a gateway that was killed.
@@ -83,6 +90,13 @@ class Control:
             return web.json_response({"error": str(error)}, status=FAULTY)
         return await _answer(self._adjustments.withdraw(withdrawal))
 
+    async def _write_off(self, request: web.Request) -> web.Response:
+        try:
+            item = msgspec.json.decode(await request.read(), type=WriteOff)
+        except msgspec.DecodeError as error:
+            return web.json_response({"error": str(error)}, status=FAULTY)
+        return await _answer(self._database.submit(write_off, item))
+
 
 async def _answer(work: Any) -> web.Response:  # noqa: ANN401 -- a coroutine
     try:
@@ -91,7 +105,7 @@ async def _answer(work: Any) -> web.Response:  # noqa: ANN401 -- a coroutine
         return web.json_response({"error": error.message}, status=error.code.wire.status)
 
 
-async def ask(path: Path, route: str, item: Adjustment | Withdrawal) -> Any:  # noqa: ANN401 -- the answer's JSON
+async def ask(path: Path, route: str, item: Order) -> Any:  # noqa: ANN401 -- the answer's JSON
     """The command's end: have the gateway that listens at `path` do it. StoreError says why it did not."""
     try:
         async with (

@@ -128,10 +128,10 @@ def secret_file(key: str, path: Path, content: str) -> tuple[bytes | None, list[
     return secret, [f"{key}: {path} is open to others; run: chmod 600 {path}"] if mode & 0o077 else []
 
 
-def folder_faults(base: Path, name: str) -> list[str]:
+def folder_faults(base: Path, name: str, key: str = "path") -> list[str]:
     """A file that is written into: it need not be there, its folder must."""
     path = base / name
-    return path_faults("path", path, missing_ok=True) or path_faults("path", path.parent, kind="folder")
+    return path_faults(key, path, missing_ok=True) or path_faults(key, path.parent, kind="folder")
 
 
 def certificate_faults(key: str, path: Path) -> list[str]:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Call, Outcome
     from llmgw_gateway.identity.authenticate import Authenticator
     from llmgw_gateway.identity.directory import Directory
-    from llmgw_gateway.money.holds import Hold, Money
+    from llmgw_gateway.money.hold import Hold
+    from llmgw_gateway.money.holds import Money
     from llmgw_gateway.money.traffic import Rates
     from llmgw_gateway.observe.audit import Audit, Entry
     from llmgw_gateway.observe.metrics import Metrics

@@ -87,6 +87,9 @@ class Store(Section, frozen=True, kw_only=True):
     """A file that holds such a URL with its password, open to its owner only."""
     unencrypted: bool = False
     """Whether the connection to another machine may be in clear, because the network between encrypts."""
+    journal: str = ""
+    """The file for calls that are admitted on allowances while the store is away: one for each replica, on a volume
+    that outlives the process. Needed when a budget has an allowance."""
     prepared_statements: bool = True
     """False behind a proxy that gives each transaction another connection and does not follow prepared statements."""
 
@@ -95,6 +98,8 @@ class Store(Section, frozen=True, kw_only=True):
         named = [name for name in ("path", "url", "url_file") if getattr(self, name)]
         if len(named) != 1:
             return [f"path: exactly one of path, url and url_file is needed, not {' and '.join(named) or 'none'}"]
+        if self.journal and (found := faults.folder_faults(base, self.journal, "journal")):
+            return found
         if self.path:
             return faults.folder_faults(base, self.path)
         if self.url:
@@ -286,6 +291,10 @@ class Budget(Section, frozen=True, kw_only=True):
     throttle_percent: Percent = 90
     throttle_per_minute: Annotated[int, Meta(ge=0, le=600)] = 0
     """From throttle_percent of the limit on only so many calls a minute are admitted; 0: no throttle."""
+    when_store_away: Literal["closed", "allowance"] = "closed"
+    """What happens to calls while the store is away: refused, or admitted on what was set aside beforehand."""
+    allowance_usd: Usd | None = None
+    """What one replica sets aside of this limit, and may spend of it during one outage of the store."""
 
     @property
     def unit(self) -> Literal["usd", "tokens", "weighted_tokens"]:
@@ -310,13 +319,19 @@ class Budget(Section, frozen=True, kw_only=True):
         return self.overshoot_tokens if self.overshoot_tokens is not None else max(self.limit // 4, 1_000_000)
 
     @property
+    def allowance(self) -> int:
+        """Micro-USD; 0: closed."""
+        return int((self.allowance_usd or 0) * MICRO)
+
+    @property
     def identity(self) -> str:
         """No two budgets may be for the same calls, period and unit."""
         return f"{self.level}/{self.of}/{self.team}/{self.model}/{self.period}/{self.unit}"
 
     def faults(self, _base: Path) -> list[str]:
         """An amount below zero, beyond reason or too fine, a combination that means nothing."""
-        amounts = {"limit_usd": self.limit_usd or Decimal(0), "overshoot_usd": self.overshoot_usd or Decimal(0)}
+        names = ("limit_usd", "overshoot_usd", "allowance_usd")
+        amounts: dict[str, Decimal] = {name: getattr(self, name) or Decimal(0) for name in names}
         found = [
             f"{name}: must be between 0 and {MOST_USD}"
             for name, usd in amounts.items()
@@ -340,7 +355,18 @@ class Budget(Section, frozen=True, kw_only=True):
             found.append("of: there is one organisation only")
         if self.team and (self.level != "user" or self.of):
             found.append('team: goes with level = "user" and without `of`')
-        return found
+        return found + self._allowance_faults()
+
+    def _allowance_faults(self) -> list[str]:
+        if (self.when_store_away == "allowance") != (self.allowance_usd is not None):
+            return ['allowance_usd: goes with when_store_away = "allowance", and that needs it']
+        if self.allowance_usd is None:
+            return []
+        if self.limit_usd is None:
+            return ["allowance_usd: goes with limit_usd: only money is set aside"]
+        if not 0 < self.allowance_usd <= self.limit_usd:
+            return [f"allowance_usd: must be more than 0 and at most limit_usd, not {self.allowance_usd}"]
+        return []
 
 
 class Settings(Section, frozen=True, kw_only=True):
@@ -372,6 +398,8 @@ class Settings(Section, frozen=True, kw_only=True):
         for name, rules in tables.items():
             for number, rule in enumerate(rules):
                 found += faults.rule_faults(f"{name}[{number}]", rule, known, models)
+        if not self.store.journal and any(budget.allowance for budget in self.budgets):
+            found.append("store.journal: is needed because a budget has an allowance: a file on a persistent volume")
         for number, project in enumerate(self.projects):
             found += [f"projects[{number}].teams: there is no team {t!r}" for t in project.teams if t not in teams]
         if self.limits and not self.store.path:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import pwd
 import secrets
-import socket
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -19,20 +15,19 @@ import click
 from llmgw_gateway import control
 from llmgw_gateway.call import MICRO
 from llmgw_gateway.commands import tables
+from llmgw_gateway.commands.allowance import allowances_command, write_off_command
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refusals
-from llmgw_gateway.errors import GatewayError, StoreError
+from llmgw_gateway.commands.writing import do, who
 from llmgw_gateway.money.adjustments import Adjustments, Withdrawal
 from llmgw_gateway.money.budgets import parts
 from llmgw_gateway.money.overrides import Adjustment
 from llmgw_gateway.money.overview import Standing, adjustments_of, events_since, standings
 from llmgw_gateway.money.refusals import amount as words
 from llmgw_gateway.policy.accounts import Accounts
-from llmgw_gateway.store.database import Database
-from llmgw_gateway.store.opening import backend
 from llmgw_gateway.store.reading import reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
     from pathlib import Path
 
     from llmgw_gateway.money.amounts import Unit
@@ -48,6 +43,10 @@ COLUMNS = ("level", "whose", "budget", "period", "limit", "spent", "held", "left
 @click.group()
 def budget() -> None:
     """See where budgets stand, and change limits beside the configuration."""
+
+
+for command in (allowances_command, write_off_command):
+    budget.add_command(command)
 
 
 def which(command: Callable[..., None]) -> Callable[..., None]:
@@ -153,8 +152,8 @@ def withdraw(config: Path, adjustment: str) -> None:
     """End a change early: ADJUSTMENT is its id, as `budget show` says it."""
     with refusals():
         settings, _ = read(config)
-        item = Withdrawal(adjustment, _who(), int(time.time() * 1000))
-        if not _do(settings, control.WITHDRAW, item, lambda some: some.withdraw(item)):
+        item = Withdrawal(adjustment, who(), int(time.time() * 1000))
+        if not do(settings, control.WITHDRAW, item, lambda database: Adjustments(database).withdraw(item)):
             click.echo(f"llmgw-gateway: there is no change {adjustment!r} that is not withdrawn yet", err=True)
             sys.exit(EXIT_FAULTS)
     click.echo(f"{adjustment} no longer counts")
@@ -232,41 +231,13 @@ def _change(
             starts_at=now,
             ends_at=_end(until, settings) if until else None,
             reason=reason,
-            made_by=_who(),
+            made_by=who(),
             made_at=now,
         )
         if item.ends_at is not None and item.ends_at <= now:
             raise click.UsageError("--until is in the past.")
-        _do(settings, control.MAKE, item, lambda some: some.make(item))
+        do(settings, control.MAKE, item, lambda database: Adjustments(database).make(item))
     click.echo(f"{ref.name}: {_sentence(item, ref.unit, now)}")
-
-
-def _do(
-    settings: Settings,
-    route: str,
-    item: Adjustment | Withdrawal,
-    work: Callable[[Adjustments], Coroutine[Any, Any, Any]],
-) -> Any:  # noqa: ANN401 -- what the work gives
-    """Write to the store; where a gateway has the file, let that gateway write."""
-    try:
-        store = backend(settings)
-    except StoreError:
-        path = control.socket_of(settings.path(settings.store.path))
-        if not path.exists():
-            raise
-        return asyncio.run(control.ask(path, route, item))
-
-    async def write() -> Any:  # noqa: ANN401 -- the same
-        database = Database(store)
-        database.start()
-        try:
-            return await work(Adjustments(database))
-        except GatewayError as error:
-            raise StoreError(error.message) from None
-        finally:
-            database.close()
-
-    return asyncio.run(write())
 
 
 def _amount(text: str, unit: Unit) -> int:
@@ -283,13 +254,6 @@ def _end(day: datetime, settings: Settings) -> int:
     """The end of a day in the organisation's time zone, in milliseconds since the epoch."""
     zone = ZoneInfo(settings.organisation.time_zone)
     return int((day + timedelta(days=1)).replace(tzinfo=zone).timestamp() * 1000)
-
-
-def _who() -> str:
-    """The system's word for it: the environment can say anything. Under sudo also for whom."""
-    name = pwd.getpwuid(os.getuid()).pw_name
-    behind = os.environ.get("SUDO_USER", "") if os.getuid() == 0 else ""
-    return f"{behind}/{name}@{socket.gethostname()}" if behind else f"{name}@{socket.gethostname()}"
 
 
 def _unit(text: str) -> Unit:

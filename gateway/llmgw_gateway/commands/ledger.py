@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refusals
 from llmgw_gateway.money import verification
+from llmgw_gateway.money.allowance import PREFIX
 from llmgw_gateway.money.rerate import Rerated, rerate
 from llmgw_gateway.money.usage import Span
 from llmgw_gateway.store import schema
@@ -54,15 +55,17 @@ def verify(config: Path) -> None:
 
 def _size(connection: Connection) -> str:
     """What was examined, so that an empty store is not taken for a healthy one."""
-    counts = (
+    allowance = schema.attempts.c.attempt_id.startswith(PREFIX, autoescape=True)
+    counts = [
         f"{connection.scalar(select(func.count()).select_from(table)) or 0:,} {name}"
         for table, name in (
-            (schema.attempts, "open attempts"),
+            (select(schema.attempts).where(~allowance).subquery(), "open attempts"),
             (schema.ledger, "entries"),
             (schema.counters, "counters"),
+            (select(schema.attempts).where(allowance).subquery(), "allowances"),
         )
-    )
-    return ", ".join(counts)
+    ]
+    return ", ".join(each for each in counts if each != "0 allowances")
 
 
 @ledger.command(name="rerate")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import select
 
+from llmgw_gateway.errors import StoreAwayError
 from llmgw_gateway.store.schema import persons
 
 if TYPE_CHECKING:
@@ -63,7 +64,12 @@ class Directory:
             row = connection.execute(select(persons).where(persons.c.person_id == person_id)).one_or_none()
             return Person(row.name, row.email, row.issuer, frozenset(json.loads(row.groups))) if row else Person()
 
-        person = await self._database.read(query)
+        try:
+            person = await self._database.read(query)
+        except StoreAwayError:
+            if known is None:
+                raise
+            person = known[0]  # as last seen: whether the call is admitted without the store, its budgets say
         self._known[person_id] = (person, time.monotonic() + REMEMBER_SECONDS)
         if len(self._known) > MOST_REMEMBERED:
             self._known.popitem(last=False)

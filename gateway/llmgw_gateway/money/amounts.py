@@ -26,3 +26,8 @@ def smaller(one: Amounts, other: Amounts) -> Amounts:
 def difference(one: Amounts, other: Amounts) -> Amounts:
     """How far each of `one` exceeds that of `other`; may be negative."""
     return (one[0] - other[0], one[1] - other[1], one[2] - other[2])
+
+
+def only(unit: int, amount: int) -> Amounts:
+    """`amount` in one unit, given by its index, and nothing in the others."""
+    return (amount if unit == 0 else 0, amount if unit == 1 else 0, amount if unit == 2 else 0)  # noqa: PLR2004 -- three

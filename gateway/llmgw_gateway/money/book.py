@@ -1,4 +1,4 @@
-"""The rules of the books, on rows in memory: admit, top up, renew, settle, sweep, correct. Pure.
+"""The rules of the books, on rows in memory: admit, top up, renew, settle, sweep, correct, replay. Pure.
 
 A `Book` holds the rows that one transaction has locked. Items are applied in order, as if one after another; what they
 changed is written back by `posting.py`. Whatever crashes, an attempt ends as one settlement and at most one correction
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec import Struct
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.money.amounts import NOTHING, TOKENS, Amounts, difference, larger, smaller
+from llmgw_gateway.money.amounts import NOTHING, TOKENS, Amounts, difference, larger, only, smaller
 from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, Level, decide, throttled
 
 if TYPE_CHECKING:
@@ -90,7 +90,32 @@ class Sweep(Struct, frozen=True, gc=False):
     now: int
 
 
-Item = Admission | Renewal | Settlement | Sweep
+class Draw(Struct, frozen=True, gc=False):
+    """An attempt that was dispatched on allowances while the store was away: as the journal of its replica has it."""
+
+    attempt_id: str
+    paying: Paying
+    places: tuple[tuple[str, str], ...]
+    """Budget and period of each budget that concerns it, all in money."""
+    allowances: tuple[str, ...]
+    """One for each place."""
+    hold: Amounts
+    ceiling: Amounts
+
+
+class Replay(Struct, frozen=True, gc=False):
+    """Enter a draw into the ledger as it ended: the charge moves from what its allowances hold into `spent`."""
+
+    draw: Draw
+    end: Settlement
+
+    @property
+    def attempt_id(self) -> str:
+        """Of the draw."""
+        return self.draw.attempt_id
+
+
+Item = Admission | Renewal | Settlement | Sweep | Replay
 Answer = Admitted | Denial | bool | int
 
 
@@ -158,6 +183,8 @@ class Book:
             return self.renew(item)
         if isinstance(item, Settlement):
             return self.settle(item)
+        if isinstance(item, Replay):
+            return self.replay(item)
         return self.sweep(item)
 
     def admit(self, asked: Admission) -> Admitted | Denial:
@@ -246,6 +273,36 @@ class Book:
             self._change(attempt)
         else:
             self._close(attempt)
+        return True
+
+    def replay(self, replay: Replay) -> bool:
+        """Enter an attempt of an outage. True: an entry was written. False: it had been, nothing changed.
+
+        The charge was held beforehand, so no limit is asked again. Where an allowance was written off meanwhile, its
+        counter was charged all of it: what had been drawn on it is not charged there twice.
+        """
+        draw, end = replay.draw, replay.end
+        if draw.attempt_id in self.finished:
+            return False
+        charge = end.charge
+        if charge is None:
+            # As for any attempt whose process died: the hold, which is what was expected. Nobody will bring the truth.
+            charge = larger(draw.hold, end.observed)
+        charged = []
+        for place, allowance_id in zip(draw.places, draw.allowances, strict=True):
+            allowance = self.attempts.get(allowance_id)
+            if allowance is None:
+                continue
+            counter = self.counters[self.places[place]]
+            charged.append(counter.counter_id)
+            moved = only(counter.unit, min(charge[counter.unit], allowance.hold[counter.unit]))
+            counter.held -= moved[counter.unit]
+            allowance.hold, allowance.ceiling = difference(allowance.hold, moved), difference(allowance.ceiling, moved)
+            self._change(allowance)
+            self._spend(counter, charge[counter.unit], end.now)
+        attempt = Attempt(draw.attempt_id, draw.paying, tuple(charged), draw.hold, draw.ceiling, end.observed, 0)
+        self._write(attempt, SETTLEMENT, end, charge, end.usage)
+        self.finished.add(draw.attempt_id)
         return True
 
     def sweep(self, sweep: Sweep) -> int:

@@ -89,6 +89,7 @@ class Budgets:
             clamp=budget.near_limit == "clamp",
             thresholds=budget.thresholds,
             throttle=Throttle(budget.throttle_percent, paced) if paced else None,
+            allowance=budget.allowance,
             resets_at=periods.end(now, budget.period, self._zone).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
 

@@ -56,6 +56,8 @@ class BudgetRef:
     thresholds: tuple[int, ...] = ()
     """Percent of the limit whose crossing is announced, ascending."""
     throttle: Throttle | None = None
+    allowance: int = 0
+    """What a replica sets aside for the time in which the store is away; 0: nothing, calls are refused then."""
 
 
 class Counter(Struct, gc=False):

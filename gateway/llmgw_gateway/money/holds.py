@@ -7,25 +7,27 @@ import contextlib
 import itertools
 import logging
 import secrets
-import string
 import time
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from zoneinfo import ZoneInfo
 
+from msgspec.structs import replace
 from sqlalchemy import select
 
-from llmgw_gateway.call import LONG_CONTEXT, Outcome, Usage
+from llmgw_gateway.call import LONG_CONTEXT
 from llmgw_gateway.errors import GatewayError, StoreAwayError
 from llmgw_gateway.money import book
 from llmgw_gateway.money.amounts import NOTHING, UNITS, larger, smaller
 from llmgw_gateway.money.budgets import Budgets, view
 from llmgw_gateway.money.decide import Denial
-from llmgw_gateway.money.estimate import charged, estimate
+from llmgw_gateway.money.estimate import estimate
+from llmgw_gateway.money.hold import Hold
+from llmgw_gateway.money.journal import Journal
 from llmgw_gateway.money.learning import Learned
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.refusals import explain
+from llmgw_gateway.money.standby import Standby
 from llmgw_gateway.money.tariffs import Tariffs
 from llmgw_gateway.store.schema import counters
 from llmgw_wire.errors import ErrorCode
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from llmgw_gateway.call import Account, Call, Grant
-    from llmgw_gateway.money.amounts import Amounts
     from llmgw_gateway.money.estimate import Terms
     from llmgw_gateway.money.overrides import Overrides
     from llmgw_gateway.money.prices import Catalogue, Tariff
@@ -53,65 +54,7 @@ TIGHT = 0.9
 """The share of a hold from which on it is topped up."""
 GROWTH = 1.5
 """A topped-up hold, as a multiple of what was seen."""
-LONGEST_NOTE = 64
-_NOTE = frozenset(string.ascii_letters + string.digits + "_")
 log = logging.getLogger("llmgw.money")
-
-
-@dataclass(slots=True)
-class Hold:
-    """What is kept for one attempt, and what became of it."""
-
-    attempt_id: str
-    remaining: int | None
-    """Micro-USD left in the tightest budget after this hold; None without a budget in money."""
-    amounts: Amounts
-    """Held in each unit; grows while the attempt runs."""
-    ceiling: Amounts
-    """The most that it can come to."""
-    max_tokens: int
-    """The most output that was admitted."""
-    clamped_by: str
-    """The budget for which that is less than was asked for; empty: none."""
-    tariff: Tariff
-    """Of the day on which the attempt was admitted."""
-    model: str
-    person: str
-    session: str
-    size: int
-    renewed: float
-    """When the lease was last extended, on the monotonic clock."""
-    outcome: Outcome = field(default_factory=Outcome)
-
-    def cost(self, usage: Usage) -> int:
-        """What `usage` costs in micro-USD, by the price of the day the attempt was admitted."""
-        return self.tariff.price(usage.prompt).cost(usage)
-
-    def seen(self) -> Amounts:
-        """What is certain so far. A stream tells its output at the end: until then each piece is at least a token."""
-        usage = self.outcome.usage
-        if self.outcome.pieces > usage.output:
-            usage = Usage(
-                usage.input, self.outcome.pieces, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h
-            )
-        return charged(self.tariff.price(usage.prompt), usage)
-
-    def close(self, now: int) -> book.Settlement:
-        """Decide what the attempt is charged. Unknown usage is never zero; what was never sent costs nothing."""
-        outcome = self.outcome
-        note = "".join(filter(_NOTE.__contains__, outcome.note))[:LONGEST_NOTE]  # upstreams name their own exceptions
-        if not outcome.dispatched:
-            return book.Settlement(self.attempt_id, "released", now, charge=NOTHING)
-        if outcome.refused_upstream:
-            return book.Settlement(self.attempt_id, note, now, charge=NOTHING)
-        if outcome.completeness == "complete":
-            exact = charged(self.tariff.price(outcome.usage.prompt), outcome.usage)
-            outcome.cost = exact[0]
-            return book.Settlement(self.attempt_id, note, now, charge=exact, usage=outcome.usage)
-        outcome.estimated = True
-        seen = self.seen()
-        outcome.cost = max(self.amounts[0], seen[0])  # what the ledger charges for the unknown
-        return book.Settlement(self.attempt_id, note, now, charge=None, usage=outcome.usage, observed=seen)
 
 
 class Money:
@@ -126,6 +69,9 @@ class Money:
         self._budgets = Budgets(settings.budgets, ZoneInfo(settings.organisation.time_zone), overrides)
         self.learned = Learned()
         self._post = Books().post
+        journal = Journal(settings.path(settings.store.journal)) if settings.store.journal else None
+        self.standby = Standby(database, self._post, journal)
+        """What goes on while the store is away."""
         self._name = f"att_{secrets.token_hex(10)}_"
         self._numbers = itertools.count(1)
         """Attempts are numbered within the life of a process, whose name is random."""
@@ -136,8 +82,12 @@ class Money:
         self._sweep_at = time.monotonic() + LEASE_SECONDS if database.shared else 0.0
         self._tariffs = Tariffs(catalogue)
 
-    def start(self) -> None:
-        """Begin to renew leases and to sweep up what other lives of this process left behind."""
+    async def start(self) -> None:
+        """Begin to renew leases and to sweep up what other lives of this process left behind.
+
+        StoreError when the journal cannot be used or replayed.
+        """
+        await self.standby.start()
         self._heart = asyncio.create_task(self._beat(), name="leases")
 
     async def drain(self, seconds: float | None = None) -> int:
@@ -151,6 +101,7 @@ class Money:
             await asyncio.wait(set(self._settling), timeout=left)
         if self._heart is not None:
             self._heart.cancel()
+        await self.standby.close()
         return len(self._settling)
 
     def unready(self) -> str:
@@ -170,7 +121,8 @@ class Money:
         hold = await self._hold(account, grant, call, operation_id)
         if hold.max_tokens < grant.max_tokens:
             call.clamp(hold.max_tokens)
-        self._open[hold.attempt_id] = hold
+        if hold.attempt_id not in self.standby:
+            self._open[hold.attempt_id] = hold
         try:
             yield hold
         finally:
@@ -181,7 +133,7 @@ class Money:
         now = self._database.now()
         tariff = self._tariffs.of(grant.target, now)
         asked = book.Admission(
-            attempt_id=f"{self._name}{next(self._numbers):x}",
+            attempt_id=self._attempt_id(),
             paying=book.Paying(
                 operation_id=operation_id,
                 person_id=account.person_id,
@@ -197,9 +149,18 @@ class Money:
             budgets=self._budgets.concerning(account, now, grant.target.model),
             lease_until=int((now + LEASE_SECONDS) * 1000),
         )
-        answer = await self._admit(asked)
+        try:
+            answer = await self._admit(asked)
+        except StoreAwayError:
+            # Under an id of its own: the one that was asked for may have been admitted, and is given back then.
+            asked = replace(asked, attempt_id=self._attempt_id())
+            drawn = await self.standby.draw(asked)
+            if drawn is None:
+                raise
+            answer = drawn
         if isinstance(answer, Denial):
             raise self._refusal(answer, asked.terms)
+        self.standby.used(asked.budgets)
         hold = Hold(
             asked.attempt_id,
             answer.remaining,
@@ -215,8 +176,12 @@ class Money:
             renewed=asked_at,
         )
         # A process that slept past its lease was swept meanwhile: it must not dispatch on a hold that is gone.
-        hold.outcome.dispatch_by = asked_at + LEASE_SECONDS
+        if hold.attempt_id not in self.standby:
+            hold.outcome.dispatch_by = asked_at + LEASE_SECONDS
         return hold
+
+    def _attempt_id(self) -> str:
+        return f"{self._name}{next(self._numbers):x}"
 
     def _finish(self, hold: Hold) -> None:
         """Hand the settlement in, off the response path: a finished attempt stays held until its row commits."""
@@ -227,7 +192,10 @@ class Money:
             # Whatever is odd about the usage, the attempt must not stay open: it is charged as unknown.
             log.exception("the outcome of %s could not be priced", hold.attempt_id)
             settlement = self._unknown(hold.attempt_id)
-        self._settle_later(settlement)
+        if hold.attempt_id in self.standby:
+            self.standby.end(settlement)
+        else:
+            self._settle_later(settlement)
 
     def _settle_later(self, settlement: book.Settlement) -> None:
         """Hand a settlement in and wait for nothing; `drain` does."""
@@ -353,6 +321,7 @@ class Money:
             try:
                 await self._renew(time.monotonic())
                 await self._sweep(time.monotonic())
+                await self.standby.tend()
             except Exception as error:  # noqa: BLE001 -- one bad row must not end the renewals of all others
                 log.warning("leases could not be renewed: %s", type(error).__name__)
                 # After an outage everybody's leases are old: their owners get the time to renew them first.

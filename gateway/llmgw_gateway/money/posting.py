@@ -25,6 +25,7 @@ from llmgw_gateway.money.book import (
     Entry,
     Item,
     Paying,
+    Replay,
     Sweep,
 )
 from llmgw_gateway.money.decide import Counter
@@ -32,9 +33,11 @@ from llmgw_gateway.store.bulk import DeleteRows, InsertRows, SelectRows, UpdateR
 from llmgw_gateway.store.schema import attempts, counters, events, ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy import Connection
+
+    from llmgw_gateway.money.amounts import Unit
 
     Place = tuple[str, str]
 
@@ -64,7 +67,7 @@ _add_attempts = InsertRows(
     "observed", "observed_tokens", "observed_weighted", "lease_until", "swept",
 )  # fmt: skip
 _write_attempts = UpdateRows(
-    attempts, "attempt_id", "hold", "hold_tokens", "hold_weighted",
+    attempts, "attempt_id", "hold", "hold_tokens", "hold_weighted", "ceiling", "ceiling_tokens", "ceiling_weighted",
     "observed", "observed_tokens", "observed_weighted", "lease_until", "swept",
 )  # fmt: skip
 _close_attempts = DeleteRows(attempts.c.attempt_id)
@@ -89,13 +92,13 @@ class Books:
 
     def post(self, connection: Connection, items: list[Item]) -> list[Answer]:
         """Apply items in order, in the connection's transaction."""
-        asked = [item for item in items if isinstance(item, Admission)]
+        asked = [item for item in items if isinstance(item, Admission | Replay)]
         places, ids = self._find(connection, asked)
         locked = _attempts(connection, items)
         for attempt in locked.values():
             ids.update(attempt.counters)
         # A settled attempt is no longer among the attempts: its ledger entry says so. Swept ones are in both.
-        unknown = {admission.attempt_id for admission in asked}
+        unknown = {item.attempt_id for item in asked}
         if locked:
             unknown -= locked.keys()
             unknown.update(attempt.attempt_id for attempt in locked.values() if attempt.swept)
@@ -115,21 +118,27 @@ class Books:
         _write(connection, book)
         return answers
 
-    def _find(self, connection: Connection, asked: list[Admission]) -> tuple[dict[Place, int], set[int]]:
+    def _find(self, connection: Connection, asked: list[Admission | Replay]) -> tuple[dict[Place, int], set[int]]:
         """The counters of all budgets that are asked, created where missing: by budget and period, and their ids."""
         if len(self._places) > MOST_PLACES:
             self._places.clear()  # of past periods, mostly
-        wanted = {(budget.budget, budget.period_key): budget for each in asked for budget in each.budgets}
+        wanted = {place: unit for each in asked for place, unit in _units(each)}
         places = self._places
         if missing := wanted.keys() - places.keys():
             # Only what was there before this transaction is remembered: it may still be rolled back.
             places.update(_present(connection, missing))
             if missing := wanted.keys() - places.keys():
-                units = {key: UNITS.index(wanted[key].unit) for key in missing}
-                made = [(*key, units[key], 0, 0, 0, 0, "[]", 0, 0) for key in sorted(missing)]
+                made = [(*key, UNITS.index(wanted[key]), 0, 0, 0, 0, "[]", 0, 0) for key in sorted(missing)]
                 _make_counters(connection, made)
                 places = places | _present(connection, missing)
         return places, {places[key] for key in wanted}
+
+
+def _units(item: Admission | Replay) -> Iterator[tuple[Place, Unit]]:
+    """The budgets and periods that an item is counted in, and what each counts. Allowances are of money only."""
+    if isinstance(item, Replay):
+        return ((place, "usd") for place in item.draw.places)
+    return (((budget.budget, budget.period_key), budget.unit) for budget in item.budgets)
 
 
 def _present(connection: Connection, keys: Iterable[Place]) -> dict[Place, int]:
@@ -155,6 +164,8 @@ def _attempts(connection: Connection, items: Sequence[Item]) -> dict[str, Attemp
     for item in items:
         if isinstance(item, Sweep):
             ids.update(_expired(connection, item.now))
+        elif isinstance(item, Replay):
+            ids.update(item.draw.allowances)
         else:
             ids.add(item.attempt_id)
     return {row[0]: _attempt(*row) for row in _lock_attempts(connection, sorted(ids))} if ids else {}
@@ -184,7 +195,7 @@ def _write(connection: Connection, book: Book) -> None:
         _write_attempts(
             connection,
             [
-                (*each.hold, *each.observed, each.lease_until, each.swept, each.attempt_id)
+                (*each.hold, *each.ceiling, *each.observed, each.lease_until, each.swept, each.attempt_id)
                 for each in book.changed.values()
             ],
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, func, literal, select
 
+from llmgw_gateway.money.allowance import PREFIX
 from llmgw_gateway.money.book import CORRECTION
 from llmgw_gateway.store.schema import ledger, persons
 
@@ -96,7 +97,9 @@ class Span:
 
     def filter(self, begins: int) -> tuple[ColumnElement[bool], ...]:
         """The ledger rows of attempts that were admitted from `begins` to the end of the span."""
-        lower = (begins <= ADMITTED,) if begins > 0 else ()
+        # Allowances are no calls: what was spent of them is there as the calls that spent it.
+        calls = ~ledger.c.attempt_id.startswith(PREFIX, autoescape=True)
+        lower = (calls, begins <= ADMITTED) if begins > 0 else (calls,)
         return lower if self.end is None else (*lower, self.end > ADMITTED)
 
 

@@ -139,7 +139,7 @@ counters = Table(
 attempts = Table(
     "attempts",
     metadata,
-    Column("attempt_id", String(40), primary_key=True),
+    Column("attempt_id", String(40), primary_key=True, comment="att_: a call; alw_: an allowance of a replica"),
     *_paying(),
     Column("hold", BigInteger, nullable=False, comment="micro-USD"),
     Column("hold_tokens", BigInteger, nullable=False),
@@ -209,4 +209,15 @@ adjustments = Table(
     Column("withdrawn_by", Text),
     Column("withdrawn_at", BigInteger),
     comment="Changes of limits beside the configuration. Rows are never deleted: they are their own audit.",
+)
+
+write_offs = Table(
+    "write_offs",
+    metadata,
+    Column("allowance_id", String(40), primary_key=True, comment="its ledger entry has this as attempt_id"),
+    Column("amount", BigInteger, nullable=False, comment="micro-USD"),
+    Column("reason", Text, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    comment="Allowances that were charged whole because their replica's journal is lost. Rows are never deleted.",
 )

@@ -82,7 +82,7 @@ async def test_a_replica_whose_leases_are_not_renewed_gets_no_requests(money: Mo
     audit = Audit(tmp_path / "audit.jsonl", most_waiting=1)
     audit.start()
     pipeline = Pipeline(audit, nothing, nothing, nothing, nothing, nothing, money, nothing, nothing)
-    money.start()
+    await money.start()
     assert pipeline.unready() == ""
     heart = money._heart
     assert heart is not None

@@ -123,7 +123,7 @@ async def test_litellm_36926_replicas_that_come_and_go_leave_the_sum_alone(
         with running(*databases):
             replicas = [money(each, tmp_path) for each in databases]
             for each in replicas:
-                each.start()
+                await each.start()
             await asyncio.gather(*(answered(each, f"req_{turn}", SEEN) for each in replicas))
     assert list(accounts.counters(shared).values()) == [(6 * SEEN_COST, 0, 0)]
 

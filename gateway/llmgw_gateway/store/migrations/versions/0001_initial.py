@@ -34,7 +34,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "attempts",
-        sa.Column("attempt_id", sa.String(length=40), nullable=False),
+        sa.Column(
+            "attempt_id", sa.String(length=40), nullable=False, comment="att_: a call; alw_: an allowance of a replica"
+        ),
         sa.Column("operation_id", sa.String(length=40), nullable=False),
         sa.Column("person_id", sa.String(length=40), nullable=False),
         sa.Column("access_key", sa.String(length=40), nullable=False, comment="the device session or service key"),
@@ -182,6 +184,18 @@ def upgrade() -> None:
             "expires_at", sa.BigInteger(), nullable=False, comment="when every token of the session has ended by itself"
         ),
         sa.PrimaryKeyConstraint("session", name=op.f("pk_revocations")),
+    )
+    op.create_table(
+        "write_offs",
+        sa.Column(
+            "allowance_id", sa.String(length=40), nullable=False, comment="its ledger entry has this as attempt_id"
+        ),
+        sa.Column("amount", sa.BigInteger(), nullable=False, comment="micro-USD"),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("made_by", sa.Text(), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("allowance_id", name=op.f("pk_write_offs")),
+        comment="Allowances that were charged whole because their replica's journal is lost. Rows are never deleted.",
     )
     op.create_table(
         "sessions",

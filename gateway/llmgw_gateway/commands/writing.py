@@ -1,0 +1,54 @@
+"""How a command writes: into the store itself, or through the gateway that has the store's file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import socket
+from typing import TYPE_CHECKING, Any
+
+from llmgw_gateway import control
+from llmgw_gateway.errors import GatewayError, StoreError
+from llmgw_gateway.store.database import Database
+from llmgw_gateway.store.opening import backend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from llmgw_gateway.settings import Settings
+
+
+def do(
+    settings: Settings,
+    route: str,
+    item: control.Order,
+    work: Callable[[Database], Coroutine[Any, Any, Any]],
+) -> Any:  # noqa: ANN401 -- what the work gives
+    """Write to the store; where a gateway has the file, let that gateway write. StoreError when neither can."""
+    try:
+        store = backend(settings)
+    except StoreError:
+        path = control.socket_of(settings.path(settings.store.path))
+        if not path.exists():
+            raise
+        return asyncio.run(control.ask(path, route, item))
+
+    async def write() -> Any:  # noqa: ANN401 -- the same
+        database = Database(store)
+        database.start()
+        try:
+            return await work(database)
+        except GatewayError as error:
+            raise StoreError(error.message) from None
+        finally:
+            database.close()
+
+    return asyncio.run(write())
+
+
+def who() -> str:
+    """The system's word for who runs the command: the environment can say anything. Under sudo also for whom."""
+    name = pwd.getpwuid(os.getuid()).pw_name
+    behind = os.environ.get("SUDO_USER", "") if os.getuid() == 0 else ""
+    return f"{behind}/{name}@{socket.gethostname()}" if behind else f"{name}@{socket.gethostname()}"

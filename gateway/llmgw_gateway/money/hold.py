@@ -1,0 +1,75 @@
+"""What is kept for one attempt while it runs, and what it is charged in the end."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from llmgw_gateway.call import Outcome, Usage
+from llmgw_gateway.money import book
+from llmgw_gateway.money.amounts import NOTHING
+from llmgw_gateway.money.estimate import charged
+
+if TYPE_CHECKING:
+    from llmgw_gateway.money.amounts import Amounts
+    from llmgw_gateway.money.prices import Tariff
+
+LONGEST_NOTE = 64
+_NOTE = frozenset(string.ascii_letters + string.digits + "_")
+
+
+@dataclass(slots=True)
+class Hold:
+    """What is kept for one attempt, and what became of it."""
+
+    attempt_id: str
+    remaining: int | None
+    """Micro-USD left in the tightest budget after this hold; None without a budget in money."""
+    amounts: Amounts
+    """Held in each unit; grows while the attempt runs."""
+    ceiling: Amounts
+    """The most that it can come to."""
+    max_tokens: int
+    """The most output that was admitted."""
+    clamped_by: str
+    """The budget for which that is less than was asked for; empty: none."""
+    tariff: Tariff
+    """Of the day on which the attempt was admitted."""
+    model: str
+    person: str
+    session: str
+    size: int
+    renewed: float
+    """When the lease was last extended, on the monotonic clock."""
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def cost(self, usage: Usage) -> int:
+        """What `usage` costs in micro-USD, by the price of the day the attempt was admitted."""
+        return self.tariff.price(usage.prompt).cost(usage)
+
+    def seen(self) -> Amounts:
+        """What is certain so far. A stream tells its output at the end: until then each piece is at least a token."""
+        usage = self.outcome.usage
+        if self.outcome.pieces > usage.output:
+            usage = Usage(
+                usage.input, self.outcome.pieces, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h
+            )
+        return charged(self.tariff.price(usage.prompt), usage)
+
+    def close(self, now: int) -> book.Settlement:
+        """Decide what the attempt is charged. Unknown usage is never zero; what was never sent costs nothing."""
+        outcome = self.outcome
+        note = "".join(filter(_NOTE.__contains__, outcome.note))[:LONGEST_NOTE]  # upstreams name their own exceptions
+        if not outcome.dispatched:
+            return book.Settlement(self.attempt_id, "released", now, charge=NOTHING)
+        if outcome.refused_upstream:
+            return book.Settlement(self.attempt_id, note, now, charge=NOTHING)
+        if outcome.completeness == "complete":
+            exact = charged(self.tariff.price(outcome.usage.prompt), outcome.usage)
+            outcome.cost = exact[0]
+            return book.Settlement(self.attempt_id, note, now, charge=exact, usage=outcome.usage)
+        outcome.estimated = True
+        seen = self.seen()
+        outcome.cost = max(self.amounts[0], seen[0])  # what the ledger charges for the unknown
+        return book.Settlement(self.attempt_id, note, now, charge=None, usage=outcome.usage, observed=seen)

@@ -1,0 +1,34 @@
+"""A store on a file that goes away when a test says so, at once and without a server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from llmgw_gateway.errors import StoreAwayError
+from llmgw_gateway.store.sqlite import Sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+Result = TypeVar("Result")
+
+
+class Interrupted(Sqlite):
+    """`state`: here; away (nothing is done); deaf (it is done and committed, but the answer is lost)."""
+
+    state: Literal["here", "away", "deaf"] = "here"
+
+    def transact(self, run: Callable[[Connection], Result], deadline: float) -> Result:
+        if self.state == "away":
+            raise StoreAwayError(uncertain=False)
+        result = super().transact(run, deadline)
+        if self.state == "deaf":
+            raise StoreAwayError(uncertain=True)
+        return result
+
+    def read(self, query: Callable[[Connection], Result]) -> Result:
+        if self.state != "here":
+            raise StoreAwayError(uncertain=False)
+        return super().read(query)
