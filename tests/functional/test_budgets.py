@@ -214,3 +214,21 @@ def test_a_hold_that_turns_out_too_small_grows_while_the_answer_streams(
     (row,) = ledger.settled(gateway.db, 1)
     assert not row.estimated
     assert ada.me()["budgets"][0]["held"] == 0
+
+
+def test_what_is_set_aside_is_written_off_through_the_gateway_that_has_the_file(gateway: Gateway, ada: Device) -> None:
+    configure(
+        gateway,
+        {"level": "user", "limit_usd": 20, "when_store_away": "allowance", "allowance_usd": 2},
+        store={"path": gateway.db.name, "journal": "journal"},
+    )
+    assert ada.ask().status == 200
+    deadline = time.monotonic() + 30
+    while not (found := json.loads(said(gateway, "allowances", "--format", "json"))["allowances"]):
+        assert time.monotonic() < deadline
+    assert (found[0]["amount"], found[0]["replica"][:4]) == (2_000_000, "rep_")
+    done = said(gateway, "write-off", found[0]["allowance"], "--reason", "a drill")
+    assert done == f"{found[0]['allowance']} is written off: USD 2.00 are charged to its budget\n"
+    assert ada.me()["budgets"][0]["spent"] >= 2_000_000
+    again = command(gateway, "write-off", found[0]["allowance"], "--reason", "a drill")
+    assert again.returncode == 1

@@ -371,3 +371,47 @@ def test_an_address_is_host_and_port(text: str, address: tuple[str, int] | None)
     else:
         with pytest.raises(ValueError, match=r"."):
             listen_address(text)
+
+
+ALLOWANCES: dict[str, tuple[dict[str, object], str]] = {
+    "without an amount": ({"when_store_away": "allowance"}, "budgets[0].allowance_usd: goes with when_store_away"),
+    "an amount alone": ({"allowance_usd": 1}, "budgets[0].allowance_usd: goes with when_store_away"),
+    "more than the limit": (
+        {"when_store_away": "allowance", "allowance_usd": 26},
+        "budgets[0].allowance_usd: must be more than 0 and at most limit_usd",
+    ),
+    "nothing": (
+        {"when_store_away": "allowance", "allowance_usd": 0},
+        "budgets[0].allowance_usd: must be more than 0 and at most limit_usd",
+    ),
+    "of tokens": (
+        {
+            "limit_usd": None,
+            "limit_tokens": 5,
+            "overshoot_usd": None,
+            "when_store_away": "allowance",
+            "allowance_usd": 1,
+        },
+        "budgets[0].allowance_usd: goes with limit_usd",
+    ),
+    "no journal": ({"when_store_away": "allowance", "allowance_usd": 1}, "store.journal: is needed"),
+}
+
+
+@pytest.mark.parametrize(("changed", "said"), ALLOWANCES.values(), ids=ALLOWANCES.keys())
+def test_an_allowance_that_means_nothing_is_a_fault(path: Path, changed: dict[str, object], said: str) -> None:
+    document = configuration.good()
+    budget = document["budgets"][0] | changed
+    document["budgets"] = [{key: value for key, value in budget.items() if value is not None}]
+    (fault,) = faults(path, document)
+    assert fault.startswith(said)
+
+
+def test_an_allowance_and_its_journal_are_read(path: Path) -> None:
+    document = configuration.good()
+    document["budgets"][0] |= {"when_store_away": "allowance", "allowance_usd": 25.5}
+    document["store"]["journal"] = "journal"
+    assert settings.load(configuration.write(path, document)).budgets[0].allowance == 25_500_000
+    document["store"]["journal"] = "nowhere/journal"
+    (fault,) = faults(path, document)
+    assert fault.startswith("store.journal: no such folder")

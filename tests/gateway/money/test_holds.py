@@ -146,7 +146,7 @@ async def test_a_settlement_that_cannot_be_written_is_charged_as_unknown(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A number that no database takes stands for whatever nobody has thought of.
-    monkeypatch.setattr("llmgw_gateway.money.holds.charged", lambda _price, _usage: (2**80, 0, 0))
+    monkeypatch.setattr("llmgw_gateway.money.hold.charged", lambda _price, _usage: (2**80, 0, 0))
     assert await bench.run({"dispatched": True, "usage": SEEN, "completeness": "complete"}) == (HOLD, 0)
     (((_, _), (cost, estimated)),) = accounts.entries(bench.store).items()
     assert (cost, estimated) == (HOLD, True)

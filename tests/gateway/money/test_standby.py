@@ -13,8 +13,11 @@ from llmgw_gateway import settings
 from llmgw_gateway.call import Account, Usage
 from llmgw_gateway.errors import StoreAwayError
 from llmgw_gateway.money.holds import Money
-from llmgw_gateway.money.journal import contents
+from llmgw_gateway.money.journal import Journal, contents
+from llmgw_gateway.money.posting import Books
+from llmgw_gateway.money.standby import Standby
 from llmgw_gateway.money.verification import faults
+from llmgw_gateway.money.writeoff import WriteOff, allowances, write_off
 from llmgw_gateway.store.database import Database
 from tests.gateway import configuration
 from tests.gateway.money import accounts
@@ -67,6 +70,10 @@ class Replica:
     async def settled(self) -> None:
         while self.money._settling:
             await asyncio.wait(set(self.money._settling))
+
+    async def written(self) -> None:
+        """Wait until the journal has what was ended: that is off the response path."""
+        await asyncio.gather(*self.money.standby._writing)
 
     def allowances(self) -> list[int]:
         found = accounts.rows(self.store, "SELECT hold FROM attempts WHERE attempt_id LIKE 'alw%' ORDER BY hold")
@@ -159,11 +166,12 @@ async def test_a_call_that_still_runs_when_the_store_is_back_is_entered_when_it_
     replica.backend.state = "away"
     async with replica.call():
         assert await replica.ask()
+        await replica.written()
         replica.backend.state = "here"
         await replica.money.standby.tend()
         assert replica.draws() == (2, 1)  # the journal is kept: one is not in the ledger
         assert replica.allowances() == [ALLOWANCE - SEEN_COST]
-    await replica.money.standby.tend()
+    await replica.written()
     await replica.money.standby.tend()
     assert replica.draws() == (0, 0)
     assert await replica.ask()
@@ -210,6 +218,36 @@ async def test_a_caller_who_left_before_the_journal_was_synced_pays_nothing(repl
     assert replica.money.standby._draws == {}
     (spent,) = {spent for spent, _, _ in accounts.counters(replica.store).values()}
     assert spent == SEEN_COST
+
+
+async def test_damage_in_the_journal_keeps_what_was_set_aside_until_it_is_written_off(replica: Replica) -> None:
+    await replica.held()
+    replica.backend.state = "away"
+    assert await replica.ask()
+    assert await replica.ask()
+    await replica.written()
+    lines = replica.journal.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b"att_", b"atx_")
+    damaged = replica.journal.with_name("damaged")
+    damaged.write_bytes(b"".join(lines))
+    replica.backend.state = "here"
+    journal = Journal(damaged)
+    standby = Standby(replica.database, Books().post, journal)
+    await standby.start()
+    assert sum(replica.allowances()) == ALLOWANCE - SEEN_COST  # the call that can be read; of the other nobody knows
+    assert journal.replica not in contents(b"".join(lines)).replica
+    await standby.close()
+    (held,) = await replica.database.read(allowances)
+    now = int(replica.database.now() * 1000)
+    item = WriteOff(held.allowance_id, "the disk", "ada@here", now)
+    assert await replica.database.submit(write_off, item) == ALLOWANCE - SEEN_COST
+    assert await replica.database.submit(write_off, item) == ALLOWANCE - SEEN_COST  # an answer that was lost
+    assert await replica.database.submit(write_off, WriteOff(held.allowance_id, "again", "bob@here", now)) is None
+    assert await replica.database.submit(write_off, WriteOff("att_1", "no allowance", "bob@here", now)) is None
+    # The living replica has not noticed: what it still enters was charged with the rest.
+    await replica.money.standby.tend()
+    await replica.money.standby.tend()
+    assert {spent for spent, _, _ in accounts.counters(replica.store).values()} == {SEEN_COST + ALLOWANCE}
 
 
 async def test_a_disk_that_refuses_closes_the_gateway_while_the_store_is_away(
