@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from llmgw_gateway.money.book import Sweep
+from llmgw_gateway.money.items import Sweep
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.postgres import Postgres
 from llmgw_gateway.store.sqlite import Sqlite

@@ -8,152 +8,27 @@ changed is written back by `posting.py`. Whatever crashes, an attempt ends as on
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-from msgspec import Struct
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money.amounts import NOTHING, TOKENS, Amounts, difference, larger, only, smaller
 from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, Level, decide, throttled
-
-if TYPE_CHECKING:
-    from llmgw_gateway.money.estimate import Terms
-
-SETTLEMENT: Final = "settlement"
-CORRECTION: Final = "correction"
-LEASE_EXPIRED: Final = "lease_expired"
-"""The outcome of a swept attempt: whoever sent it may still be alive and bring the truth."""
-TRUTH_MILLISECONDS: Final = 2 * 3600 * 1000
-"""How long the truth about a swept attempt may take: longer than any answer. Until then its worst case counts."""
-
-
-class Paying(NamedTuple):
-    """Who and what an attempt is for: copied from its admission into the ledger."""
-
-    operation_id: str
-    person_id: str
-    access_key: str
-    team: str
-    project: str
-    model: str
-    target: str
-    price_version: str
-    admitted_at: int
-
-
-class Admission(Struct, frozen=True, gc=False):
-    """What is asked of the store before an attempt is dispatched. Times in milliseconds since the epoch."""
-
-    attempt_id: str
-    paying: Paying
-    terms: Terms
-    budgets: tuple[BudgetRef, ...]
-    lease_until: int
-
-
-class Admitted(Struct, frozen=True, gc=False):
-    """An attempt may be dispatched."""
-
-    hold: Amounts
-    ceiling: Amounts
-    max_tokens: int
-    """What the call may produce at most: less than it asked for when it was clamped."""
-    remaining: int | None
-    """Micro-USD left in the tightest budget after this attempt's hold; None without a budget in money."""
-    clamped_by: str = ""
-    """The name of the budget for which max_tokens was reduced."""
-
-
-class Renewal(Struct, frozen=True, gc=False):
-    """Keep an attempt until `lease_until`, remember what it has cost so far, and hold at least `hold` if that fits."""
-
-    attempt_id: str
-    observed: Amounts
-    lease_until: int
-    hold: Amounts = NOTHING
-
-
-class Settlement(Struct, frozen=True, gc=False):
-    """What an attempt came to in the end. `charge` None: unknown, charged at the larger of hold and what was seen."""
-
-    attempt_id: str
-    outcome: str
-    now: int
-    charge: Amounts | None
-    usage: Usage = Usage()
-    observed: Amounts = NOTHING
-
-
-class Sweep(Struct, frozen=True, gc=False):
-    """Settle every attempt whose lease has ended: its outcome is unknown, so it is never refunded."""
-
-    now: int
-
-
-class Draw(Struct, frozen=True, gc=False):
-    """An attempt that was dispatched on allowances while the store was away: as the journal of its replica has it."""
-
-    attempt_id: str
-    paying: Paying
-    places: tuple[tuple[str, str], ...]
-    """Budget and period of each budget that concerns it, all in money."""
-    allowances: tuple[str, ...]
-    """One for each place."""
-    hold: Amounts
-    ceiling: Amounts
-
-
-class Replay(Struct, frozen=True, gc=False):
-    """Enter a draw into the ledger as it ended: the charge moves from what its allowances hold into `spent`."""
-
-    draw: Draw
-    end: Settlement
-
-    @property
-    def attempt_id(self) -> str:
-        """Of the draw."""
-        return self.draw.attempt_id
-
-
-Item = Admission | Renewal | Settlement | Sweep | Replay
-Answer = Admitted | Denial | bool | int
-
-
-class Attempt(Struct, gc=False):
-    """An attempt that is not over."""
-
-    attempt_id: str
-    paying: Paying
-    counters: tuple[int, ...]
-    hold: Amounts
-    ceiling: Amounts
-    observed: Amounts
-    lease_until: int
-    swept: bool = False
-
-
-class Entry(Struct, frozen=True, gc=False):
-    """One row of the ledger."""
-
-    attempt_id: str
-    kind: str
-    paying: Paying
-    counters: tuple[int, ...]
-    usage: Usage
-    charge: Amounts
-    estimated: bool
-    outcome: str
-    settled_at: int
-
-
-class Crossing(Struct, frozen=True, gc=False):
-    """A counter has reached a threshold of its limit."""
-
-    counter_id: int
-    percent: int
-    limit: int
-    spent: int
-    at: int
+from llmgw_gateway.money.items import (
+    CORRECTION,
+    LEASE_EXPIRED,
+    SETTLEMENT,
+    TRUTH_MILLISECONDS,
+    Admission,
+    Admitted,
+    Answer,
+    Attempt,
+    Crossing,
+    Entry,
+    Item,
+    Renewal,
+    Replay,
+    Settlement,
+    Sweep,
+)
 
 
 @dataclass(slots=True)

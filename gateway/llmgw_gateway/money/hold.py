@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmgw_gateway.call import Outcome, Usage
-from llmgw_gateway.money import book
+from llmgw_gateway.money import items
 from llmgw_gateway.money.amounts import NOTHING
 from llmgw_gateway.money.estimate import charged
 
@@ -57,19 +57,19 @@ class Hold:
             )
         return charged(self.tariff.price(usage.prompt), usage)
 
-    def close(self, now: int) -> book.Settlement:
+    def close(self, now: int) -> items.Settlement:
         """Decide what the attempt is charged. Unknown usage is never zero; what was never sent costs nothing."""
         outcome = self.outcome
         note = "".join(filter(_NOTE.__contains__, outcome.note))[:LONGEST_NOTE]  # upstreams name their own exceptions
         if not outcome.dispatched:
-            return book.Settlement(self.attempt_id, "released", now, charge=NOTHING)
+            return items.Settlement(self.attempt_id, "released", now, charge=NOTHING)
         if outcome.refused_upstream:
-            return book.Settlement(self.attempt_id, note, now, charge=NOTHING)
+            return items.Settlement(self.attempt_id, note, now, charge=NOTHING)
         if outcome.completeness == "complete":
             exact = charged(self.tariff.price(outcome.usage.prompt), outcome.usage)
             outcome.cost = exact[0]
-            return book.Settlement(self.attempt_id, note, now, charge=exact, usage=outcome.usage)
+            return items.Settlement(self.attempt_id, note, now, charge=exact, usage=outcome.usage)
         outcome.estimated = True
         seen = self.seen()
         outcome.cost = max(self.amounts[0], seen[0])  # what the ledger charges for the unknown
-        return book.Settlement(self.attempt_id, note, now, charge=None, usage=outcome.usage, observed=seen)
+        return items.Settlement(self.attempt_id, note, now, charge=None, usage=outcome.usage, observed=seen)

@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from llmgw_gateway.call import LONG_CONTEXT
 from llmgw_gateway.errors import GatewayError, StoreAwayError
-from llmgw_gateway.money import book
+from llmgw_gateway.money import items
 from llmgw_gateway.money.amounts import NOTHING, UNITS, larger, smaller
 from llmgw_gateway.money.budgets import Budgets, view
 from llmgw_gateway.money.decide import Denial
@@ -132,9 +132,9 @@ class Money:
         asked_at = time.monotonic()
         now = self._database.now()
         tariff = self._tariffs.of(grant.target, now)
-        asked = book.Admission(
+        asked = items.Admission(
             attempt_id=self._attempt_id(),
-            paying=book.Paying(
+            paying=items.Paying(
                 operation_id=operation_id,
                 person_id=account.person_id,
                 access_key=account.key,
@@ -197,7 +197,7 @@ class Money:
         else:
             self._settle_later(settlement)
 
-    def _settle_later(self, settlement: book.Settlement) -> None:
+    def _settle_later(self, settlement: items.Settlement) -> None:
         """Hand a settlement in and wait for nothing; `drain` does."""
         try:
             answer = self._hand_in(settlement)
@@ -206,7 +206,7 @@ class Money:
         self._settling.add(answer)
         answer.add_done_callback(partial(self._settled, settlement))
 
-    def _settled(self, settlement: book.Settlement, answer: asyncio.Future[book.Answer]) -> None:
+    def _settled(self, settlement: items.Settlement, answer: asyncio.Future[items.Answer]) -> None:
         self._settling.discard(answer)
         error = None if answer.cancelled() else answer.exception()
         if error is None:
@@ -217,8 +217,8 @@ class Money:
             log.error("settlement of %s failed: %r; it is charged as unknown", settlement.attempt_id, error)
             self._track(self._settle(self._unknown(settlement.attempt_id)))
 
-    def _unknown(self, attempt_id: str) -> book.Settlement:
-        return book.Settlement(attempt_id, "internal", self._now(), charge=None)
+    def _unknown(self, attempt_id: str) -> items.Settlement:
+        return items.Settlement(attempt_id, "internal", self._now(), charge=None)
 
     def _learn(self, hold: Hold) -> None:
         if hold.outcome.completeness == "complete":
@@ -231,13 +231,13 @@ class Money:
                 now=self._database.now(),
             )
 
-    async def _admit(self, asked: book.Admission) -> book.Admitted | Denial:
+    async def _admit(self, asked: items.Admission) -> items.Admitted | Denial:
         """Ask the store. What a caller no longer waits for, or what may have been admitted, is given back.
 
         The store does things in the order in which they are handed in: a release always finds what it releases.
         """
         try:
-            return cast("book.Admitted | Denial", await self._hand_in(asked))
+            return cast("items.Admitted | Denial", await self._hand_in(asked))
         except asyncio.CancelledError:
             self._settle_later(self._release(asked.attempt_id))
             raise
@@ -246,10 +246,10 @@ class Money:
                 self._settle_later(self._release(asked.attempt_id))
             raise
 
-    def _release(self, attempt_id: str) -> book.Settlement:
-        return book.Settlement(attempt_id, "released", self._now(), charge=NOTHING)
+    def _release(self, attempt_id: str) -> items.Settlement:
+        return items.Settlement(attempt_id, "released", self._now(), charge=NOTHING)
 
-    def _hand_in(self, item: book.Item) -> asyncio.Future[book.Answer]:
+    def _hand_in(self, item: items.Item) -> asyncio.Future[items.Answer]:
         return self._database.hand_in(self._post, item)
 
     def _refusal(self, denial: Denial, terms: Terms) -> GatewayError:
@@ -299,7 +299,7 @@ class Money:
             tariff=tariff,
         )
 
-    async def _settle(self, settlement: book.Settlement) -> None:
+    async def _settle(self, settlement: items.Settlement) -> None:
         """Write the settlement; while the store is away, keep trying: the hold stays until the row commits."""
         pause = 0.1
         while True:
@@ -329,7 +329,7 @@ class Money:
 
     async def _renew(self, at: float) -> None:
         until = self._now() + LEASE_SECONDS * 1000
-        due: list[tuple[Hold, book.Renewal]] = []
+        due: list[tuple[Hold, items.Renewal]] = []
         for hold in self._open.values():
             try:
                 seen = hold.seen()
@@ -340,7 +340,7 @@ class Money:
             tight = any(amount > TIGHT * held for amount, held in zip(seen, hold.amounts, strict=True))
             if tight or at - hold.renewed >= RENEW_SECONDS:
                 wanted = (int(seen[0] * GROWTH), int(seen[1] * GROWTH), int(seen[2] * GROWTH)) if tight else NOTHING
-                due.append((hold, book.Renewal(hold.attempt_id, seen, until, wanted)))
+                due.append((hold, items.Renewal(hold.attempt_id, seen, until, wanted)))
         answers = await asyncio.gather(*(self._hand_in(renewal) for _, renewal in due))
         for (hold, renewal), kept in zip(due, answers, strict=True):
             hold.renewed = at
@@ -351,7 +351,7 @@ class Money:
         if at < self._sweep_at:
             return
         self._sweep_at = at + RENEW_SECONDS
-        if swept := await self._hand_in(book.Sweep(self._now())):
+        if swept := await self._hand_in(items.Sweep(self._now())):
             log.warning("settled %d attempt(s) whose outcome is unknown at what was held for them", swept)
 
     def _now(self) -> int:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from llmgw_gateway.errors import StoreError
-from llmgw_gateway.money.book import Draw, Settlement  # noqa: TC001 -- msgspec reads the annotations
+from llmgw_gateway.money.items import Draw, Settlement  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
     from pathlib import Path

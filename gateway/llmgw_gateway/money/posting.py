@@ -15,20 +15,20 @@ from sqlalchemy import select
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money.amounts import UNITS
-from llmgw_gateway.money.book import (
+from llmgw_gateway.money.book import Book
+from llmgw_gateway.money.decide import Counter
+from llmgw_gateway.money.items import (
     SETTLEMENT,
     TRUTH_MILLISECONDS,
     Admission,
     Answer,
     Attempt,
-    Book,
     Entry,
     Item,
     Paying,
     Replay,
     Sweep,
 )
-from llmgw_gateway.money.decide import Counter
 from llmgw_gateway.store.bulk import DeleteRows, InsertRows, SelectRows, UpdateRows
 from llmgw_gateway.store.schema import attempts, counters, events, ledger
 

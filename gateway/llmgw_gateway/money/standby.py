@@ -20,9 +20,9 @@ from llmgw_gateway.call import MICRO
 from llmgw_gateway.errors import GatewayError, StoreError
 from llmgw_gateway.money.allowance import FAR, PREFIX, Allowance, Allowances
 from llmgw_gateway.money.amounts import NOTHING, larger, only
-from llmgw_gateway.money.book import Admission, Admitted, Draw, Paying, Replay, Settlement
 from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.estimate import Terms
+from llmgw_gateway.money.items import Admission, Admitted, Draw, Paying, Replay, Settlement
 from llmgw_gateway.store.schema import attempts
 from llmgw_wire.errors import ErrorCode
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from llmgw_gateway.money.book import Answer, Item
     from llmgw_gateway.money.decide import BudgetRef
+    from llmgw_gateway.money.items import Answer, Item
     from llmgw_gateway.money.journal import Contents, Journal
     from llmgw_gateway.store.database import Database
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import case, func, literal, select
 
 from llmgw_gateway.money.allowance import PREFIX
-from llmgw_gateway.money.book import CORRECTION
+from llmgw_gateway.money.items import CORRECTION
 from llmgw_gateway.store.schema import ledger, persons
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import insert, select
 
 from llmgw_gateway.money.allowance import PREFIX
-from llmgw_gateway.money.book import Settlement
+from llmgw_gateway.money.items import Settlement
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.store.schema import attempts, counters, write_offs
 

@@ -187,7 +187,7 @@ async def test_a_device_whose_session_was_ended_gets_another_one(bench: Bench) -
         ({"subject_token_type": ACCESS_TOKEN_TYPE}, ErrorCode.SIGN_IN_INVALID),
         ({"subject_token_type": ""}, ErrorCode.SIGN_IN_INVALID),
         ({"proof": "no proof"}, ErrorCode.PROOF_INVALID),
-        ({"proof": forge.proof(DEVICE, url=ISSUER)}, ErrorCode.PROOF_INVALID),
+        pytest.param({"proof": forge.proof(DEVICE, url=ISSUER)}, ErrorCode.PROOF_INVALID, id="a proof for another URL"),
     ],
     ids=str,
 )

@@ -146,7 +146,7 @@ JUNK: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("junk", JUNK, ids=str)
+@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
 async def test_a_key_that_cannot_be_used_does_not_hide_those_that_can(provider: Provider, junk: object) -> None:
     provider.keys = [junk, GOOD]
     assert await provider.jwks().get("ec")

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from llmgw_gateway.call import MICRO, Usage
 from llmgw_gateway.money.amounts import NOTHING
-from llmgw_gateway.money.book import Admission, Paying, Renewal, Settlement
 from llmgw_gateway.money.decide import BudgetRef
 from llmgw_gateway.money.estimate import Terms
+from llmgw_gateway.money.items import Admission, Paying, Renewal, Settlement
 from llmgw_gateway.money.posting import Books
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llmgw_gateway.money.amounts import Amounts
-    from llmgw_gateway.money.book import Item
+    from llmgw_gateway.money.items import Item
     from llmgw_gateway.store.database import Database
     from tests.gateway.columns import Column
 

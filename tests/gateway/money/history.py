@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import NullPool, create_engine, insert
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.money.book import LEASE_EXPIRED, Admission, Admitted, Paying
+from llmgw_gateway.money.items import LEASE_EXPIRED, Admission, Admitted, Paying
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.store.schema import persons
 from tests.gateway.money import accounts

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from llmgw_gateway.errors import StoreAwayError, StoreError
-from llmgw_gateway.money.book import Admitted, Draw, Replay, Settlement, Sweep
+from llmgw_gateway.money.items import Admitted, Draw, Replay, Settlement, Sweep
 from llmgw_gateway.money.journal import Journal
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.standby import Standby
@@ -33,8 +33,8 @@ from tests.gateway.store.interrupted import Interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from llmgw_gateway.money.book import Item
     from llmgw_gateway.money.decide import BudgetRef
+    from llmgw_gateway.money.items import Item
     from tests.gateway.columns import Column
     from tests.gateway.money.accounts import Desk
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import StoreError
-from llmgw_gateway.money.book import Draw, Settlement
+from llmgw_gateway.money.items import Draw, Settlement
 from llmgw_gateway.money.journal import Journal, contents
 from tests.gateway.money import accounts
 

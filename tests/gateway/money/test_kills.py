@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmgw_gateway.money.book import Sweep
+from llmgw_gateway.money.items import Sweep
 from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.sqlite import Sqlite

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llmgw_gateway.money.book import TRUTH_MILLISECONDS, Sweep
+from llmgw_gateway.money.items import TRUTH_MILLISECONDS, Sweep
 from llmgw_gateway.store.database import Database
 from tests.gateway.columns import PostgresColumn
 from tests.gateway.money import accounts
@@ -21,7 +21,7 @@ from tests.lab.history import Bound, Moment
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from llmgw_gateway.money.book import Item, Settlement
+    from llmgw_gateway.money.items import Item, Settlement
     from tests.gateway.columns import Column
     from tests.gateway.money.accounts import Desk
 

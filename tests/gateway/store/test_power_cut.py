@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Engine, event
 
-from llmgw_gateway.money.book import Sweep
+from llmgw_gateway.money.items import Sweep
 from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.sqlite import Sqlite
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from llmgw_gateway.money.book import Item
+    from llmgw_gateway.money.items import Item
     from tests.lab.disk import Image, Operation
 
 CLIENTS = 12

@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from llmgw_gateway.call import Account
-from llmgw_gateway.money.book import Admitted, Sweep
 from llmgw_gateway.money.budgets import Budgets
 from llmgw_gateway.money.decide import Denial
+from llmgw_gateway.money.items import Admitted, Sweep
 from llmgw_gateway.settings import load
 from llmgw_gateway.store.database import Database
 from tests.gateway import configuration
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from llmgw_gateway.money.book import Item
+    from llmgw_gateway.money.items import Item
     from tests.gateway.columns import Column
     from tests.gateway.money.accounts import Desk
 
