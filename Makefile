@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-long check bench migration lock clean help
+.PHONY: demo test test-long test-failed check bench migration lock clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,10 +15,13 @@ demo: $(READY) ## sign in, ask a model through agent and gateway, show the accou
 	@$(BIN)/python -m tests.demo
 
 test: check ## static checks and every test (under 12 minutes)
-	@$(BIN)/python -m pytest -m "not long"
+	@$(BIN)/python -m pytest -m "not long" $(PARALLEL)
 
 test-long: check ## the same with soaks and long kills
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
+
+test-failed: $(READY) ## what failed last time, once more and one after another; nothing else
+	@$(BIN)/python -m pytest --last-failed --last-failed-no-failures=none --maxfail=1
 
 bench: $(READY) ## measure what is claimed, as ratios of paired runs
 	@$(BIN)/python -m tests.bench
