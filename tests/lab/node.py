@@ -31,7 +31,9 @@ def modules() -> Path:
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for source in [*SOURCE.glob("*.json"), *SOURCE.glob("*.mjs")]:
-            shutil.copyfile(source, CACHE / source.name)
+            target = CACHE / source.name
+            if not target.is_file() or target.read_bytes() != source.read_bytes():
+                shutil.copyfile(source, target)  # only then: another run may be starting it
         if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
             _install()
             stamp.write_text(wanted, encoding="utf-8")
