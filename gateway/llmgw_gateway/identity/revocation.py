@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.store.schema import revocations, sessions
@@ -80,7 +80,9 @@ def _end(connection: Connection, batch: list[_Ended]) -> list[None]:
     # In one order at all replicas: two that end the same sessions would otherwise wait for each other.
     for each in sorted(batch):
         insert_if_absent(connection, revocations, {"session": each.session, "expires_at": each.expires_at})
-        connection.execute(delete(sessions).where(sessions.c.sid == each.session))
+        # The row stays: the place among the person's devices is taken again by who signs in next.
+        ended = update(sessions).where(sessions.c.sid == each.session, sessions.c.ended_at.is_(None))
+        connection.execute(ended.values(ended_at=each.now))
     over = select(revocations.c.session).where(revocations.c.expires_at < min(each.now for each in batch))
     connection.execute(delete(revocations).where(revocations.c.session.in_(over.with_for_update(skip_locked=True))))
     return [None] * len(batch)
