@@ -215,7 +215,9 @@ class Edge:
 
     async def _models(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         async with self._pipeline.audit.entry(entry):
-            entry.caller(self._pipeline.authenticator.authenticate(request.headers))
+            caller = self._pipeline.authenticator.authenticate(request.headers)
+            entry.caller(caller)
+            self._pipeline.rates.question(caller.person_id)
             entry.status = 200
         return _json(anthropic.models_page(self._pipeline.policy.served))
 
@@ -223,6 +225,7 @@ class Edge:
         async with self._pipeline.audit.entry(entry):
             caller = self._pipeline.authenticator.authenticate(request.headers)
             entry.caller(caller)
+            self._pipeline.rates.question(caller.person_id)
             person = await self._pipeline.directory.person(caller.person_id)
             account = await self._pipeline.directory.account(caller, request.headers.get(headers.PROJECT, ""))
             entry.account(account)
