@@ -26,7 +26,7 @@ from llmgw_wire.messages import Me
 from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from llmgw_gateway.call import Call
     from llmgw_gateway.identity.exchange import Exchange
@@ -91,7 +91,10 @@ class Edge:
         revocations: Revocations,
         bootstrap: Bootstrap,
         body_seconds: int,
+        unready: Sequence[Callable[[], str]],
     ) -> None:
+        self._unready = unready
+        """Each says why this replica should get no requests, or nothing."""
         self._pipeline = pipeline
         self._exchange = exchange
         self._ring = ring
@@ -297,7 +300,7 @@ class Edge:
         return web.Response(text="alive\n")
 
     async def _ready(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
-        why = "draining" if self.draining else self._ring.unready() or self._pipeline.unready()
+        why = "draining" if self.draining else next(filter(None, (each() for each in self._unready)), "")
         return web.Response(status=503, text=f"{why}\n") if why else web.Response(text="ready\n")
 
     def _refuse(self, request: web.BaseRequest, entry: Entry, error: GatewayError) -> web.Response:

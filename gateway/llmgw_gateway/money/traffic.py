@@ -143,6 +143,11 @@ class Rates:
         if self._valkey is not None:
             await self._valkey.close()
 
+    def unready(self) -> str:
+        """Why this replica should get no requests; empty when there is no reason. A Valkey that is away is none."""
+        # Others would take the slots of calls that run.
+        return "slots are not renewed" if self._heart is not None and self._heart.done() else ""
+
     def admit(self, account: Account, grant: Grant, call: Call) -> Place:
         """What a call takes of its limits; entering it takes, leaving it frees and corrects.
 
