@@ -16,11 +16,11 @@ from llmgw_gateway.money.holds import Money
 from llmgw_gateway.money.journal import Journal, contents
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.standby import Standby
-from llmgw_gateway.money.verification import faults
 from llmgw_gateway.money.writeoff import WriteOff, allowances, write_off
 from llmgw_gateway.store.database import Database
 from tests.gateway import configuration
 from tests.gateway.money import accounts
+from tests.gateway.money.accounts import faults
 from tests.gateway.money.test_holds import ACCOUNT, CALL, CATALOGUE, GRANT
 from tests.gateway.store.interrupted import Interrupted
 
