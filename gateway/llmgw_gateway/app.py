@@ -141,6 +141,7 @@ class Gateway:
             revocations,
             bootstrap(settings),
             settings.server.body_seconds,
+            [each.unready for each in (ring, revocations, adjustments, rates, relay, pipeline)],
         )
         runners = [
             await listen(settings.server.listen, edge),

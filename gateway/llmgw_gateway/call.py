@@ -31,6 +31,8 @@ class Caller:
 
     person_id: str
     session: str
+    access_key: str
+    """What is counted by device: the same after the person has signed out and in again."""
     token_id: str
     token_expires_at: int
 
@@ -46,7 +48,7 @@ class Account:
     project: str = ""
     """Empty: charged to no project."""
     key: str = ""
-    """What the caller signed in with: a device's session, or a service key."""
+    """The place among the person's devices that the caller signed in with: it outlives a session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from llmgw_wire.messages import Me
 from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from llmgw_gateway.call import Call
     from llmgw_gateway.identity.exchange import Exchange
@@ -91,7 +91,10 @@ class Edge:
         revocations: Revocations,
         bootstrap: Bootstrap,
         body_seconds: int,
+        unready: Sequence[Callable[[], str]],
     ) -> None:
+        self._unready = unready
+        """Each says why this replica should get no requests, or nothing."""
         self._pipeline = pipeline
         self._exchange = exchange
         self._ring = ring
@@ -215,7 +218,9 @@ class Edge:
 
     async def _models(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         async with self._pipeline.audit.entry(entry):
-            entry.caller(self._pipeline.authenticator.authenticate(request.headers))
+            caller = self._pipeline.authenticator.authenticate(request.headers)
+            entry.caller(caller)
+            self._pipeline.rates.question(caller.person_id)
             entry.status = 200
         return _json(anthropic.models_page(self._pipeline.policy.served))
 
@@ -223,6 +228,7 @@ class Edge:
         async with self._pipeline.audit.entry(entry):
             caller = self._pipeline.authenticator.authenticate(request.headers)
             entry.caller(caller)
+            self._pipeline.rates.question(caller.person_id)
             person = await self._pipeline.directory.person(caller.person_id)
             account = await self._pipeline.directory.account(caller, request.headers.get(headers.PROJECT, ""))
             entry.account(account)
@@ -294,7 +300,7 @@ class Edge:
         return web.Response(text="alive\n")
 
     async def _ready(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
-        why = "draining" if self.draining else self._ring.unready() or self._pipeline.unready()
+        why = "draining" if self.draining else next(filter(None, (each() for each in self._unready)), "")
         return web.Response(status=503, text=f"{why}\n") if why else web.Response(text="ready\n")
 
     def _refuse(self, request: web.BaseRequest, entry: Entry, error: GatewayError) -> web.Response:

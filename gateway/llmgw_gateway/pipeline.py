@@ -91,7 +91,9 @@ class Pipeline:
     async def count_tokens(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
         """How many tokens a prompt has: asked of Bedrock, free of charge, hence without the money stage."""
         async with self.audit.entry(entry):
-            entry.caller(self.authenticator.authenticate(request.headers))
+            caller = self.authenticator.authenticate(request.headers)
+            entry.caller(caller)
+            self.rates.question(caller.person_id)  # 429
             call = await dialect.read(request)
             entry.call(call)
             grant = self.policy.authorize(call.model, call.max_tokens)

@@ -38,6 +38,8 @@ class Server(Section, frozen=True, kw_only=True):
     """How long running streams may go on after SIGTERM."""
     body_seconds: Seconds = 60
     """How long a client may take to send its request body."""
+    questions_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 300
+    """What one person may ask of one replica that costs nothing: `/v1/me`, `/v1/models`, counts of tokens."""
 
     def faults(self, _base: Path) -> list[str]:
         """Addresses that cannot be listened on, a public URL that cannot be an issuer."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import NullPool, create_engine, select
 
-from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.schema import attempts, ledger
+from tests.gateway.money.accounts import faults
 from tests.lab.usage import Usage
 
 if TYPE_CHECKING:

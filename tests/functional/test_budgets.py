@@ -16,6 +16,7 @@ from tests.lab.usage import Usage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.functional.trial import Trial
     from tests.lab.gateway import Gateway
 
 DEAR = Answer(usage=Usage(input=100_000, output=10_000))
@@ -232,3 +233,23 @@ def test_what_is_set_aside_is_written_off_through_the_gateway_that_has_the_file(
     assert ada.me()["budgets"][0]["spent"] >= 2_000_000
     again = command(gateway, "write-off", found[0]["allowance"], "--reason", "a drill")
     assert again.returncode == 1
+
+
+def test_a_device_that_signs_out_and_in_again_keeps_what_it_has_spent(
+    begin: Callable[..., Trial], scripted: ScriptedBedrock
+) -> None:
+    trial = begin(
+        {"level": "key", "limit_usd": 0.05, "overshoot_usd": 10},
+        {"level": "user", "limit_usd": 100, "overshoot_usd": 100},
+    )
+    scripted.script(Answer(usage=Usage(30_000, 100)))
+    assert trial.ask("the dear one").status == 200
+    trial.rest()
+    assert trial.ask("the next one").status == 402
+    sent = {"content-type": "application/x-www-form-urlencoded"}
+    assert trial.ada.request("POST", "/oauth/revoke", f"token={trial.ada.token}".encode(), sent).status == 200
+    assert trial.ask("signed out").status == 401
+    again = trial.device("ada")  # with another device key
+    assert trial.ask("signed in again", device=again).status == 402
+    assert len(scripted.calls) == 1
+    assert trial.faults() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import httpx2
 import pytest
 
 from tests.functional import ledger
-from tests.functional.device import Device
+from tests.functional.device import ANTHROPIC, Device, Reply
 from tests.lab.fixtures import valkey
 from tests.lab.gateway import Gateway
 from tests.lab.scripted import Answer, ScriptedBedrock
@@ -208,3 +209,25 @@ def test_two_gateways_share_a_limit_and_a_restart_forgets_nothing(
         assert [person.ask().status for person in (ada, grace, ada, grace, ada)] == [200, 200, 200, 429, 429]
         gateway.restart()
         assert ada.ask().status == 429
+
+
+def test_questions_that_cost_nothing_are_limited_too_and_take_nothing_of_the_limits_of_calls(
+    gateway: Gateway, ada: Device, sign_in: Callable[[str], str]
+) -> None:
+    gateway.document["server"]["questions_per_minute"] = 1
+    limit(gateway, {"level": "user", "requests_per_minute": 1})
+
+    def question(method: str, path: str) -> Reply:
+        return ada.request(method, path, json.dumps(ANTHROPIC).encode() if method == "POST" else None)
+
+    questions = [("GET", "/v1/me"), ("GET", "/v1/models"), ("POST", "/v1/messages/count_tokens")]
+    assert question("GET", "/v1/me").status == 200
+    for each in questions:
+        refused = question(*each)
+        assert (refused.status, refused.error["code"]) == (429, "rate_exceeded")
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert "Your limit on questions is reached: 1 of 1 requests a minute" in refused.error["message"]
+    assert ada.ask().status == 200
+    grace = Device(gateway.url)
+    grace.exchange(sign_in("grace"))
+    assert grace.request("GET", "/v1/me").status == 200

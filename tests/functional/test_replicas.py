@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.functional import trial as trials
 from tests.functional.device import Device
 from tests.lab.environment import clean_environment
 from tests.lab.gateway import Gateway
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.functional.device import Reply
+    from tests.functional.trial import Trial
     from tests.lab.canaille import Canaille
     from tests.lab.scripted import ScriptedBedrock
 
@@ -107,3 +109,15 @@ def test_what_one_replica_gave_the_other_knows(
         # Both in pairs; the one that was asked meanwhile has noticed for certain.
         assert log.count("is away: ") == log.count(" is back after ") >= (replica is second), log
         assert server.password not in log
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("table", ["revocations", "adjustments", "replica_keys"])
+def test_a_replica_that_cannot_follow_what_others_write_is_not_ready_until_it_can(
+    begin: Callable[..., Trial], postgres: Postgres, table: str
+) -> None:
+    trial = begin(database=postgres.url(postgres.database()))
+    trial.sql(f"ALTER TABLE {table} RENAME TO elsewhere")
+    trials.until(lambda: not answers(f"{trial.gateway.url}/readyz"), "red")
+    trial.sql(f"ALTER TABLE elsewhere RENAME TO {table}")
+    trials.until(lambda: answers(f"{trial.gateway.url}/readyz"), "green again")

@@ -42,12 +42,12 @@ def verify(config: Path) -> None:
     with refusals():
         settings, _ = read(config)
         with reading(settings) as connection:
-            faults = verification.faults(connection)
+            count = 0
+            for fault in verification.faults(connection):
+                click.echo(tables.clean(fault))
+                count += 1
             size = _size(connection)
-    for fault in faults:
-        click.echo(tables.clean(fault))
-    if faults:
-        count = len(faults)
+    if count:
         click.echo(f"llmgw-gateway: the ledger has {count} {'fault' if count == 1 else 'faults'} ({size})", err=True)
         sys.exit(EXIT_FAULTS)
     click.echo(f"the ledger is right ({size})")

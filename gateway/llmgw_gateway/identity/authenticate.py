@@ -62,7 +62,7 @@ class Authenticator:
         ):  # a removed key ends its tokens at once
             return known[0]
         claims = tokens.verify(token, self._ring.public, issuer=self._issuer, audience=self._audience, now=now)
-        caller = Caller(claims.person_id, claims.session, claims.token_id, claims.expires_at)
+        caller = Caller(claims.person_id, claims.session, claims.access_key, claims.token_id, claims.expires_at)
         self._verified[digest] = (
             caller,
             min(now + REMEMBER_SECONDS, claims.expires_at + tokens.LEEWAY),

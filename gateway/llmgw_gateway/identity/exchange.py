@@ -48,6 +48,7 @@ class Enrolled:
 
     person_id: str
     session: str
+    access_key: str
 
 
 class Exchange:
@@ -90,6 +91,7 @@ class Exchange:
         claims = tokens.TokenClaims(
             person_id=enrolled.person_id,
             session=enrolled.session,
+            access_key=enrolled.access_key,
             token_id=f"tok_{secrets.token_hex(12)}",
             client_id=sign_in.issuer.client_id,
             issued_at=now,
@@ -143,21 +145,38 @@ def _enrol(connection: Connection, each: Enrolment) -> Enrolled | GatewayError:
 
 
 def _session(connection: Connection, person_id: str, each: Enrolment) -> Enrolled | GatewayError:
+    """The session of a device, or a new one in the place of one that has ended.
+
+    What is counted by device is counted by place: signing out and in again, with another device key, too, begins no
+    budget anew. A person has as many places as they ever had devices at a time.
+    """
     mine = (sessions.c.person_id == person_id) & (sessions.c.device == each.proof.device)
-    known = select(sessions.c.sid).where(mine)
-    sid = connection.scalars(known).one_or_none()
-    if sid is None:
+    known = select(sessions.c.sid, sessions.c.access_key).where(mine, sessions.c.ended_at.is_(None))
+    session = connection.execute(known).one_or_none()
+    if session is None:
         if not each.sign_in.is_recent(each.now / 1000, each.enrol_seconds):
             return GatewayError(
                 ErrorCode.SIGN_IN_INVALID,
                 f"A new device needs a sign-in of the last {each.enrol_seconds // 60} minutes. "
                 "Sign out at your identity provider, then run: llmgw login",
             )
-        row = {"sid": f"ses_{secrets.token_hex(12)}", "person_id": person_id, "device": each.proof.device}
-        insert_if_absent(connection, sessions, row | {"enrolled_at": each.now, "last_exchange": each.now})
-        sid = connection.scalars(known).one()
+        new = {"sid": f"ses_{secrets.token_hex(12)}", "device": each.proof.device, "enrolled_at": each.now}
+        _take_place(connection, person_id, new | {"last_exchange": each.now, "ended_at": None})
+        session = connection.execute(known).one()
     connection.execute(update(sessions).where(mine).values(last_exchange=each.now))
-    return Enrolled(person_id, sid)
+    return Enrolled(person_id, session.sid, session.access_key)
+
+
+def _take_place(connection: Connection, person_id: str, new: dict[str, Any]) -> None:
+    """Of the ended sessions that of the same device, or else the last one; without any, a place of its own."""
+    ended = select(sessions.c.access_key).where(sessions.c.person_id == person_id, sessions.c.ended_at.is_not(None))
+    nearest = (sessions.c.device != new["device"], sessions.c.ended_at.desc(), sessions.c.access_key)
+    place = connection.scalars(ended.order_by(*nearest).limit(1)).one_or_none()
+    if place is None:
+        own = {"person_id": person_id, "access_key": f"key_{secrets.token_hex(12)}"}
+        insert_if_absent(connection, sessions, new | own)
+    else:
+        connection.execute(update(sessions).where(sessions.c.access_key == place).values(new))
 
 
 def _forget(connection: Connection, now: int) -> None:

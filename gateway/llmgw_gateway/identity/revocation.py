@@ -5,13 +5,11 @@ Keyed by the session, never by the token's bytes: ES256 signatures are malleable
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
-from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.store.polling import Poller
 from llmgw_gateway.store.schema import revocations, sessions
 from llmgw_gateway.store.upsert import insert_if_absent
 
@@ -19,10 +17,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from llmgw_gateway.store.database import Database
-
-POLL_SECONDS = 2
-"""How long another replica may take to learn of it."""
-log = logging.getLogger("llmgw.identity")
 
 
 class _Ended(NamedTuple):
@@ -40,17 +34,17 @@ class Revocations:
         self._database = database
         self._token_seconds = token_seconds
         self._sessions: frozenset[str] = frozenset()
-        self._poll: asyncio.Task[None] | None = None
+        self._poller = Poller("revocations", self._load)
+        self.unready = self._poller.unready
 
     async def start(self) -> None:
         """Load what is revoked, and keep up with other replicas."""
         await self._load()
-        self._poll = asyncio.create_task(self._follow(), name="revocations")
+        self._poller.start()
 
     def stop(self) -> None:
         """Stop following."""
-        if self._poll is not None:
-            self._poll.cancel()
+        self._poller.stop()
 
     def __contains__(self, session: str) -> bool:
         return session in self._sessions
@@ -67,20 +61,14 @@ class Revocations:
         query = select(revocations.c.session).where(revocations.c.expires_at > now)
         self._sessions = frozenset(await self._database.read(lambda connection: connection.scalars(query).all()))
 
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            try:
-                await self._load()
-            except GatewayError:
-                log.warning("revocations could not be read; the last known stay in force")
-
 
 def _end(connection: Connection, batch: list[_Ended]) -> list[None]:
     # In one order at all replicas: two that end the same sessions would otherwise wait for each other.
     for each in sorted(batch):
         insert_if_absent(connection, revocations, {"session": each.session, "expires_at": each.expires_at})
-        connection.execute(delete(sessions).where(sessions.c.sid == each.session))
+        # The row stays: the place among the person's devices is taken again by who signs in next.
+        ended = update(sessions).where(sessions.c.sid == each.session, sessions.c.ended_at.is_(None))
+        connection.execute(ended.values(ended_at=each.now))
     over = select(revocations.c.session).where(revocations.c.expires_at < min(each.now for each in batch))
     connection.execute(delete(revocations).where(revocations.c.session.in_(over.with_for_update(skip_locked=True))))
     return [None] * len(batch)

@@ -7,7 +7,6 @@ to the database still cannot add a key.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import delete, select
 
-from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.store.polling import POLL_SECONDS, Poller
 from llmgw_gateway.store.schema import replica_keys
 from llmgw_gateway.store.upsert import insert_if_absent
 from llmgw_wire.jwk import b64url, b64url_decode, thumbprint
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 KEY_SECONDS = 25 * 3600
 """Published validity: a day of signing and an hour for the last tokens to end."""
 ROTATE_SECONDS = 24 * 3600
-POLL_SECONDS = 2
 SETTLE_SECONDS = 3
 """Where replicas share a store, a key signs so long after its publication: each of them has polled the ring by then."""
 _P256_BYTES = 32
@@ -56,7 +54,7 @@ class Ring:
         self._issuer = issuer
         self._secret = cluster_secret
         self._replica = f"rep_{secrets.token_hex(8)}"
-        self._poll: asyncio.Task[None] | None = None
+        self._poller = Poller("signing keys", self._refresh, self._pause)
         self.public: dict[str, ec.EllipticCurvePublicKey] = {}
         """kid to key, for verification. Replaced whole, never changed in place."""
         self.jwks: dict[str, Any] = {"keys": []}
@@ -69,17 +67,16 @@ class Ring:
 
     async def start(self) -> None:
         """Publish a fresh key, load the ring, and keep both up to date, also when the store is away at first."""
-        await self._refresh()
-        self._poll = asyncio.create_task(self._follow(), name="key-ring")
+        await self._poller.round()
+        self._poller.start()
 
     def stop(self) -> None:
         """Stop following the ring."""
-        if self._poll is not None:
-            self._poll.cancel()
+        self._poller.stop()
 
     def unready(self) -> str:
         """Why this replica should get no requests on account of its keys; empty when there is no reason."""
-        return "" if self.key is not None else "its signing key is not known to all replicas yet"
+        return self._poller.unready() if self.key is not None else "its signing key is not known to all replicas yet"
 
     async def _refresh(self) -> None:
         """One round: a key of our own where it is time for one, then everybody's."""
@@ -87,11 +84,10 @@ class Ring:
             if time.monotonic() >= self._rotate_at:
                 await self._publish()
             await self._load()
-        except GatewayError:
-            log.warning("the key ring could not be read or written; the last one stays in force")
-        ours = self._next
-        if ours is not None and ours.kid in self.public and time.monotonic() >= ours.signs_at:
-            self.kid, self.key, self._next = ours.kid, ours.key, None
+        finally:
+            ours = self._next
+            if ours is not None and ours.kid in self.public and time.monotonic() >= ours.signs_at:
+                self.kid, self.key, self._next = ours.kid, ours.key, None
 
     async def _publish(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -147,11 +143,10 @@ class Ring:
         message = json.dumps([*fields, bool(row["removed"])]).encode()
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()
 
-    async def _follow(self) -> None:
-        while True:
-            due = self._next.signs_at - time.monotonic() if self._next is not None else 0
-            await asyncio.sleep(min(due, POLL_SECONDS) if due > 0 else POLL_SECONDS)
-            await self._refresh()
+    def _pause(self) -> float:
+        """Seconds until something is to be looked at: a key that may sign by then, or what others have published."""
+        due = self._next.signs_at - time.monotonic() if self._next is not None else 0
+        return min(due, POLL_SECONDS) if due > 0 else POLL_SECONDS
 
 
 def _publish(connection: Connection, batch: list[dict[str, Any]]) -> list[None]:

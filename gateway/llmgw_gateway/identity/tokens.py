@@ -53,6 +53,8 @@ class TokenClaims:
 
     person_id: str
     session: str
+    access_key: str
+    """What budgets and limits of level `key` are counted under: it outlives the session."""
     token_id: str
     client_id: str
     issued_at: int
@@ -70,6 +72,7 @@ def mint(claims: TokenClaims, *, issuer: str, audience: str, kid: str, key: Elli
         "client_id": claims.client_id,
         "jti": claims.token_id,
         "sid": claims.session,
+        "access_key": claims.access_key,
         "iat": claims.issued_at,
         "nbf": claims.issued_at,
         "exp": claims.expires_at,
@@ -127,17 +130,17 @@ def _claims(payload: dict[str, Any], *, issuer: str, audience: str, now: float) 
     if not all(type(value) is int for value in times):
         raise _invalid()
     issued_at, not_before, expires_at = (int(value) for value in times if value is not None)
-    names = [payload.get(name) for name in ("sub", "sid", "jti", "client_id")]
+    names = [payload.get(name) for name in ("sub", "sid", "access_key", "jti", "client_id")]
     if not all(isinstance(value, str) for value in names) or not all(
-        _IDENTIFIER.fullmatch(str(value)) for value in names[:3]
+        _IDENTIFIER.fullmatch(str(value)) for value in names[:4]
     ):
         raise _invalid()
     if issued_at > now + LEEWAY or not_before > now + LEEWAY:
         raise _invalid()
     if expires_at + LEEWAY <= now:
         raise GatewayError(ErrorCode.TOKEN_EXPIRED, "The gateway token has expired; a fresh one is needed.")
-    person_id, session, token_id, client_id = (str(value) for value in names)
-    return TokenClaims(person_id, session, token_id, client_id, issued_at, expires_at)
+    person_id, session, access_key, token_id, client_id = (str(value) for value in names)
+    return TokenClaims(person_id, session, access_key, token_id, client_id, issued_at, expires_at)
 
 
 def _object(encoded: str) -> dict[str, Any]:

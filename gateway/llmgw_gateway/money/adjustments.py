@@ -6,16 +6,14 @@ each admission, so that an increase ends on the moment, whatever the polling doe
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.money.overrides import Adjustment, Overrides
+from llmgw_gateway.store.polling import Poller
 from llmgw_gateway.store.schema import adjustments
 from llmgw_gateway.store.upsert import insert_if_absent
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.store.database import Database
 
-POLL_SECONDS = 2
 log = logging.getLogger("llmgw.money")
 
 
@@ -71,17 +68,18 @@ class Adjustments:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.overrides = Overrides()
-        self._poller: asyncio.Task[None] | None = None
+        # While the store is away the last known ones stay: their times are theirs.
+        self._poller = Poller("adjustments of limits", self.refresh)
+        self.unready = self._poller.unready
 
     async def start(self) -> None:
         """GatewayError(STORE_UNAVAILABLE) when they cannot be read: a limit is never guessed."""
         await self.refresh()
-        self._poller = asyncio.create_task(self._poll(), name="adjustments")
+        self._poller.start()
 
     def stop(self) -> None:
         """Stop reading."""
-        if self._poller is not None:
-            self._poller.cancel()
+        self._poller.stop()
 
     async def make(self, adjustment: Adjustment) -> None:
         """Write one, from now on by the store's clock: it counts here at once, on other replicas within two seconds."""
@@ -103,10 +101,3 @@ class Adjustments:
         """Read them now."""
         now = int(self._database.now() * 1000)
         self.overrides.replace(await self._database.read(lambda connection: present(connection, now)))
-
-    async def _poll(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            # While the store is away the last known ones stay: their times are theirs.
-            with contextlib.suppress(GatewayError):
-                await self.refresh()

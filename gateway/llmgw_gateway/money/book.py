@@ -15,6 +15,7 @@ from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, Level, decide
 from llmgw_gateway.money.items import (
     CORRECTION,
     LEASE_EXPIRED,
+    RELEASED,
     SETTLEMENT,
     TRUTH_MILLISECONDS,
     Admission,
@@ -28,6 +29,7 @@ from llmgw_gateway.money.items import (
     Replay,
     Settlement,
     Sweep,
+    Undo,
 )
 
 
@@ -58,6 +60,8 @@ class Book:
             return self.renew(item)
         if isinstance(item, Settlement):
             return self.settle(item)
+        if isinstance(item, Undo):
+            return self.settle(Settlement(item.attempt_id, RELEASED, item.now, charge=NOTHING))
         if isinstance(item, Replay):
             return self.replay(item)
         return self.sweep(item)

@@ -62,7 +62,7 @@ class Hold:
         outcome = self.outcome
         note = "".join(filter(_NOTE.__contains__, outcome.note))[:LONGEST_NOTE]  # upstreams name their own exceptions
         if not outcome.dispatched:
-            return items.Settlement(self.attempt_id, "released", now, charge=NOTHING)
+            return items.Settlement(self.attempt_id, items.RELEASED, now, charge=NOTHING)
         if outcome.refused_upstream:
             return items.Settlement(self.attempt_id, note, now, charge=NOTHING)
         if outcome.completeness == "complete":

@@ -197,7 +197,7 @@ class Money:
         else:
             self._settle_later(settlement)
 
-    def _settle_later(self, settlement: items.Settlement) -> None:
+    def _settle_later(self, settlement: items.Settlement | items.Undo) -> None:
         """Hand a settlement in and wait for nothing; `drain` does."""
         try:
             answer = self._hand_in(settlement)
@@ -206,7 +206,7 @@ class Money:
         self._settling.add(answer)
         answer.add_done_callback(partial(self._settled, settlement))
 
-    def _settled(self, settlement: items.Settlement, answer: asyncio.Future[items.Answer]) -> None:
+    def _settled(self, settlement: items.Settlement | items.Undo, answer: asyncio.Future[items.Answer]) -> None:
         self._settling.discard(answer)
         error = None if answer.cancelled() else answer.exception()
         if error is None:
@@ -232,22 +232,16 @@ class Money:
             )
 
     async def _admit(self, asked: items.Admission) -> items.Admitted | Denial:
-        """Ask the store. What a caller no longer waits for, or what may have been admitted, is given back.
-
-        The store does things in the order in which they are handed in: a release always finds what it releases.
-        """
+        """Ask the store. What a caller no longer waits for, or what may have been admitted, is given back."""
         try:
             return cast("items.Admitted | Denial", await self._hand_in(asked))
         except asyncio.CancelledError:
-            self._settle_later(self._release(asked.attempt_id))
+            self._settle_later(items.Undo(asked.attempt_id, asked.paying, self._now()))
             raise
         except StoreAwayError as error:
             if error.uncertain:
-                self._settle_later(self._release(asked.attempt_id))
+                self._settle_later(items.Undo(asked.attempt_id, asked.paying, self._now()))
             raise
-
-    def _release(self, attempt_id: str) -> items.Settlement:
-        return items.Settlement(attempt_id, "released", self._now(), charge=NOTHING)
 
     def _hand_in(self, item: items.Item) -> asyncio.Future[items.Answer]:
         return self._database.hand_in(self._post, item)
@@ -299,7 +293,7 @@ class Money:
             tariff=tariff,
         )
 
-    async def _settle(self, settlement: items.Settlement) -> None:
+    async def _settle(self, settlement: items.Settlement | items.Undo) -> None:
         """Write the settlement; while the store is away, keep trying: the hold stays until the row commits."""
         pause = 0.1
         while True:

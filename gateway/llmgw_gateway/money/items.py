@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SETTLEMENT: Final = "settlement"
 CORRECTION: Final = "correction"
+RELEASED: Final = "released"
+"""The outcome of an attempt that was admitted and never sent."""
 LEASE_EXPIRED: Final = "lease_expired"
 """The outcome of a swept attempt: whoever sent it may still be alive and bring the truth."""
 TRUTH_MILLISECONDS: Final = 2 * 3600 * 1000
@@ -79,6 +81,18 @@ class Settlement(Struct, frozen=True, gc=False):
     observed: Amounts = NOTHING
 
 
+class Undo(Struct, frozen=True, gc=False):
+    """Take back an admission that nobody waited for: it may have been committed, or may yet be.
+
+    Its COMMIT can be under way on a connection that was lost. So the attempt's row is written in its place before it is
+    released: either that waits for the COMMIT and finds what it did, or the COMMIT finds its key taken.
+    """
+
+    attempt_id: str
+    paying: Paying
+    now: int
+
+
 class Sweep(Struct, frozen=True, gc=False):
     """Settle every attempt whose lease has ended: its outcome is unknown, so it is never refunded."""
 
@@ -110,7 +124,7 @@ class Replay(Struct, frozen=True, gc=False):
         return self.draw.attempt_id
 
 
-Item = Admission | Renewal | Settlement | Sweep | Replay
+Item = Admission | Renewal | Settlement | Undo | Sweep | Replay
 Answer = Admitted | Denial | bool | int
 
 

@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import select
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.money.amounts import UNITS
+from llmgw_gateway.money.amounts import NOTHING, UNITS
 from llmgw_gateway.money.book import Book
 from llmgw_gateway.money.decide import Counter
 from llmgw_gateway.money.items import (
@@ -28,6 +28,7 @@ from llmgw_gateway.money.items import (
     Paying,
     Replay,
     Sweep,
+    Undo,
 )
 from llmgw_gateway.store.bulk import DeleteRows, InsertRows, SelectRows, UpdateRows
 from llmgw_gateway.store.schema import attempts, counters, events, ledger
@@ -61,11 +62,13 @@ _write_counters = UpdateRows(
     counters, "counter_id", "spent", "held", "exposure", "limit_amount", "thresholds", "crossed", "paced_at"
 )
 _lock_attempts = SelectRows(attempts.c.attempt_id, attempts, lock=True)
-_add_attempts = InsertRows(
-    attempts, "attempt_id", *PAYING, "counters", "hold", "hold_tokens", "hold_weighted",
+ATTEMPT: Final = (
+    "attempt_id", *PAYING, "counters", "hold", "hold_tokens", "hold_weighted",
     "ceiling", "ceiling_tokens", "ceiling_weighted",
     "observed", "observed_tokens", "observed_weighted", "lease_until", "swept",
 )  # fmt: skip
+_add_attempts = InsertRows(attempts, *ATTEMPT)
+_take_places = InsertRows(attempts, *ATTEMPT, ignore=True)
 _write_attempts = UpdateRows(
     attempts, "attempt_id", "hold", "hold_tokens", "hold_weighted", "ceiling", "ceiling_tokens", "ceiling_weighted",
     "observed", "observed_tokens", "observed_weighted", "lease_until", "swept",
@@ -94,6 +97,9 @@ class Books:
         """Apply items in order, in the connection's transaction."""
         asked = [item for item in items if isinstance(item, Admission | Replay)]
         places, ids = self._find(connection, asked)
+        undone = {item.attempt_id: item for item in items if isinstance(item, Undo)}
+        if undone:
+            _take_places(connection, [_attempt_row(_empty(undone[name])) for name in sorted(undone)])
         locked = _attempts(connection, items)
         for attempt in locked.values():
             ids.update(attempt.counters)
@@ -102,7 +108,11 @@ class Books:
         if locked:
             unknown -= locked.keys()
             unknown.update(attempt.attempt_id for attempt in locked.values() if attempt.swept)
-        written = _entries(connection, unknown)
+        written = _entries(connection, unknown.union(undone))
+        # What was settled before needs no place any more: it cannot be admitted again.
+        over = {name for name in undone.keys() & written.keys() if not locked[name].swept}
+        for name in over:
+            del locked[name]
         found = _counters(connection, ids)
         if len(found) < len(ids):
             self._places.clear()
@@ -113,6 +123,7 @@ class Books:
             finished=written.keys() - locked.keys(),
             estimates={name: entry for name, entry in written.items() if name in locked},
             places=places,
+            closed=over,
         )
         answers = [book.apply(item) for item in items]
         _write(connection, book)
@@ -226,6 +237,11 @@ def _entry(attempt_id: str, kind: str, *row: Any) -> Entry:  # noqa: ANN401 -- a
         attempt_id, kind, Paying._make(row[: len(PAYING)]), _numbers(counted), Usage(*usage),
         tuple(charge), bool(estimated), outcome, settled_at,
     )  # fmt: skip
+
+
+def _empty(undo: Undo) -> Attempt:
+    """What stands in the place of an attempt that must not be admitted any more."""
+    return Attempt(undo.attempt_id, undo.paying, (), NOTHING, NOTHING, NOTHING, undo.now)
 
 
 def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from llmgw_gateway.money.allowance import FAR, PREFIX, Allowance, Allowances
 from llmgw_gateway.money.amounts import NOTHING, larger, only
 from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.estimate import Terms
-from llmgw_gateway.money.items import Admission, Admitted, Draw, Paying, Replay, Settlement
+from llmgw_gateway.money.items import RELEASED, Admission, Admitted, Draw, Paying, Replay, Settlement, Undo
 from llmgw_gateway.store.schema import attempts
 from llmgw_wire.errors import ErrorCode
 
@@ -55,8 +55,8 @@ class Standby:
         """Not in the ledger yet."""
         self._ended: dict[str, Settlement] = {}
         """Those of them that are over."""
-        self._leaving: set[str] = set()
-        """Allowances to be given back."""
+        self._leaving: dict[str, Paying | None] = {}
+        """Allowances to be given back, and for whom those were asked of which nobody knows whether they are there."""
         self._writing: set[asyncio.Task[None]] = set()
 
     def __contains__(self, attempt_id: str) -> bool:
@@ -203,10 +203,10 @@ class Standby:
     async def _give_back(self, surplus: list[Allowance]) -> None:
         for each in surplus:
             self._allowances.give_back(each)
-            self._leaving.add(each.attempt_id)
-        for name in list(self._leaving):
-            await self._submit(_released(name, self._now()))
-            self._leaving.discard(name)
+            self._leaving[each.attempt_id] = None
+        for name, paying in list(self._leaving.items()):
+            await self._submit(_released(name, self._now()) if paying is None else Undo(name, paying, self._now()))
+            del self._leaving[name]
 
     async def _take(self, ref: BudgetRef) -> None:
         """Hold an allowance in the store like a call that costs exactly that. All of it, or nothing."""
@@ -220,7 +220,7 @@ class Standby:
         try:
             answer = await self._submit(Admission(name, paying, whole, (budget,), FAR))
         except BaseException:
-            self._leaving.add(name)  # it may be there
+            self._leaving[name] = paying  # it may be there, or come to be
             raise
         if isinstance(answer, Denial):
             self._allowances.refused(ref, time.monotonic())
@@ -239,7 +239,7 @@ def _away(error: BaseException) -> bool:
 
 
 def _released(name: str, now: int) -> Settlement:
-    return Settlement(name, "released", now, charge=NOTHING)
+    return Settlement(name, RELEASED, now, charge=NOTHING)
 
 
 def _of_replica(connection: Connection, replica: str) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.money.limits import SLOT, Limits, amounts, counted
+from llmgw_gateway.money.limits import REQUEST, SLOT, LimitRef, Limits, amounts, counted
 from llmgw_gateway.money.rates import AwayError, Full, Windows
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import LimitView
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.call import Account, Call, Grant, Outcome
     from llmgw_gateway.money.learning import Learned
-    from llmgw_gateway.money.limits import Amounts, LimitRef
+    from llmgw_gateway.money.limits import Amounts
     from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.money.valkey import Valkey
     from llmgw_gateway.observe.metrics import Metrics
@@ -125,6 +125,8 @@ class Rates:
         self._shares: dict[str, LimitRef] = {}
         self._open: dict[str, Place] = {}
         """Who occupies slots."""
+        self._per_minute = settings.server.questions_per_minute
+        self._questions = Windows()
         self._heart: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -140,6 +142,11 @@ class Rates:
             self._heart.cancel()
         if self._valkey is not None:
             await self._valkey.close()
+
+    def unready(self) -> str:
+        """Why this replica should get no requests; empty when there is no reason. A Valkey that is away is none."""
+        # Others would take the slots of calls that run.
+        return "slots are not renewed" if self._heart is not None and self._heart.done() else ""
 
     def admit(self, account: Account, grant: Grant, call: Call) -> Place:
         """What a call takes of its limits; entering it takes, leaving it frees and corrects.
@@ -163,6 +170,16 @@ class Rates:
             )
             taken = amounts(likely, grant.max_tokens, burndown)
         return Place(self, f"{self._prefix}/{next(self._numbers)}", limits, taken, burndown)
+
+    def question(self, person_id: str) -> None:
+        """Count a question that costs nothing, whatever it is about: each is work for the store or the provider.
+
+        GatewayError(RATE_EXCEEDED) when the person asks too many of this replica.
+        """
+        ref = LimitRef(person_id, "limit on questions", "requests", self._per_minute, REQUEST, "user")
+        now = _milliseconds()
+        if refusal := self._questions.admit("", (ref,), NO_TOKENS, now, now):
+            self._refuse(ref, refusal, NO_TOKENS)
 
     async def enter(self, place: Place) -> None:
         """Take from all limits at once, or refuse."""
@@ -258,6 +275,7 @@ class Rates:
             try:
                 self._renew(available=self._valkey is not None and self._valkey.available)
                 self._windows.forget(_milliseconds())
+                self._questions.forget(_milliseconds())
                 if self._valkey is not None:
                     await self._valkey.count_replicas()
             except Exception:

@@ -1,101 +1,128 @@
 """The invariants of the books (I1, I2), checked on a store as it stands: each fault is a sentence with its place.
 
-Nothing here shares code with what writes the books: every row is read once, in one snapshot, and added up again. A
-healthy store, however busy, has no fault at any commit.
+Nothing here shares code with what writes the books: every row is read in one snapshot, in the order of the attempts,
+and added up again. What is kept in memory grows with the counters, not with the attempts. A healthy store, however
+busy, has no fault at any commit.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from llmgw_gateway.store.schema import attempts, counters, ledger
+from llmgw_gateway.store import schema
+from llmgw_gateway.store.schema import attempts, ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection, Row
 
-ROWS_AT_ONCE = 5_000
+ROWS_AT_ONCE = 1_000
 KINDS = ("settlement", "correction")
 CHARGES = ("cost", "tokens", "weighted_tokens")
 HOLDS = ("hold", "hold_tokens", "hold_weighted")
 CEILINGS = ("ceiling", "ceiling_tokens", "ceiling_weighted")
+Triple = tuple[int, ...]
 
 
 @dataclass
-class _Sums:
-    """What the rows come to, for each counter. Units are told apart when they are compared."""
+class _Counter:
+    """What a counter says, and what its rows come to."""
 
-    spent: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
-    held: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
-    exposure: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
-    kinds: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """The entries of each attempt."""
+    name: str
+    unit: int
+    says: dict[str, int]
+    sums: dict[str, int] = field(default_factory=lambda: {"spent": 0, "held": 0, "exposure": 0})
 
 
-def faults(connection: Connection) -> list[str]:
+def faults(connection: Connection) -> Iterator[str]:
     """All faults: those of attempts and their entries (I1), then those of the sums (I2)."""
-    sums = _Sums()
-    for row in _all(connection, select(ledger)):
-        sums.kinds[row.attempt_id].append(row.kind)
-        _add(sums.spent, row, _amounts(row, CHARGES))
-    found = [*_entries(sums.kinds), *_open(connection, sums)]
-    for row in connection.execute(select(counters).order_by(counters.c.counter_id)):
-        for name in ("spent", "held", "exposure"):
-            says, is_so = getattr(row, name), getattr(sums, name)[row.counter_id][row.unit]
-            if says != is_so:
-                found.append(f"I2: {row.budget} {row.period_key}: {name} is {says}, but its rows sum to {is_so}")
-    return found
+    counters = _counters(connection)
+    yield from _entries(connection, counters)
+    yield from _open(connection, counters)
+    for counter in counters.values():
+        for name, says in counter.says.items():
+            if says != counter.sums[name]:
+                yield f"I2: {counter.name}: {name} is {says}, but its rows sum to {counter.sums[name]}"
 
 
-def _entries(kinds: dict[str, list[str]]) -> Iterator[str]:
-    for attempt_id, mine in kinds.items():
-        for kind in sorted(set(mine)):
+def _counters(connection: Connection) -> dict[int, _Counter]:
+    return {
+        row.counter_id: _Counter(
+            f"{row.budget} {row.period_key}",
+            row.unit,
+            {"spent": row.spent, "held": row.held, "exposure": row.exposure},
+        )
+        for row in _all(connection, select(schema.counters).order_by(schema.counters.c.counter_id))
+    }
+
+
+def _entries(connection: Connection, counters: dict[int, _Counter]) -> Iterator[str]:
+    query = select(ledger).order_by(ledger.c.attempt_id, ledger.c.kind)
+    for attempt_id, rows in groupby(_all(connection, query), key=lambda row: str(row.attempt_id)):
+        kinds = []
+        for row in rows:
+            kinds.append(row.kind)
+            yield from _add(counters, row, f"the {row.kind} of attempt {attempt_id}", spent=_amounts(row, CHARGES))
+        for kind in sorted(set(kinds)):
             if kind not in KINDS:
                 yield f"I1: attempt {attempt_id} has an entry of the unknown kind {kind!r}"
-            elif mine.count(kind) > 1:
-                yield f"I1: attempt {attempt_id} has {mine.count(kind)} entries of the kind {kind}"
-        if "correction" in mine and "settlement" not in mine:
+            elif kinds.count(kind) > 1:
+                yield f"I1: attempt {attempt_id} has {kinds.count(kind)} entries of the kind {kind}"
+        if "correction" in kinds and "settlement" not in kinds:
             yield f"I1: attempt {attempt_id} has a correction, but no settlement"
 
 
-def _open(connection: Connection, sums: _Sums) -> Iterator[str]:
+def _open(connection: Connection, counters: dict[int, _Counter]) -> Iterator[str]:
     """Attempts that are not over hold money; swept ones hold what their truth may still bring."""
-    estimate = ledger.alias("estimate")
-    query = select(attempts, *(estimate.c[name].label(f"charged_{name}") for name in CHARGES)).outerjoin(
-        estimate, (estimate.c.attempt_id == attempts.c.attempt_id) & (estimate.c.kind == "settlement")
-    )
-    for row in _all(connection, query):
-        mine = sums.kinds.get(row.attempt_id, [])
+    entry = ledger.alias("entry")
+    charges = [entry.c[name].label(f"charged_{name}") for name in CHARGES]
+    joined = attempts.outerjoin(entry, entry.c.attempt_id == attempts.c.attempt_id)
+    query = select(attempts, entry.c.kind, *charges).select_from(joined).order_by(attempts.c.attempt_id, entry.c.kind)
+    for attempt_id, rows in groupby(_all(connection, query), key=lambda row: str(row.attempt_id)):
+        found = list(rows)
+        row, kinds = found[0], [each.kind for each in found if each.kind is not None]
         holds, ceilings = _amounts(row, HOLDS), _amounts(row, CEILINGS)
         if not row.swept:
-            if mine:
-                yield f"I1: there is a {mine[0]} of attempt {row.attempt_id}, which is still open"
-            _add(sums.held, row, holds)
-            _add(sums.exposure, row, [ceiling - hold for ceiling, hold in zip(ceilings, holds, strict=True)])
-        elif mine != ["settlement"]:
-            yield f"I1: attempt {row.attempt_id} was swept, but its entries are {mine or 'none'}"
+            if kinds:
+                yield f"I1: there is a {kinds[0]} of attempt {attempt_id}, which is still open"
+            rest = tuple(ceiling - hold for ceiling, hold in zip(ceilings, holds, strict=True))
+            yield from _add(counters, row, f"attempt {attempt_id}", held=holds, exposure=rest)
+        elif kinds != ["settlement"]:
+            yield f"I1: attempt {attempt_id} was swept, but its entries are {kinds or 'none'}"
         else:
             charged = _amounts(row, tuple(f"charged_{name}" for name in CHARGES))
-            rest = [max(0, ceiling - amount) for ceiling, amount in zip(ceilings, charged, strict=True)]
-            _add(sums.exposure, row, rest)
+            rest = tuple(max(0, ceiling - amount) for ceiling, amount in zip(ceilings, charged, strict=True))
+            yield from _add(counters, row, f"attempt {attempt_id}", exposure=rest)
 
 
-def _add(sums: defaultdict[int, list[int]], row: Row[Any], amounts: list[int]) -> None:
-    for counter_id in json.loads(row.counters):
-        mine = sums[counter_id]
-        for unit, amount in enumerate(amounts):
-            mine[unit] += amount
+def _add(counters: dict[int, _Counter], row: Row[Any], what: str, **sums: Triple) -> Iterator[str]:
+    """Add amounts to the counters that a row names; a counter that is not there, or no list of them, is a fault."""
+    try:
+        ids = json.loads(row.counters)
+    except ValueError:
+        ids = None
+    if not isinstance(ids, list):
+        yield f"I2: {what} has no list of counters"
+        return
+    for counter_id in ids:
+        counter = counters.get(counter_id) if isinstance(counter_id, int) else None
+        if counter is None:
+            yield f"I2: {what} is counted in counter {counter_id}, which is not there"
+            continue
+        for name, amounts in sums.items():
+            counter.sums[name] += amounts[counter.unit]
 
 
-def _amounts(row: Row[Any], names: tuple[str, ...]) -> list[int]:
-    return [int(getattr(row, name)) for name in names]
+def _amounts(row: Row[Any], names: tuple[str, ...]) -> Triple:
+    return tuple(int(getattr(row, name)) for name in names)
 
 
 def _all(connection: Connection, query: Any) -> Iterator[Row[Any]]:  # noqa: ANN401 -- a SELECT
-    yield from connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query)
+    # Only this query: as an option of the connection, it would hold for all that follow.
+    yield from connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE})

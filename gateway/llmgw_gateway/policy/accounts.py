@@ -43,4 +43,4 @@ class Accounts:
                 raise GatewayError(
                     ErrorCode.REQUEST_MALFORMED, f"x-llmgw-project names no project that you may charge. {offered}"
                 )
-        return Account(caller.person_id, email, team, project, caller.session)
+        return Account(caller.person_id, email, team, project, caller.access_key)

@@ -129,6 +129,8 @@ class Database:
         """
         if self._loop is not None and not self._writer.is_alive():
             return "the store's writer has ended"
+        if self._clock is not None and self._clock.done():
+            return "the store's clock is not followed any more"
         skew = time.time() - self._backend.now()
         return f"this machine's clock is {skew:+.1f} s off the store's" if abs(skew) > SKEW_SECONDS else ""
 

@@ -4,7 +4,8 @@ What may happen to a transaction, and what is done (docs/decisions/0006-two-stor
 
 * the connection is lost before COMMIT was sent: nothing happened; the batch is run again on a new connection;
 * it is lost while COMMIT is under way: unknown; the batch is run again, and its functions find what they did before.
-  A server process that still works on the lost transaction holds its locks, so the second run waits for its end;
+  A server process that still works on the lost transaction holds its locks, so the second run waits for its end. Where
+  a later run fails, callers are told that it is uncertain, whatever the failure was;
 * a deadlock, a serialization failure, a lock that was not given in time: nothing happened; the batch is run again;
 * all of it only until a deadline: then callers are told that the store is away, and whether their work is uncertain.
 """
@@ -45,6 +46,7 @@ LONGEST_PAUSE_SECONDS = 0.5
 MOST_ATTEMPTS = 20
 CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available: said by the server, which has undone the transaction."""
+KEY_TAKEN = "23505"
 DATABASE_ERRORS = (SQLAlchemyError, psycopg.Error)
 log = logging.getLogger("llmgw.store")
 
@@ -90,9 +92,8 @@ class Postgres:
                 answer = self._once(run)
             except _UncertainError as error:
                 uncertain, why = True, reason(error.__cause__ or error)
-            except DATABASE_ERRORS as error:
-                if not self._writing.lost and sqlstate(error) not in CONFLICTS:
-                    raise  # of no use again: one of the items is at fault
+            except Exception as error:  # noqa: BLE001 -- raised again where it is final
+                self._raise_if_final(error, uncertain=uncertain)
                 why = reason(error)
             else:
                 self._outage.over()
@@ -143,6 +144,18 @@ class Postgres:
         """Close both connections."""
         self._writing.drop()
         self._reading.drop()
+
+    def _raise_if_final(self, error: Exception, *, uncertain: bool) -> None:
+        """Raise what would be no better in another run, because one of the items is at fault."""
+        # A key that is taken all of a sudden: the COMMIT that was thought lost has landed between two statements.
+        passing = CONFLICTS | {KEY_TAKEN} if uncertain else CONFLICTS
+        if isinstance(error, DATABASE_ERRORS) and (self._writing.lost or sqlstate(error) in passing):
+            return
+        if not uncertain:
+            raise error
+        # Whatever is at fault now, the first run may have been committed.
+        log.error("the store at %s was lost while committing, and then failed: %s", self.name, reason(error))
+        raise StoreAwayError(uncertain=True) from error
 
     def _once(self, run: Callable[[Connection], Result]) -> Result:
         with self._writing.transaction(TRANSACTION_SECONDS) as (connection, transaction):

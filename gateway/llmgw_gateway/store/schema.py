@@ -40,7 +40,7 @@ def _paying() -> tuple[Column[Any], ...]:
     return (
         Column("operation_id", String(40), nullable=False),
         Column("person_id", String(40), nullable=False),
-        Column("access_key", String(40), nullable=False, comment="the device session or service key"),
+        Column("access_key", String(40), nullable=False, comment="the place among the person's devices"),
         Column("team", Text, nullable=False),
         Column("project", Text, nullable=False),
         Column("model", Text, nullable=False),
@@ -77,6 +77,11 @@ sessions = Table(
     Column("device", String(64), nullable=False, comment="RFC 7638 thumbprint of the device key"),
     Column("enrolled_at", BigInteger, nullable=False),
     Column("last_exchange", BigInteger, nullable=False),
+    Column(
+        "access_key", String(40), nullable=False, comment="the place among the person's devices, counted by budgets"
+    ),
+    Column("ended_at", BigInteger, comment="since then the place is free; null: the session lives"),
+    UniqueConstraint("access_key", name="uq_sessions_access_key"),
     UniqueConstraint("person_id", "device", name="uq_sessions_device"),
 )
 

@@ -103,6 +103,11 @@ class Relay:
         if self._follower is not None:
             self._follower.cancel()
 
+    def unready(self) -> str:
+        """Why this replica should get no requests; empty when there is no reason."""
+        gone = self._follower is not None and self._follower.done()
+        return "answers of ended sessions are not cut off any more" if gone else ""
+
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW_SECONDS)

@@ -97,7 +97,7 @@ class Bench:
 
     def minted(self, *, life: int = 600, session: str = "ses_1") -> str:
         now = int(time.time())
-        claims = tokens.TokenClaims("per_1", session, f"tok_{secrets.token_hex(4)}", "client", now, now + life)
+        claims = tokens.TokenClaims("per_1", session, "key_1", f"tok_{secrets.token_hex(4)}", "client", now, now + life)
         assert self.ring.key is not None
         return tokens.mint(claims, issuer=ISSUER, audience=AUDIENCE, kid=self.ring.kid, key=self.ring.key).reveal()
 

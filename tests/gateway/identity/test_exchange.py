@@ -238,3 +238,28 @@ async def test_an_ended_session_needs_a_recent_sign_in_again(bench: Bench) -> No
     assert await bench.refusal(signed_in=1000) is ErrorCode.SIGN_IN_INVALID
     _, again = await bench(signed_in=0)
     assert again.session != enrolled.session
+
+
+@pytest.mark.parametrize("device", [DEVICE, OTHER_DEVICE], ids=["the same key", "a new key"])
+async def test_signing_out_and_in_again_begins_no_budget_of_the_device_anew(bench: Bench, device: Any) -> None:
+    # `llmgw logout` throws the device key away, so that by itself says nothing.
+    _, first = await bench()
+    await Revocations(bench.database, 600).end(first.session)
+    answer, again = await bench(device=device)
+    assert again.session != first.session
+    assert again.access_key == first.access_key
+    claims = tokens.verify(answer.access_token, bench.ring.public, issuer=ISSUER, audience="llmgw", now=time.time())
+    assert claims.access_key == first.access_key
+    assert await bench.count(sessions) == 1
+
+
+async def test_devices_that_are_signed_in_at_a_time_are_counted_apart(bench: Bench) -> None:
+    _, mine = await bench()
+    _, elsewhere = await bench(device=OTHER_DEVICE)
+    _, theirs = await bench("subject-2")
+    assert len({each.access_key for each in (mine, elsewhere, theirs)}) == 3
+    for each in (mine, elsewhere):
+        await Revocations(bench.database, 600).end(each.session)
+    _, back_elsewhere = await bench(device=OTHER_DEVICE)
+    _, back = await bench()
+    assert (back.access_key, back_elsewhere.access_key) == (mine.access_key, elsewhere.access_key)

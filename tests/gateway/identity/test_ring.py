@@ -45,7 +45,7 @@ async def ring(store: Path, issuer: str = ISSUER, secret: bytes = SECRET) -> Asy
 def mint(signer: Ring) -> Secret:
     now = int(time.time())
     assert signer.key is not None
-    claims = tokens.TokenClaims("per_1", "ses_1", "tok_1", "client", now, now + 600)
+    claims = tokens.TokenClaims("per_1", "ses_1", "key_1", "tok_1", "client", now, now + 600)
     return tokens.mint(claims, issuer=ISSUER, audience=AUDIENCE, kid=signer.kid, key=signer.key)
 
 

@@ -29,7 +29,7 @@ STRANGER = forge.ec_key()
 KID = "the-kid"
 RING = {KID: KEY.public_key()}
 ISSUER, AUDIENCE = "https://gateway.example", "llmgw"
-CLAIMS = TokenClaims("per_1", "ses_1", "tok_1", "client", NOW, NOW + 600)
+CLAIMS = TokenClaims("per_1", "ses_1", "key_1", "tok_1", "client", NOW, NOW + 600)
 HEADER = {"alg": "ES256", "typ": "at+jwt", "kid": KID}
 PAYLOAD = {
     "iss": ISSUER,
@@ -38,6 +38,7 @@ PAYLOAD = {
     "client_id": "client",
     "jti": "tok_1",
     "sid": "ses_1",
+    "access_key": "key_1",
     "iat": NOW,
     "nbf": NOW,
     "exp": NOW + 600,
@@ -147,6 +148,8 @@ HOSTILE: dict[str, Callable[[], str]] = {
     "sub a number": lambda: payload(sub=1),
     "sub missing": lambda: payload(sub=None),
     "sid with a path": lambda: payload(sid="../ses_1"),
+    "access_key missing": lambda: payload(access_key=None),
+    "access_key with a slash": lambda: payload(access_key="key/1"),
     "sid missing": lambda: payload(sid=None),
     "jti missing": lambda: payload(jti=None),
     "client_id a list": lambda: payload(client_id=["client"]),
@@ -207,6 +210,7 @@ claims = st.builds(
     TokenClaims,
     person_id=identifiers,
     session=identifiers,
+    access_key=identifiers,
     token_id=identifiers,
     client_id=st.text(max_size=40),
     issued_at=st.integers(NOW - 300, NOW + 5),

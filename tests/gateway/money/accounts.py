@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmgw_gateway.call import MICRO, Usage
+from llmgw_gateway.money import verification
 from llmgw_gateway.money.amounts import NOTHING
 from llmgw_gateway.money.decide import BudgetRef
 from llmgw_gateway.money.estimate import Terms
@@ -16,6 +17,8 @@ from llmgw_gateway.money.posting import Books
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from sqlalchemy import Connection
 
     from llmgw_gateway.money.amounts import Amounts
     from llmgw_gateway.money.items import Item
@@ -90,6 +93,11 @@ def settlement(
 
 def renewal(attempt_id: str, observed: int, lease_until: int, hold: int = 0) -> Renewal:
     return Renewal(attempt_id, every(observed), lease_until, every(hold))
+
+
+def faults(connection: Connection) -> list[str]:
+    """Everything that is wrong with the books, by the gateway's own command."""
+    return list(verification.faults(connection))
 
 
 def rows(store: Path | Column, statement: str, *values: object) -> list[tuple[Any, ...]]:

@@ -25,9 +25,9 @@ from llmgw_gateway.money.items import Admitted, Draw, Replay, Settlement, Sweep
 from llmgw_gateway.money.journal import Journal
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.standby import Standby
-from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
 from tests.gateway.money import accounts
+from tests.gateway.money.accounts import faults
 from tests.gateway.store.interrupted import Interrupted
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.money import prices
 from llmgw_gateway.money.holds import Money
 from llmgw_gateway.money.refusals import usd
-from llmgw_gateway.money.verification import faults
 from llmgw_wire.errors import ErrorCode
 from tests.gateway import configuration
 from tests.gateway.money import accounts
+from tests.gateway.money.accounts import faults
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,11 +23,10 @@ from llmgw_gateway.money.amounts import UNITS
 from llmgw_gateway.money.decide import BudgetRef, Denial
 from llmgw_gateway.money.items import LEASE_EXPIRED, TRUTH_MILLISECONDS, Admission, Admitted, Item, Settlement, Sweep
 from llmgw_gateway.money.posting import Books as RealBooks
-from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
 from tests.gateway.columns import SqliteColumn
 from tests.gateway.money import accounts
-from tests.gateway.money.accounts import Desk
+from tests.gateway.money.accounts import Desk, faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

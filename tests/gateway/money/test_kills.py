@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from llmgw_gateway.money.items import Sweep
-from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.sqlite import Sqlite
 from tests.gateway.money import accounts
+from tests.gateway.money.accounts import faults
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -16,11 +16,11 @@ from llmgw_gateway.money.holds import Money
 from llmgw_gateway.money.journal import Journal, contents
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.standby import Standby
-from llmgw_gateway.money.verification import faults
 from llmgw_gateway.money.writeoff import WriteOff, allowances, write_off
 from llmgw_gateway.store.database import Database
 from tests.gateway import configuration
 from tests.gateway.money import accounts
+from tests.gateway.money.accounts import faults
 from tests.gateway.money.test_holds import ACCOUNT, CALL, CATALOGUE, GRANT
 from tests.gateway.store.interrupted import Interrupted
 
@@ -273,3 +273,13 @@ async def test_an_allowance_that_does_not_fit_is_not_taken(replica: Replica) -> 
     async with replica.call():  # holds so much that the rest of the limit is less than the allowance
         await replica.money.standby.tend()
         assert replica.allowances() == []
+
+
+async def test_an_allowance_whose_commit_lands_after_it_was_given_up_is_not_held_for_ever(replica: Replica) -> None:
+    assert await replica.ask()
+    await replica.settled()
+    replica.backend.state = "late"
+    await replica.money.standby.tend()  # asks for one, and is told that nobody knows
+    await replica.money.standby.tend()  # gives that back, and takes another
+    await replica.database.submit(replica.backend.land, None)
+    assert replica.allowances() == [ALLOWANCE]

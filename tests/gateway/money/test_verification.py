@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import NullPool, create_engine
+from sqlalchemy import NullPool, create_engine, insert, select
 
-from llmgw_gateway.money.verification import faults
+from llmgw_gateway.money.verification import ROWS_AT_ONCE
+from llmgw_gateway.store.schema import ledger
 from tests.gateway.money import accounts, history
+from tests.gateway.money.accounts import faults
 from tests.gateway.money.history import Attempt
 
 if TYPE_CHECKING:
@@ -78,6 +81,18 @@ FAULTS = {
         "I1: attempt att_0003 has an entry of the unknown kind 'gift'",
     ),
     "charged otherwise": (["UPDATE ledger SET cost = 11 WHERE attempt_id = 'att_0000'"], "but its rows sum to 61"),
+    "a counter gone": (
+        ["DELETE FROM counters"],
+        "I2: the settlement of attempt att_0000 is counted in counter 1, which is not there",
+    ),
+    "a counter gone under what runs": (
+        [OPEN.replace("admitted_at, counters", "admitted_at, '[7]'")],
+        "I2: attempt att_open is counted in counter 7, which is not there",
+    ),
+    "no list of counters": (
+        ["UPDATE ledger SET counters = 'none' WHERE attempt_id = 'att_0002' AND kind = 'correction'"],
+        "I2: the correction of attempt att_0002 has no list of counters",
+    ),
     "an entry gone": (["DELETE FROM ledger WHERE kind = 'correction'"], "spent is 60, but its rows sum to"),
 }
 
@@ -89,3 +104,25 @@ def test_a_fault_is_a_sentence_that_names_its_place(store: Path, case: str) -> N
     tamper(store, *statements)
     assert any(sentence in fault for fault in found(store)), found(store)
     assert all("\n" not in fault for fault in found(store))
+
+
+def peak(store: Path) -> int:
+    """Bytes that the examination needs at a time."""
+    tracemalloc.start()
+    try:
+        assert found(store) == []
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_memory_that_it_needs_does_not_grow_with_the_ledger(store: Path) -> None:
+    history.write(store, [Attempt(0, cost=0, budgets=(USER,))])
+    peaks = []
+    for rows in (2 * ROWS_AT_ONCE, 20 * ROWS_AT_ONCE):
+        with history.writing(store) as connection:
+            (one,) = connection.execute(select(ledger).where(ledger.c.attempt_id == "att_0000")).mappings()
+            entry = {name: value for name, value in one.items() if name != "entry_id"}
+            connection.execute(insert(ledger), [entry | {"attempt_id": f"att_{rows}_{n}"} for n in range(rows)])
+        peaks.append(peak(store))
+    assert peaks[1] < 1.2 * peaks[0], peaks

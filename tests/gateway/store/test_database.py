@@ -148,7 +148,7 @@ async def test_a_store_that_was_let_go_can_be_used_again(column: Column) -> None
 
 async def test_foreign_keys_are_enforced(both: Database) -> None:
     def orphan(connection: Connection, batch: list[None]) -> list[None]:
-        connection.exec_driver_sql("INSERT INTO sessions VALUES ('ses_1', 'per_none', 'device', 1, 1)")
+        connection.exec_driver_sql("INSERT INTO sessions VALUES ('ses_1', 'per_none', 'device', 1, 1, 'key_1', NULL)")
         return batch
 
     with pytest.raises(GatewayError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 
 from llmgw_gateway.errors import GatewayError, StoreAwayError
 from llmgw_gateway.store.clock import ServerClock
@@ -271,3 +271,57 @@ async def test_a_replica_whose_clock_is_off_the_store_s_is_not_ready(
     assert "+" in database.unready()
     assert abs(database.now() - right) < 30
     database.close()
+
+
+async def test_a_commit_that_was_lost_stays_uncertain_when_the_second_run_finds_a_fault(
+    postgres: Server, empty_database: str
+) -> None:
+    # "Nothing was charged" would be said of what is charged.
+    name = postgres.database(empty_database)
+    runs = 0
+
+    def faulty_later(connection: Connection, batch: list[str]) -> list[str]:
+        nonlocal runs
+        runs += 1
+        if runs > 1:
+            connection.execute(text("SELECT 1 / 0"))
+        return record(connection, batch)
+
+    with Proxy(postgres.port) as proxy:
+        url = f"postgresql://{USER}:{postgres.password}@127.0.0.1:{proxy.port}/{name}"
+        database = Database(Postgres(Secret(url)))
+        database.start()
+        proxy.cut_commits = 1
+        with pytest.raises(StoreAwayError) as caught:
+            await database.submit(faulty_later, "there")
+        database.close()
+    assert caught.value.uncertain
+    assert PostgresColumn(postgres, name).sql("SELECT proof FROM proofs") == [("there",)]
+
+
+async def test_a_commit_that_lands_between_two_statements_of_the_second_run_is_found_by_a_third(
+    postgres: Server, empty_database: str
+) -> None:
+    name = postgres.database(empty_database)
+    column = PostgresColumn(postgres, name)
+    runs = 0
+
+    def unaware(connection: Connection, batch: list[str]) -> list[str]:
+        nonlocal runs
+        runs += 1
+        there = kept(connection)
+        if runs == 2:  # the first has been lost; it lands now
+            column.sql("INSERT INTO proofs VALUES ('late', '', 1)")
+        if "late" not in there:
+            connection.execute(insert(proofs), row("late"))
+        return batch
+
+    with Proxy(postgres.port) as proxy:
+        url = f"postgresql://{USER}:{postgres.password}@127.0.0.1:{proxy.port}/{name}"
+        database = Database(Postgres(Secret(url)))
+        database.start()
+        proxy.before = True
+        proxy.cut_commits = 1
+        assert await database.submit(unaware, "late") == "late"
+        database.close()
+    assert runs == 3

@@ -19,10 +19,10 @@ import pytest
 from sqlalchemy import Engine, event
 
 from llmgw_gateway.money.items import Sweep
-from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.sqlite import Sqlite
 from tests.gateway.money import accounts
+from tests.gateway.money.accounts import faults
 from tests.lab import disk, history
 from tests.lab.disk import Disk, Mark, Sync, SyncDirectory
 

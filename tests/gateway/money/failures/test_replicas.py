@@ -13,13 +13,13 @@ import pytest
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import GatewayError, StoreAwayError
-from llmgw_gateway.money.verification import faults
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.postgres import Postgres
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.secret import Secret
 from tests.gateway.columns import PostgresColumn
 from tests.gateway.money import accounts
+from tests.gateway.money.accounts import faults
 from tests.gateway.money.test_holds import ACCOUNT, CALL, GRANT, HOLD, MUCH, MUCH_COST, SEEN, SEEN_COST, money, outcome
 from tests.gateway.store.proxy import Proxy
 from tests.lab.postgres import USER

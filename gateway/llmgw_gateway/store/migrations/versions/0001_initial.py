@@ -39,7 +39,7 @@ def upgrade() -> None:
         ),
         sa.Column("operation_id", sa.String(length=40), nullable=False),
         sa.Column("person_id", sa.String(length=40), nullable=False),
-        sa.Column("access_key", sa.String(length=40), nullable=False, comment="the device session or service key"),
+        sa.Column("access_key", sa.String(length=40), nullable=False, comment="the place among the person's devices"),
         sa.Column("team", sa.Text(), nullable=False),
         sa.Column("project", sa.Text(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
@@ -110,7 +110,7 @@ def upgrade() -> None:
         ),
         sa.Column("operation_id", sa.String(length=40), nullable=False),
         sa.Column("person_id", sa.String(length=40), nullable=False),
-        sa.Column("access_key", sa.String(length=40), nullable=False, comment="the device session or service key"),
+        sa.Column("access_key", sa.String(length=40), nullable=False, comment="the place among the person's devices"),
         sa.Column("team", sa.Text(), nullable=False),
         sa.Column("project", sa.Text(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
@@ -204,10 +204,20 @@ def upgrade() -> None:
         sa.Column("device", sa.String(length=64), nullable=False, comment="RFC 7638 thumbprint of the device key"),
         sa.Column("enrolled_at", sa.BigInteger(), nullable=False),
         sa.Column("last_exchange", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "access_key",
+            sa.String(length=40),
+            nullable=False,
+            comment="the place among the person's devices, counted by budgets",
+        ),
+        sa.Column(
+            "ended_at", sa.BigInteger(), nullable=True, comment="since then the place is free; null: the session lives"
+        ),
         sa.ForeignKeyConstraint(
             ["person_id"],
             ["persons.person_id"],
         ),
         sa.PrimaryKeyConstraint("sid", name=op.f("pk_sessions")),
+        sa.UniqueConstraint("access_key", name="uq_sessions_access_key"),
         sa.UniqueConstraint("person_id", "device", name="uq_sessions_device"),
     )

@@ -1,0 +1,113 @@
+"""An admission of which nobody knows whether it was committed: taken back for good, even when its COMMIT comes late."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llmgw_gateway.errors import StoreAwayError
+from llmgw_gateway.money.items import Sweep, Undo
+from llmgw_gateway.money.posting import Books
+from llmgw_gateway.store.database import Database
+from llmgw_gateway.store.session import WRITING, Session, parameters
+from llmgw_wire.secret import Secret
+from tests.gateway.columns import PostgresColumn
+from tests.gateway.money import accounts
+from tests.gateway.money.test_holds import ACCOUNT, CALL, GRANT, money
+from tests.gateway.store.interrupted import Interrupted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.gateway.columns import Column
+    from tests.gateway.money.accounts import Desk
+    from tests.lab.postgres import Postgres as Server
+
+BUDGETS = [accounts.budget("user", 100, 100)]
+ADMITTED = accounts.admission("att_1", BUDGETS, 10, 50)
+UNDO = Undo("att_1", ADMITTED.paying, 1)
+RELEASED = {("att_1", "settlement"): (0, False)}
+
+
+async def test_what_was_admitted_is_released(post: Desk, column: Column) -> None:
+    await post(ADMITTED)
+    assert await post(UNDO) is True
+    assert accounts.counters(column) == {("user", "2026-11"): (0, 0, 0)}
+    assert accounts.entries(column) == RELEASED
+    assert accounts.rows(column, "SELECT * FROM attempts") == []
+
+
+async def test_what_is_not_there_cannot_be_admitted_any_more(post: Desk, column: Column) -> None:
+    assert await post(UNDO) is True
+    await post(ADMITTED)
+    assert set(accounts.counters(column).values()) == {(0, 0, 0)}
+    assert accounts.entries(column) == RELEASED
+    assert accounts.rows(column, "SELECT * FROM attempts") == []
+
+
+async def test_the_same_undo_again_changes_nothing(post: Desk, column: Column) -> None:
+    await post(ADMITTED)
+    assert await post(UNDO) is True
+    assert await post(UNDO) is False
+    assert accounts.entries(column) == RELEASED
+    assert accounts.rows(column, "SELECT * FROM attempts") == []
+
+
+async def test_what_was_settled_stays_settled(post: Desk, column: Column) -> None:
+    await post(ADMITTED)
+    await post(accounts.settlement("att_1", 20))
+    assert await post(UNDO) is False
+    assert accounts.counters(column) == {("user", "2026-11"): (20, 0, 0)}
+    assert accounts.rows(column, "SELECT * FROM attempts") == []
+
+
+async def test_what_was_swept_is_given_back(post: Desk, column: Column) -> None:
+    await post(ADMITTED)
+    await post(Sweep(accounts.LEASE + 1))
+    assert accounts.counters(column) == {("user", "2026-11"): (10, 0, 40)}
+    assert await post(UNDO) is True
+    assert accounts.counters(column) == {("user", "2026-11"): (0, 0, 0)}
+
+
+async def test_a_commit_that_lands_late_is_waited_for(postgres: Server, empty_database: str) -> None:
+    # A release would find nothing and be done; then the hold would come, be swept, and be charged.
+    column = PostgresColumn(postgres, postgres.database(empty_database))
+    database = Database(column.backend())
+    database.start()
+    await accounts.Desk(database)(accounts.admission("att_0", BUDGETS, 1))
+    lost = Session(parameters(Secret(postgres.url(column.database))), WRITING, prepared=False)
+    with lost.transaction(4) as (connection, transaction):
+        Books().post(connection, [ADMITTED])  # and its COMMIT is under way
+        undoing = asyncio.create_task(accounts.Desk(database)(UNDO))
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        while column.sql(waiting) == [(0,)]:
+            assert not undoing.done(), "it did not wait"
+            await asyncio.sleep(0.01)
+        transaction.commit()
+    assert await undoing is True
+    lost.drop()
+    database.close()
+    assert accounts.counters(column) == {("user", "2026-11"): (0, 1, 0)}
+    assert accounts.entries(column) == RELEASED
+
+
+async def test_a_call_that_was_refused_because_its_commit_was_unknown_costs_nothing_when_that_lands(
+    store: Path, tmp_path: Path
+) -> None:
+    backend = Interrupted(store)
+    database = Database(backend)
+    database.start()
+    ours = money(database, tmp_path)
+    backend.state = "late"
+    with pytest.raises(StoreAwayError):
+        await ours.admit(ACCOUNT, GRANT, CALL, "req_1").__aenter__()
+    await ours.drain()
+    await database.submit(backend.land, None)
+    database.close()
+    assert accounts.rows(store, "SELECT outcome, cost FROM ledger") == [("released", 0)]
+    assert accounts.rows(store, "SELECT * FROM attempts") == []
+    assert accounts.rows(store, "SELECT spent, held, exposure FROM counters") == [(0, 0, 0)]
