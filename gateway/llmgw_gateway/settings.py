@@ -195,7 +195,13 @@ class Bedrock(Section, frozen=True, kw_only=True):
     """Base URL of a Bedrock-compatible endpoint (VPC endpoint, test double); empty: AWS's own for the region."""
     connect_seconds: Seconds = 10
     first_byte_seconds: Seconds = 240
+    """From the first dispatch to the head of an answer, fallbacks included: clients give up after 300."""
+    first_content_seconds: Seconds = 300
+    """From a dispatch to the first event of its stream."""
     idle_seconds: Seconds = 290
+    """Silence in the middle of an answer. Clients that cannot be sent pings give up after 300."""
+    idle_with_pings_seconds: Seconds = 600
+    """The same for streams whose client is sent pings meanwhile."""
     total_seconds: Annotated[int, Meta(ge=1, le=3600)] = 3600
     """Well within the two hours for which the ledger waits for the truth about an attempt that it had to estimate."""
 
@@ -207,12 +213,29 @@ class Bedrock(Section, frozen=True, kw_only=True):
         return found
 
 
+class Streams(Section, frozen=True, kw_only=True):
+    """How streamed answers are relayed."""
+
+    gate_seconds: Seconds = 15
+    """How long after dispatch the status line waits for the first event: until then a failure is still a status."""
+    ping_seconds: Seconds = 15
+    """Silence after which a client is sent a ping, where its dialect has one."""
+    stall_seconds: Seconds = 60
+    """A client that takes no byte for so long is gone."""
+    drain_seconds: Seconds = 300
+    """How long an answer whose client is gone is read on for its usage."""
+    most_drains: Annotated[int, Meta(ge=0, le=100_000)] = 256
+    """Answers that are read on at a time; more are charged as unknown."""
+
+
 class Model(Section, frozen=True, kw_only=True):
     """A model that the gateway serves, by its name in the price catalogue."""
 
     name: Text
     target: str = ""
     """The Bedrock id, profile id or ARN that is invoked; empty: what the client named, or the region's profile."""
+    fallbacks: tuple[Text, ...] = ()
+    """Ids of the same model that are tried in this order when one refuses before it has begun to answer."""
 
     @property
     def identity(self) -> str:
@@ -383,6 +406,7 @@ class Settings(Section, frozen=True, kw_only=True):
     teams: tuple[Team, ...] = ()
     projects: tuple[Project, ...] = ()
     limits: tuple[Limit, ...] = ()
+    streams: Streams = Streams()
     valkey: Valkey = Valkey()
     organisation: Organisation = Organisation()
     prices: Prices = Prices()
