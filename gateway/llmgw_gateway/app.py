@@ -35,6 +35,7 @@ from llmgw_gateway.providers.bedrock import Bedrock
 from llmgw_gateway.providers.credentials import AwsCredentials
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.opening import backend
+from llmgw_gateway.streams.limits import Limits
 from llmgw_gateway.streams.relay import Relay
 from llmgw_wire.headers import TOKEN_PATH
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, Bootstrap, IssuerOffer
@@ -109,7 +110,7 @@ class Gateway:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.overrides)
         await money.start()
-        relay = Relay(revocations.__contains__)
+        relay = Relay(revocations.__contains__, Limits.of(settings.bedrock, settings.streams))
         relay.start()
         metrics = Metrics()
         rates = Rates(settings, self._catalogue, money.learned, metrics, _valkey(settings))
@@ -196,9 +197,10 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
     ]
     owners = {name: known.name for known in catalogue.models.values() for name in known.names()}
     faults += [
-        f"models[{number}].target: {model.target!r} is {owners[model.target]}, which has other prices than {model.name}"
+        f"models[{number}].{key}: {target!r} is {owners[target]}, which has other prices than {model.name}"
         for number, model in enumerate(settings.models)
-        if owners.get(model.target, model.name) != model.name
+        for key, target in (("target", model.target), *(("fallbacks", each) for each in model.fallbacks))
+        if owners.get(target, model.name) != model.name
     ]
     if settings.bedrock.region.startswith("us-gov-"):
         faults += [
@@ -222,6 +224,7 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
                 profiles=known.profiles,
                 max_output_tokens=known.max_output_tokens,
                 target=model.target,
+                fallbacks=model.fallbacks,
             )
         )
     return Policy(served, settings.bedrock.region, settings.organisation.contact)

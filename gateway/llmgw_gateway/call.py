@@ -126,6 +126,8 @@ class Grant:
     target: Target
     max_tokens: int
     """The most output this call can produce: its own cap, never above the model's."""
+    fallbacks: tuple[Target, ...] = ()
+    """Where else the call may go, in this order, when a target refuses it before it has begun to answer."""
 
 
 @dataclass(slots=True)

@@ -6,35 +6,35 @@ budget only through them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from aiohttp import ClientError, web
+from aiohttp import web
 
 from llmgw_gateway.call import MICRO
 from llmgw_gateway.dialects import bedrock as bedrock_dialect
 from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.providers import answers
+from llmgw_gateway.providers.answers import OK, REFUSED_BY_ROLE, Refused
 from llmgw_gateway.streams.meter import Meter
-from llmgw_gateway.streams.relay import MOST_ANSWER, StreamRefused
+from llmgw_gateway.streams.refusals import StreamRefused
 from llmgw_wire import headers
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from llmgw_gateway.call import Call, Outcome
+    from llmgw_gateway.call import Account, Call, Grant, Target
     from llmgw_gateway.identity.authenticate import Authenticator
     from llmgw_gateway.identity.directory import Directory
     from llmgw_gateway.money.hold import Hold
     from llmgw_gateway.money.holds import Money
-    from llmgw_gateway.money.traffic import Rates
+    from llmgw_gateway.money.traffic import Place, Rates
     from llmgw_gateway.observe.audit import Audit, Entry
     from llmgw_gateway.observe.metrics import Metrics
     from llmgw_gateway.policy.models import Policy
     from llmgw_gateway.providers.bedrock import Bedrock, Upstream
-    from llmgw_gateway.streams.relay import Relay, Writer
-
-OK = 200
-FIRST_ERROR = 400
-REFUSED_BY_ROLE = frozenset({401, 403})
+    from llmgw_gateway.streams.answer import Writer
+    from llmgw_gateway.streams.relay import Relay
 
 
 class Dialect(Protocol):
@@ -76,15 +76,8 @@ class Pipeline:
             entry.call(call)
             grant = self.policy.authorize(call.model, call.max_tokens)  # refusal by policy: model, caps
             entry.granted(grant.target)
-            meter = Meter(long_cache=call.long_cache)
-            async with (
-                self.rates.admit(account, grant, call) as place,  # 429; given back if money refuses
-                self.money.admit(account, grant, call, entry.request_id) as hold,  # 402; settles on leaving
-            ):
-                entry.outcome = hold.outcome
-                place.follow(hold.outcome)
-                async with self.bedrock.send(grant.target, call, hold.outcome) as upstream:  # 502, 503, 529
-                    response = await self._deliver(request, entry, dialect, meter, upstream, hold)
+            async with self.rates.admit(account, grant, call) as place:  # 429; given back if money refuses
+                response = await self._attempts(request, entry, dialect, account, grant, call, place)
             entry.status = response.status
             return response
 
@@ -100,29 +93,78 @@ class Pipeline:
             entry.granted(grant.target)
             upstream_status, body = await self.bedrock.count_tokens(grant.target, call)
             if upstream_status in REFUSED_BY_ROLE:
-                raise _denied()
+                raise answers.denied()
             entry.status = upstream_status
             return web.Response(status=upstream_status, body=body, content_type="application/json")
 
-    async def _deliver(
+    async def _attempts(
         self,
         request: web.BaseRequest,
         entry: Entry,
         dialect: Dialect,
-        meter: Meter,
-        upstream: Upstream,
-        hold: Hold,
+        account: Account,
+        grant: Grant,
+        call: Call,
+        place: Place,
     ) -> web.StreamResponse:
-        ours = _headers(entry, hold)
-        if upstream.status >= FIRST_ERROR:
-            return await _refused(upstream, hold.outcome, ours)
+        """Ask one target after the other, each under a hold of its own, until one begins to answer.
+
+        The next is asked only when the last one has refused for a reason of its own, free of charge, and before the
+        client was sent anything; a prompt that may have been billed is not sent again.
+        """
+        head_by = self.bedrock.deadline()
+        targets = (grant.target, *grant.fallbacks)
+        for number, target in enumerate(targets, 1):
+            entry.granted(target)
+            aimed = replace(grant, target=target, max_tokens=call.max_tokens or grant.max_tokens)
+            try:
+                async with self.money.admit(account, aimed, call, entry.request_id) as hold:  # 402; settles on leaving
+                    entry.outcome = hold.outcome
+                    place.follow(hold.outcome)
+                    return await self._attempt(
+                        request, entry, dialect, call, hold, target, head_by, again=number < len(targets)
+                    )
+            except Refused as refused:
+                if number == len(targets) or not refused.elsewhere or _late(head_by) or _gone(request):
+                    return _told(refused, _headers(entry, hold))
+                self.metrics.fallbacks.labels(target.model).inc()
+        raise AssertionError  # a grant has a target
+
+    async def _attempt(
+        self,
+        request: web.BaseRequest,
+        entry: Entry,
+        dialect: Dialect,
+        call: Call,
+        hold: Hold,
+        target: Target,
+        head_by: float,
+        *,
+        again: bool,
+    ) -> web.StreamResponse:
+        """Send to one target and give its answer to the client; Refused when it has none."""
+        try:
+            async with self.bedrock.send(target, call, hold.outcome, head_by, again=again) as upstream:  # 502, 503, 529
+                return await self._deliver(request, entry, dialect, call, upstream, hold)
+        except GatewayError as error:
+            if error.code is ErrorCode.UPSTREAM_UNREACHABLE and not hold.outcome.dispatched:
+                raise Refused(elsewhere=True, error=error) from error
+            raise
+
+    async def _deliver(
+        self, request: web.BaseRequest, entry: Entry, dialect: Dialect, call: Call, upstream: Upstream, hold: Hold
+    ) -> web.StreamResponse:
         if upstream.status != OK:
-            hold.outcome.refused_upstream = True
-            raise GatewayError(ErrorCode.UPSTREAM_INVALID, f"The provider answered with status {upstream.status}.")
+            raise await answers.refusal(upstream, hold.outcome)
+        ours, meter = _headers(entry, hold), Meter(long_cache=call.long_cache)
+        answers.check_form(upstream, hold.outcome, stream=entry.stream)
         if not entry.stream:
-            answer = await _whole(upstream, meter, hold, ours)
+            call.release()
+            body = await answers.whole(upstream, meter, hold.outcome)
             self.authenticator.check(entry.session)  # 401: paid and settled, but not for who must not have it
-            return answer
+            if meter.completeness == "complete":
+                ours |= {headers.COST: f"{hold.cost(meter.usage) / MICRO:.6f}"}
+            return web.Response(status=OK, body=body, content_type="application/json", headers=ours)
         try:
             return await self.relay.run(
                 request,
@@ -133,53 +175,27 @@ class Pipeline:
                 meter,
                 hold.outcome,
                 entry.session,
+                dispatched_at=upstream.dispatched_at,
+                cancel_stops_billing=self.bedrock.cancel_stops_billing,
+                opens=call.release,
             )
-        except StreamRefused as refusal:
-            error_type = {headers.AMZN_ERROR_TYPE: refusal.exception, "content-type": "application/json"}
-            return web.Response(status=refusal.status, body=refusal.payload, headers=ours | error_type)
+        except StreamRefused as refused:
+            raise answers.refused_in_stream(refused, hold.outcome) from refused
 
 
-async def _whole(upstream: Upstream, meter: Meter, hold: Hold, ours: dict[str, str]) -> web.Response:
-    """An answer that does not stream: read, metered, passed on as it is."""
-    body = await _read(upstream)
-    meter.answer(body)
-    hold.outcome.usage, hold.outcome.completeness = meter.usage, meter.completeness
-    if meter.completeness == "complete":
-        ours |= {headers.COST: f"{hold.cost(meter.usage) / MICRO:.6f}"}
-    return web.Response(status=OK, body=body, content_type="application/json", headers=ours)
+def _late(head_by: float) -> bool:
+    return asyncio.get_running_loop().time() >= head_by
 
 
-async def _refused(upstream: Upstream, outcome: Outcome, ours: dict[str, str]) -> web.Response:
-    """The provider's refusal, unmodified: clients recover by its wording. Nothing was generated, nothing is charged."""
-    outcome.refused_upstream = True
-    outcome.note = f"upstream_{upstream.status}"
-    body = await _read(upstream)
-    if upstream.status in REFUSED_BY_ROLE:
-        raise _denied()
-    return web.Response(status=upstream.status, body=body, headers=upstream.headers | ours)
+def _gone(request: web.BaseRequest) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
-def _denied() -> GatewayError:
-    return GatewayError(
-        ErrorCode.UPSTREAM_DENIED,
-        "AWS refused the gateway's own role for this model, not your sign-in. Tell the platform team.",
-    )
-
-
-async def _read(upstream: Upstream) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        while chunk := await upstream.content.readany():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > MOST_ANSWER:
-                raise GatewayError(ErrorCode.UPSTREAM_INVALID, "The provider's answer is too large to be passed on.")
-    except (ClientError, TimeoutError) as error:
-        raise GatewayError(
-            ErrorCode.UPSTREAM_INVALID, "The connection to the provider broke in the middle of the answer."
-        ) from error
-    return b"".join(chunks)
+def _told(refused: Refused, ours: dict[str, str]) -> web.Response:
+    """What the client is told when no other target is asked."""
+    if refused.error is not None:
+        raise refused.error
+    return web.Response(status=refused.status, body=refused.body, headers=refused.headers | ours)
 
 
 def _headers(entry: Entry, hold: Hold) -> dict[str, str]:

@@ -5,7 +5,6 @@ Every key is here, with what it means and when it is needed. Nothing here config
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,13 +15,10 @@ from llmgw_gateway import faults, sections
 from llmgw_gateway.budgeting import Budget  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.limiting import Limit, Valkey
 from llmgw_gateway.sections import Section
+from llmgw_gateway.upstream import Bedrock, Model, Seconds, Streams, Text
 from llmgw_wire.secret import Secret
 
 MIN_SECRET_BYTES = 32
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
-
-Text = Annotated[str, Meta(min_length=1, max_length=2048)]
-Seconds = Annotated[int, Meta(ge=1, le=86_400)]
 
 
 class Server(Section, frozen=True, kw_only=True):
@@ -183,39 +179,6 @@ class Issuer(Section, frozen=True, kw_only=True):
         return found
 
 
-class Bedrock(Section, frozen=True, kw_only=True):
-    """The AWS account behind the gateway. Credentials come from the AWS default chain, never from this file."""
-
-    region: Text
-    endpoint: str = ""
-    """Base URL of a Bedrock-compatible endpoint (VPC endpoint, test double); empty: AWS's own for the region."""
-    connect_seconds: Seconds = 10
-    first_byte_seconds: Seconds = 240
-    idle_seconds: Seconds = 290
-    total_seconds: Annotated[int, Meta(ge=1, le=3600)] = 3600
-    """Well within the two hours for which the ledger waits for the truth about an attempt that it had to estimate."""
-
-    def faults(self, _base: Path) -> list[str]:
-        """A region that is none, an endpoint that is not safe."""
-        found = faults.url_faults("endpoint", self.endpoint) if self.endpoint else []
-        if not _REGION.fullmatch(self.region):
-            found.append(f"region: {self.region!r} is not an AWS region such as us-east-1")
-        return found
-
-
-class Model(Section, frozen=True, kw_only=True):
-    """A model that the gateway serves, by its name in the price catalogue."""
-
-    name: Text
-    target: str = ""
-    """The Bedrock id, profile id or ARN that is invoked; empty: what the client named, or the region's profile."""
-
-    @property
-    def identity(self) -> str:
-        """No two models may have the same name."""
-        return self.name
-
-
 class Prices(Section, frozen=True, kw_only=True):
     """Prices of your own, beside and above the catalogue that ships."""
 
@@ -271,6 +234,7 @@ class Settings(Section, frozen=True, kw_only=True):
     teams: tuple[Team, ...] = ()
     projects: tuple[Project, ...] = ()
     limits: tuple[Limit, ...] = ()
+    streams: Streams = Streams()
     valkey: Valkey = Valkey()
     organisation: Organisation = Organisation()
     prices: Prices = Prices()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmgw_gateway import budgeting, settings
+from llmgw_gateway import budgeting, settings, upstream
 from llmgw_gateway.app import bootstrap
 from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.faults import listen_address
@@ -327,7 +327,7 @@ SECTION_KEYS = {
     name
     for section in (
         *(settings.Server, settings.Organisation, settings.Store, settings.Audit, settings.Tokens),
-        *(settings.Issuer, settings.Bedrock, settings.Model, budgeting.Budget),
+        *(settings.Issuer, upstream.Bedrock, upstream.Streams, upstream.Model, budgeting.Budget),
     )
     for name in section.__struct_fields__
 }

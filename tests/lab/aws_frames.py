@@ -23,8 +23,13 @@ def frame(headers: dict[str, str], payload: bytes) -> bytes:
     """One message: prelude, its CRC, headers, payload, CRC of it all."""
     head = b"".join(_header(name, value) for name, value in headers.items())
     prelude = struct.pack(">II", 12 + len(head) + len(payload) + 4, len(head))
-    message = prelude + struct.pack(">I", binascii.crc32(prelude)) + head + payload
-    return message + struct.pack(">I", binascii.crc32(message))
+    message = prelude + crc(prelude) + head + payload
+    return message + crc(message)
+
+
+def crc(data: bytes) -> bytes:
+    """The checksum as it stands in a frame."""
+    return struct.pack(">I", binascii.crc32(data))
 
 
 def chunk(event: dict[str, Any]) -> bytes:
@@ -46,12 +51,21 @@ class EventReader:
     def __init__(self) -> None:
         self._buffer = EventStreamBuffer()
 
+    @property
+    def empty(self) -> bool:
+        """Whether all that was fed has been read."""
+        return not self._buffer._data  # botocore has no other way to ask
+
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
         self._buffer.add_data(data)
         for message in self._buffer:
+            headers = message.headers
+            if headers.get(":message-type") == "error":
+                yield {"type": "exception", "kind": headers[":error-code"], "message": headers[":error-message"]}
+                continue
             payload = json.loads(message.payload)
-            if message.headers.get(":message-type") == "exception":
-                yield {"type": "exception", "kind": message.headers[":exception-type"], **payload}
+            if headers.get(":message-type") == "exception":
+                yield {"type": "exception", "kind": headers[":exception-type"], **payload}
             else:
                 yield json.loads(base64.b64decode(payload["bytes"]))
 

@@ -169,12 +169,16 @@ class ScriptedBedrock(ThreadedServer):
         if path is None or request.method != "POST":
             return _aws_error(404, "UnknownOperationException", f"no such operation: {request.raw_path}")
         call = self._register(received, unquote(path["model"]), streaming=path["action"] != "invoke")
-        if call.status != web.HTTPOk.status_code:
-            return _aws_error(call.status, call.answer.error_type, call.answer.error)
         try:
-            return await (self._stream(request, call) if call.streaming else self._complete(call))
+            return await self.answer(request, call)
         finally:
             call.ended.set()
+
+    async def answer(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """What the cloud does with a call that it has accepted."""
+        if call.status != web.HTTPOk.status_code:
+            return _aws_error(call.status, call.answer.error_type, call.answer.error)
+        return await (self._stream(request, call) if call.streaming else self._complete(call))
 
     def _register(self, received: sigv4.Received, model: str, *, streaming: bool) -> Call:
         body = json.loads(received.body)
@@ -206,7 +210,7 @@ class ScriptedBedrock(ThreadedServer):
         try:
             for event in events(call):
                 if call.events_sent == answer.break_after:
-                    _drop(request)
+                    drop(request)
                     return response
                 if call.events_sent == answer.exception_after:
                     await response.write(aws_frames.exception("throttlingException", "Too many tokens, please wait."))
@@ -297,7 +301,7 @@ def _aws_error(status: int, kind: str, message: str) -> web.Response:
     return web.json_response({"message": message}, status=status, headers={"x-amzn-ErrorType": kind})
 
 
-def _drop(request: web.Request) -> None:
+def drop(request: web.Request) -> None:
     """End the connection without the end of the answer."""
     if request.transport is not None:
         request.transport.abort()

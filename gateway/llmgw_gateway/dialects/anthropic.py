@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from llmgw_gateway.call import Call
 from llmgw_gateway.dialects import messages
 from llmgw_gateway.streams import sse
+from llmgw_gateway.streams.refusals import message_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +45,7 @@ class EventWriter:
         """The bytes for all events of one upstream read, joined into one write."""
         written = b"".join(sse.encode(kind, data) for kind, data in events)
         if broken is not None:
-            written += self.failure(_KINDS.get(broken.exception or "", "api_error"), exception_text(broken))
+            written += self.failure(_KINDS.get(broken.exception or "", "api_error"), message_of(broken))
         return written
 
     def failure(self, kind: str, message: str) -> bytes:
@@ -62,15 +61,6 @@ _KINDS: Final = {
     "modelTimeoutException": "timeout_error",
 }
 """Bedrock's exceptions as Anthropic's error types."""
-
-
-def exception_text(frame: Frame) -> str:
-    """The message of an exception frame."""
-    try:
-        document = msgspec.json.decode(frame.payload)
-    except messages.UNREADABLE:
-        return "no message"
-    return str(document.get("message", "no message")) if isinstance(document, dict) else "no message"
 
 
 def models_page(models: Sequence[tuple[str, str]]) -> bytes:

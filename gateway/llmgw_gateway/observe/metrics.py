@@ -46,6 +46,12 @@ class Metrics:
             ["level", "kind", "model"],
             registry=self.registry,
         )
+        self.fallbacks = Counter(
+            "llmgw_fallbacks",
+            "Calls that were sent to another target because one refused, by model",
+            ["model"],
+            registry=self.registry,
+        )
         self.open = Gauge("llmgw_requests_open", "Requests being served", registry=self.registry)
 
     def count(self, entry: Entry) -> None:

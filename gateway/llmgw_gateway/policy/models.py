@@ -40,6 +40,8 @@ class ServedModel:
     max_output_tokens: int
     target: str
     """A fixed invocation id from the configuration; empty: what the client named, or the region's profile."""
+    fallbacks: tuple[str, ...] = ()
+    """Invocation ids that are tried in this order when the first one refuses."""
 
     @property
     def invocable(self) -> frozenset[str]:
@@ -75,16 +77,20 @@ class Policy:
                 f"The model {_quoted(asked)} is not served here. Served: {served}.{hint}",
             )
         invoke_id = model.target or (asked if asked in model.invocable else self._profile(model))
-        target = Target("bedrock", model.name, invoke_id, geography_of(invoke_id))
         cap = model.max_output_tokens
+        others = tuple(_target(model, other) for other in model.fallbacks if other != invoke_id)
         # Not cut to the model's cap: what is judged here is what is sent, and the provider says so if it is too much.
-        return Grant(target, max_tokens or cap)
+        return Grant(_target(model, invoke_id), max_tokens or cap, others)
 
     def _profile(self, model: ServedModel) -> str:
         """The inference profile that serves the gateway's region; the bare id where there is none."""
         wanted = next(prefixes for start, prefixes in _PROFILES if self._region.startswith(start))
         prefix = next((each for each in wanted if each in model.profiles), None)
         return f"{prefix}.{model.bedrock_id}" if prefix else model.bedrock_id
+
+
+def _target(model: ServedModel, invoke_id: str) -> Target:
+    return Target("bedrock", model.name, invoke_id, geography_of(invoke_id))
 
 
 def _quoted(asked: str) -> str:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.call import Call, Target
     from llmgw_gateway.providers.credentials import AwsCredentials
-    from llmgw_gateway.settings import Bedrock as BedrockSettings
+    from llmgw_gateway.upstream import Bedrock as BedrockSettings
 
 SERVICE: Final = "bedrock"
 """The name in the credential scope; the host is bedrock-runtime."""
@@ -50,10 +50,16 @@ class Upstream:
     """The few that a client may see."""
     content: aiohttp.StreamReader
     dispatched_at: float
+    """On the monotonic clock."""
+    own_words: bool
+    """Whether an error is the provider's own, and not that of a proxy on the way, which may have cut off an answer."""
 
 
 class Bedrock:
     """Sends calls to one region (or one compatible endpoint)."""
+
+    cancel_stops_billing: Final = False
+    """By one public report, until it is measured on an account: an answer is billed to its end, read or not."""
 
     def __init__(self, settings: BedrockSettings, credentials: AwsCredentials, http: aiohttp.ClientSession) -> None:
         self._settings = settings
@@ -65,17 +71,30 @@ class Bedrock:
             sock_connect=settings.connect_seconds,
             sock_read=settings.idle_seconds,
         )
+        # The relay has its own idle timer, which knows whether the client gets pings; this one is behind it.
+        longest = max(settings.idle_seconds, settings.idle_with_pings_seconds)
+        self._stream_timeout = aiohttp.ClientTimeout(
+            total=settings.total_seconds, sock_connect=settings.connect_seconds, sock_read=longest
+        )
+
+    def deadline(self) -> float:
+        """Until when the head of an answer has to be there if the first attempt begins now, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self._settings.first_byte_seconds
 
     @asynccontextmanager
-    async def send(self, target: Target, call: Call, outcome: Outcome) -> AsyncIterator[Upstream]:
-        """Dispatch one attempt. The prompt is let go as soon as the head of the answer is there.
+    async def send(
+        self, target: Target, call: Call, outcome: Outcome, head_by: float, *, again: bool = False
+    ) -> AsyncIterator[Upstream]:
+        """Dispatch one attempt. `again`: the prompt is kept, for another attempt; otherwise it is let go at once.
 
-        GatewayError(UPSTREAM_UNREACHABLE) when nothing was sent, UPSTREAM_TIMEOUT when no head came in time.
+        GatewayError(UPSTREAM_UNREACHABLE) when nothing was sent, UPSTREAM_TIMEOUT when no head came until `head_by`.
         """
         body = bridge.invoke_body(call, target.model)
         action = "invoke-with-response-stream" if call.stream else "invoke"
-        call.release()
-        async with self._request(target, action, body, outcome) as upstream:
+        if not again:
+            call.release()
+        timeout = self._stream_timeout if call.stream else self._timeout
+        async with self._request(target, action, body, outcome, head_by, timeout) as upstream:
             del body
             yield upstream
 
@@ -87,7 +106,7 @@ class Bedrock:
         inner = base64.b64encode(bridge.invoke_body(call, target.model)).decode()
         body = json.dumps({"input": {"invokeModel": {"body": inner}}}).encode()
         call.release()
-        async with self._request(target, "count-tokens", body, Outcome()) as upstream:
+        async with self._request(target, "count-tokens", body, Outcome(), self.deadline(), self._timeout) as upstream:
             answer = b""
             while len(answer) < MOST_COUNT_ANSWER and (more := await upstream.content.readany()):
                 answer += more
@@ -95,7 +114,15 @@ class Bedrock:
         return (upstream.status, answer) if count is None else (200, json.dumps({"input_tokens": count}).encode())
 
     @asynccontextmanager
-    async def _request(self, target: Target, action: str, body: bytes, outcome: Outcome) -> AsyncIterator[Upstream]:
+    async def _request(
+        self,
+        target: Target,
+        action: str,
+        body: bytes,
+        outcome: Outcome,
+        head_by: float,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 -- not of this function: it goes to aiohttp
+    ) -> AsyncIterator[Upstream]:
         url = f"{self._base}/model/{quote(target.invoke_id, safe='')}/{action}"
         headers = await self._sign(url, body) | {"Accept-Encoding": "identity"}  # frames are read as they are
         sent_at = time.monotonic()
@@ -107,13 +134,13 @@ class Bedrock:
             )
         outcome.dispatched = True
         try:
-            async with asyncio.timeout(self._settings.first_byte_seconds) as deadline:
+            async with asyncio.timeout_at(head_by) as deadline:
                 response = await self._http.post(
                     URL(url, encoded=True),
                     data=_payload(body),
                     headers=headers,
                     allow_redirects=False,
-                    timeout=self._timeout,
+                    timeout=timeout,
                 )
                 deadline.reschedule(None)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -137,7 +164,7 @@ class Bedrock:
         del body  # the prompt: nothing of it is kept while the answer streams
         async with response:
             outcome.status = response.status
-            yield Upstream(response.status, _visible(response), response.content, sent_at)
+            yield Upstream(response.status, _visible(response), response.content, sent_at, _own_words(response))
 
     async def _sign(self, url: str, body: bytes) -> dict[str, str]:
         frozen = self._credentials.current()
@@ -159,6 +186,11 @@ def _visible(response: aiohttp.ClientResponse) -> dict[str, str]:
     """An allow-list: everything else that an upstream says in headers stays here."""
     names = ("content-type", "retry-after", "x-amzn-errortype", "x-amzn-requestid")
     return {name: response.headers[name] for name in names if name in response.headers}
+
+
+def _own_words(response: aiohttp.ClientResponse) -> bool:
+    """AWS signs each of its answers with the type of the error or the number of the request, a proxy with neither."""
+    return "x-amzn-errortype" in response.headers or "x-amzn-requestid" in response.headers
 
 
 def _count(body: bytes) -> int | None:

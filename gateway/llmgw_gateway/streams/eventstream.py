@@ -53,6 +53,8 @@ class FrameParser:
         self._fault: EventStreamError | None = None
         self.taken = b""
         """The bytes of the frames that the last `feed` returned: whole frames only, fit to be passed on."""
+        self.ended = False
+        """Whether an exception frame was read: it ends the stream, and what follows it is no part of the answer."""
 
     def feed(self, data: bytes) -> list[Frame]:
         """Add bytes and return the frames that are now complete.
@@ -62,19 +64,27 @@ class FrameParser:
         """
         if self._fault is not None:
             raise self._fault
+        if self.ended:
+            self.taken = b""
+            return []
         self._buffer += data
         frames: list[Frame] = []
         start = 0
         try:
-            while (end := self._end(start)) is not None:
-                frames.append(self._frame(start, end))
+            while not self.ended and (end := self._end(start)) is not None:
+                frame = self._frame(start, end)
+                frames.append(frame)
+                self.ended = frame.exception is not None
                 start = end
         except EventStreamError as fault:
             self._fault = fault
             if not frames:
                 raise
         self.taken = bytes(self._buffer[:start])
-        del self._buffer[:start]
+        if self.ended:
+            self._buffer.clear()
+        else:
+            del self._buffer[:start]
         return frames
 
     def finish(self) -> None:

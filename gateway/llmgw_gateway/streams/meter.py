@@ -61,6 +61,12 @@ class _Event(Struct):
     type: str = ""
     message: _Message | None = None
     usage: _Usage | None = None
+    delta: object = None
+
+    @property
+    def last(self) -> bool:
+        """Whether it says why the answer ended: what it counts is the whole answer."""
+        return isinstance(self.delta, dict) and self.delta.get("stop_reason") is not None
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -85,6 +91,7 @@ class Meter:
         """Whether a `message_stop` was seen: anything that breaks after it is no failure."""
         self.pieces = 0
         """Pieces of output so far (`content_block_delta`): each is a token or more."""
+        self._input_known = False
         self._output_known = False
 
     def event(self, data: bytes) -> str:
@@ -93,26 +100,34 @@ class Meter:
         if kind == "content_block_delta":
             self.pieces += 1
         elif kind in {"message_start", "message_delta"}:
+            self.started = True
             try:
                 event = _event.decode(data)
             except UNREADABLE:
                 return kind
             self._take(event.usage or (event.message.usage if event.message else None), final=kind == "message_delta")
-            self.started = True
+            if event.last:
+                self._whole()
         elif kind == "message_stop":
             self.stopped = True
-            if self._output_known:
-                self.completeness = "complete"
+            self._whole()
         return kind
 
-    def answer(self, body: bytes) -> None:
-        """Take a whole, unstreamed answer."""
+    def answer(self, body: bytes) -> bool:
+        """Take a whole, unstreamed answer; False when it is no JSON object."""
         try:
             message = _message.decode(body)
+        except msgspec.ValidationError:
+            return body.lstrip().startswith(b"{")  # well-formed, with a usage that is none
         except UNREADABLE:
-            return
+            return False
         self._take(message.usage, final=True)
-        if self._output_known:
+        self._whole()
+        return True
+
+    def _whole(self) -> None:
+        """The answer is at its end: the usage is complete, if all of it was told."""
+        if self._input_known and self._output_known:
             self.completeness = "complete"
 
     def _take(self, seen: _Usage | None, *, final: bool) -> None:
@@ -123,6 +138,7 @@ class Meter:
         usage = self.usage
         if seen.input_tokens is not None:
             usage = replace(usage, input=seen.input_tokens)
+            self._input_known = True
         if seen.cache_read_input_tokens is not None:
             usage = replace(usage, cache_read=seen.cache_read_input_tokens)
         if seen.cache_creation is not None:

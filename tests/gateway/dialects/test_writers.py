@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from llmgw_gateway.dialects import anthropic, bedrock
 from llmgw_gateway.streams.eventstream import Frame
+from llmgw_gateway.streams.refusals import message_of
 from llmgw_wire.headers import EVENT_STREAM
 
 
@@ -61,7 +62,7 @@ def test_the_event_in_a_chunk_is_found(event: bytes) -> None:
 @example(b"[" * 100_000)
 def test_a_frame_without_an_event_gives_none_and_nothing_worse(payload: bytes) -> None:
     assert bedrock.inner_event(Frame({}, payload)) is None
-    assert anthropic.exception_text(Frame({}, payload))
+    assert message_of(Frame({}, payload))
 
 
 def test_events_become_server_sent_events_in_one_write() -> None:

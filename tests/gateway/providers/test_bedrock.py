@@ -20,7 +20,7 @@ from llmgw_gateway.dialects import anthropic
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.providers.bedrock import Bedrock
 from llmgw_gateway.providers.credentials import AwsCredentials
-from llmgw_gateway.settings import Bedrock as BedrockSettings
+from llmgw_gateway.upstream import Bedrock as BedrockSettings
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ async def test_an_answer_is_asked_for_as_it_is_and_no_redirect_is_followed() -> 
         await request.read()
         return web.Response(status=307, headers={"Location": "/elsewhere"})
 
-    async with cloud(redirect) as bedrock, bedrock.send(TARGET, call(), Outcome()) as upstream:
+    async with cloud(redirect) as bedrock, bedrock.send(TARGET, call(), Outcome(), bedrock.deadline()) as upstream:
         assert upstream.status == 307
     assert seen == ["identity"]
 
@@ -83,7 +83,9 @@ async def test_nothing_of_a_prompt_is_kept_while_its_answer_streams() -> None:
         return response
 
     async with cloud(answer) as bedrock:
-        async with bedrock.send(TARGET, call(), Outcome()) as upstream:  # what is made once is made now
+        async with bedrock.send(
+            TARGET, call(), Outcome(), bedrock.deadline()
+        ) as upstream:  # what is made once is made now
             released.set()
             await upstream.content.read()
         released.clear()
@@ -91,7 +93,7 @@ async def test_nothing_of_a_prompt_is_kept_while_its_answer_streams() -> None:
         try:
             prompt = call(16 * MIB)
             assert tracemalloc.get_traced_memory()[0] > 16 * MIB
-            async with bedrock.send(TARGET, prompt, Outcome()) as upstream:
+            async with bedrock.send(TARGET, prompt, Outcome(), bedrock.deadline()) as upstream:
                 assert await upstream.content.readany() == b"begun"
                 kept, _ = tracemalloc.get_traced_memory()
                 released.set()

@@ -102,7 +102,13 @@ def test_an_explicit_zero_is_a_zero_and_an_absent_member_leaves_what_is_known() 
         ([{"type": "ping"}], "none"),
         ([{"type": "message_start", "message": {"id": "msg_1"}}], "none"),
         ([start(input_tokens=5, output_tokens=1)], "partial"),
-        ([start(input_tokens=5, output_tokens=1), delta(output_tokens=7)], "partial"),
+        # The last delta says why the answer ended; its count is the whole answer's, whether or not the end arrives.
+        ([start(input_tokens=5, output_tokens=1), delta(output_tokens=7)], "complete"),
+        ([start(input_tokens=5), {"type": "message_delta", "usage": {"output_tokens": 7}}], "partial"),
+        ([start(input_tokens=5), {"type": "message_delta", "delta": 1, "usage": {"output_tokens": 7}}], "partial"),
+        ([start(input_tokens=5), {"type": "message_delta", "usage": {"output_tokens": 7}}, STOP], "complete"),
+        # Without the prompt it would be nearly free.
+        ([start(output_tokens=1), delta(output_tokens=7), STOP], "partial"),
         ([start(input_tokens=5, output_tokens=1), delta(output_tokens=7), STOP], "complete"),
         ([start(input_tokens=0, output_tokens=0), delta(output_tokens=0), STOP], "complete"),
         # The output of `message_start` is a beginning, not a result.

@@ -14,12 +14,14 @@ from aiohttp.base_protocol import BaseProtocol
 
 from llmgw_gateway.call import Outcome, Usage
 from llmgw_gateway.dialects import anthropic, bedrock
+from llmgw_gateway.streams.limits import Limits
 from llmgw_gateway.streams.meter import Meter
-from llmgw_gateway.streams.relay import Limits, Relay, StreamRefused
+from llmgw_gateway.streams.refusals import StreamRefused
+from llmgw_gateway.streams.relay import Relay
 from tests.lab import aws_frames
 
 if TYPE_CHECKING:
-    from llmgw_gateway.streams.relay import Writer
+    from llmgw_gateway.streams.answer import Writer
 
 WATCHDOG = 30
 """Seconds after which a test that hangs has failed."""
@@ -258,7 +260,7 @@ async def test_a_failure_after_the_first_event_is_not_free() -> None:
 
 
 async def test_silence_is_filled_with_pings_where_the_dialect_has_one() -> None:
-    async with Bench(Relay(nobody, Limits(gate_seconds=0, ping_seconds=0))) as bench:
+    async with Bench(Relay(nobody, Limits(gate_seconds=0, ping_seconds=0.01))) as bench:
         async with asyncio.timeout(WATCHDOG):
             await bench.reader.readuntil(b"event: ping")
         bench.feed(START, *END, end=True)

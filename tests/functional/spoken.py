@@ -1,0 +1,105 @@
+"""The dialects as their clients speak them: how each asks, and how each reads an answer. One entry, all tests.
+
+A dialect that the gateway comes to serve is added to `DIALECTS`; the matrix of faults then asks in it, too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.functional.device import BEDROCK_MODEL
+from tests.lab.aws_frames import EventReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One dialect."""
+
+    name: str
+    path: Callable[[bool], str]
+    """By whether it streams."""
+    body: Callable[[str, bool], dict[str, Any]]
+    """By prompt and by whether it streams."""
+    events: Callable[[bytes], list[dict[str, Any]]]
+    """The events of a stream; fails when it is not well-formed to its last byte."""
+    failed: Callable[[dict[str, Any]], str]
+    """What a terminal event says; "" for an event that is none."""
+    ended: Callable[[list[dict[str, Any]]], bool]
+    """Whether a stream has come to its proper end."""
+    text: Callable[[list[dict[str, Any]]], str]
+    """The text of a stream."""
+    whole: Callable[[dict[str, Any]], str]
+    """The text of an answer that is not streamed."""
+    message: Callable[[dict[str, Any]], str]
+    """What the body of an error says; fails when a client of this dialect could not show it."""
+
+
+def _prompt(prompt: str) -> dict[str, Any]:
+    return {"max_tokens": 100, "messages": [{"role": "user", "content": prompt}]}
+
+
+def _server_sent(data: bytes) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    assert data.endswith(b"\n\n"), data[-200:]
+    for block in data[:-2].split(b"\n\n"):
+        named, _, written = block.partition(b"\ndata: ")
+        event = json.loads(written)
+        assert named == b"event: " + event["type"].encode()
+        events.append(event)
+    return [event for event in events if event["type"] != "ping"]
+
+
+def _frames(data: bytes) -> list[dict[str, Any]]:
+    reader = EventReader()
+    events = list(reader.feed(data))
+    assert reader.empty, "the stream ends inside a frame"
+    return [event for event in events if event["type"] != "ping"]
+
+
+def _failed(event: dict[str, Any]) -> str:
+    if event["type"] == "exception":
+        return str(event["message"])
+    return str(event["error"]["message"]) if event["type"] == "error" else ""
+
+
+def _text(events: list[dict[str, Any]]) -> str:
+    return "".join(event["delta"].get("text", "") for event in events if event["type"] == "content_block_delta")
+
+
+def _message(error: dict[str, Any]) -> str:
+    """Claude Code shows `error.message`, and `message` as AWS writes it (measured)."""
+    return str(error["error"]["message"] if error.get("type") == "error" else error["message"])
+
+
+def _is_stop(events: list[dict[str, Any]]) -> bool:
+    return bool(events) and events[-1]["type"] == "message_stop"
+
+
+ANTHROPIC = Dialect(
+    name="anthropic",
+    path=lambda _stream: "/v1/messages",
+    body=lambda prompt, stream: _prompt(prompt) | {"model": "claude-sonnet-4-5", "stream": stream},
+    events=_server_sent,
+    failed=_failed,
+    ended=_is_stop,
+    text=_text,
+    whole=lambda answer: str(answer["content"][0]["text"]),
+    message=_message,
+)
+BEDROCK = Dialect(
+    name="bedrock",
+    path=lambda stream: f"/bedrock/model/{BEDROCK_MODEL}/invoke{'-with-response-stream' if stream else ''}",
+    body=lambda prompt, _stream: _prompt(prompt) | {"anthropic_version": "bedrock-2023-05-31"},
+    events=_frames,
+    failed=_failed,
+    ended=_is_stop,
+    text=_text,
+    whole=lambda answer: str(answer["content"][0]["text"]),
+    message=_message,
+)
+DIALECTS = (ANTHROPIC, BEDROCK)

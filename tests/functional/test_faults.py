@@ -1,0 +1,327 @@
+"""Every fault of the cloud, in every dialect, at every place: its client can read the answer, the ledger is right."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import select
+
+from llmgw_gateway.money.verification import faults as faults_of
+from llmgw_gateway.store.schema import attempts, ledger
+from tests.fakes.bedrock import (
+    BODIES,
+    HEADS,
+    SILENT_BODY,
+    SILENT_HEAD,
+    Fault,
+    FaultyBedrock,
+    InBody,
+    Place,
+    Script,
+)
+from tests.functional.device import Device
+from tests.functional.ledger import DEADLINE_SECONDS, read, usage_of
+from tests.functional.spoken import DIALECTS, Dialect
+from tests.lab.gateway import Gateway
+from tests.lab.loopback import HOST
+from tests.lab.scripted import DEFAULT_USAGE, Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Row
+
+    from tests.lab.canaille import Canaille
+
+TEXT = Answer().text
+FIRST, SECOND = (f"{where}.anthropic.claude-sonnet-4-5-20250929-v1:0" for where in ("us", "global"))
+BUDGET = {"level": "user", "limit_usd": 1000, "overshoot_usd": 100, "period": "month"}
+numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a client got."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Company:
+    """A gateway with two targets for its model, before a cloud in which things go wrong, and one laptop."""
+
+    def __init__(self, gateway: Gateway, cloud: FaultyBedrock, device: Device) -> None:
+        self.gateway = gateway
+        self.cloud = cloud
+        self.device = device
+        self._changed: dict[str, int] = {}
+
+    def configure(self, **changed: int) -> None:
+        """Run with these settings of `[bedrock]`, and the others as they come."""
+        if changed != self._changed:
+            self._changed = changed
+            self.gateway.document["bedrock"] = {"region": self.cloud.region, "endpoint": self.cloud.endpoint} | changed
+            self.gateway.restart()
+
+    def prompt(self, *scripts: Script | None) -> str:
+        """A prompt of its own that meets these."""
+        prompt = f"prompt {next(numbers)}"
+        self.cloud.when(prompt, *scripts)
+        return prompt
+
+    def ask(self, dialect: Dialect, prompt: str, *, stream: bool) -> Told:
+        """Ask; once the head is there, the cloud may go on to its fault."""
+        port = urlsplit(self.gateway.url).port
+        headers = {"authorization": f"Bearer {self.device.token}", "content-type": "application/json"}
+        with closing(http.client.HTTPConnection(HOST, port, timeout=60)) as connection:
+            connection.request("POST", dialect.path(stream), json.dumps(dialect.body(prompt, stream)), headers)
+            answer = connection.getresponse()
+            self.cloud.release(prompt)
+            # An incomplete chunked body raises: not even a broken upstream may break the client's connection.
+            return Told(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+
+    def rows(self, told: Told, count: int) -> list[Row[Any]]:
+        """The ledger's rows for a request, when all its attempts are settled: as many as the cloud saw of it."""
+        operation = told.headers["x-llmgw-request-id"]
+        wanted = select(ledger).where(ledger.c.operation_id == operation).order_by(ledger.c.entry_id)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while len(found := read(self.gateway.db, lambda connection: list(connection.execute(wanted)))) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} rows for {operation}"
+            time.sleep(0.01)
+        assert len(found) == count
+        return found
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[FaultyBedrock]:
+    with FaultyBedrock() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory,
+    canaille: Canaille,
+    cloud: FaultyBedrock,
+    sign_in: Callable[[str], str],
+) -> Iterator[Company]:
+    with Gateway(
+        tmp_path_factory.mktemp("company"),
+        issuers=[canaille.issuer_section()],
+        endpoint=cloud.endpoint,
+        region=cloud.region,
+        credentials=cloud.key.environment(),
+        changes={
+            "models": [{"name": "claude-sonnet-4-5", "target": FIRST, "fallbacks": [SECOND]}],
+            "budgets": [BUDGET],
+        },
+    ) as gateway:
+        device = Device(gateway.url)
+        device.exchange(sign_in("ada"))
+        yield Company(gateway, cloud, device)
+        # Not one attempt is left open or settled twice, whatever went wrong.
+        still = select(attempts.c.attempt_id).where(~attempts.c.swept)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while left := read(gateway.db, lambda connection: connection.scalars(still).all()):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.01)
+        assert read(gateway.db, faults_of) == []
+        assert "Traceback" not in gateway.log.read_text()
+
+
+@pytest.fixture
+def company(running: Company) -> Company:
+    running.configure()
+    return running
+
+
+def check_whole(dialect: Dialect, told: Told, *, stream: bool) -> None:
+    """The client has the whole answer."""
+    assert told.status == 200, told.body
+    if stream:
+        events = dialect.events(told.body)
+        assert dialect.ended(events)
+        assert not any(map(dialect.failed, events))
+        assert dialect.text(events) == TEXT
+    else:
+        assert dialect.whole(json.loads(told.body)) == TEXT
+
+
+def check_refusal(dialect: Dialect, told: Told, fault: Fault) -> None:
+    """The client has an error that it can show."""
+    assert told.status == fault.status, told.body
+    assert told.headers["content-type"].startswith("application/json")
+    assert dialect.message(json.loads(told.body))
+    if fault.status in {502, 529} and not fault.free:
+        assert told.headers["x-should-retry"] == "false", "a repeated prompt is paid twice"
+    if dialect.name == "bedrock":
+        assert told.headers.get("x-amzn-errortype") or fault.name == "foreign_500", "boto3 raises by it"
+
+
+def check_cut_off(dialect: Dialect, told: Told) -> None:
+    """The client has what came, and then a terminal event."""
+    assert told.status == 200
+    events = dialect.events(told.body)
+    assert events[0]["type"] == "message_start"
+    assert dialect.failed(events[-1])
+    assert not any(map(dialect.failed, events[:-1]))
+    assert not dialect.ended(events)
+
+
+def check_unknown(row: Row[Any]) -> None:
+    assert row.estimated, row
+    assert row.cost > 0, "unknown is never zero"
+
+
+def check_exact(row: Row[Any]) -> None:
+    assert (usage_of(row), row.estimated) == (DEFAULT_USAGE, False)
+    assert row.cost > 0
+
+
+FIRST_THINGS: list[tuple[Fault, str]] = [
+    *((fault, how) for fault in HEADS for how in ("whole", "streamed")),
+    *((fault, "streamed") for fault in BODIES),
+]
+
+
+def named(value: Fault | str) -> str:
+    return value if isinstance(value, str) else value.name
+
+
+spoken = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+
+
+@spoken
+@pytest.mark.parametrize(("fault", "how"), FIRST_THINGS, ids=named)
+def test_before_the_first_content_another_target_answers_where_nothing_was_billed(
+    company: Company, dialect: Dialect, fault: Fault, how: str
+) -> None:
+    stream = how == "streamed"
+    prompt = company.prompt(Script(fault, Place.START), None)
+    told = company.ask(dialect, prompt, stream=stream)
+    harmless = isinstance(fault, InBody) and fault.harmless
+    asked = [call.model for call in company.cloud.calls_of(prompt)]
+    assert asked == ([FIRST, SECOND] if fault.elsewhere else [FIRST])
+    rows = company.rows(told, len(asked))
+    if fault.elsewhere or harmless:
+        check_whole(dialect, told, stream=stream)
+        assert told.headers["x-llmgw-target"] == asked[-1]
+        check_exact(rows[-1])
+    else:
+        check_refusal(dialect, told, fault)
+    for row, model in zip(rows, asked, strict=True):
+        assert row.target == model
+    if not harmless:
+        (check_free if fault.free else check_unknown)(rows[0])
+
+
+def check_free(row: Row[Any]) -> None:
+    assert (row.cost, row.estimated) == (0, False)
+
+
+@spoken
+@pytest.mark.parametrize(("fault", "how"), [each for each in FIRST_THINGS if each[0].elsewhere], ids=named)
+def test_when_every_target_refuses_the_client_is_told_by_the_last(
+    company: Company, dialect: Dialect, fault: Fault, how: str
+) -> None:
+    prompt = company.prompt(Script(fault, Place.START))
+    told = company.ask(dialect, prompt, stream=how == "streamed")
+    check_refusal(dialect, told, fault)
+    for row in company.rows(told, 2):
+        check_free(row)
+    assert len(company.cloud.calls_of(prompt)) == 2
+
+
+@spoken
+@pytest.mark.parametrize("place", [Place.CONTENT, Place.USAGE, Place.END], ids=lambda place: place.name.lower())
+@pytest.mark.parametrize("fault", BODIES, ids=lambda fault: fault.name)
+def test_after_the_first_content_nobody_else_is_asked_and_the_stream_ends_in_words(
+    company: Company, dialect: Dialect, fault: InBody, place: Place
+) -> None:
+    prompt = company.prompt(Script(fault, place), None)
+    told = company.ask(dialect, prompt, stream=True)
+    (row,) = company.rows(told, 1)
+    assert len(company.cloud.calls_of(prompt)) == 1
+    if fault.harmless:
+        check_whole(dialect, told, stream=True)
+    else:
+        check_cut_off(dialect, told)
+    if fault.harmless or place is Place.END:
+        check_exact(row)
+    else:
+        check_unknown(row)
+
+
+@spoken
+@pytest.mark.parametrize("fault", BODIES, ids=lambda fault: fault.name)
+def test_an_answer_in_one_piece_is_whole_or_an_error(company: Company, dialect: Dialect, fault: InBody) -> None:
+    prompt = company.prompt(Script(fault), None)
+    told = company.ask(dialect, prompt, stream=False)
+    (row,) = company.rows(told, 1)
+    if fault.name == "slow":
+        check_whole(dialect, told, stream=False)
+        check_exact(row)
+    else:
+        assert (told.status, told.headers["x-should-retry"]) == (502, "false")
+        assert dialect.message(json.loads(told.body))
+        check_unknown(row)
+
+
+@spoken
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_missing_usage_is_never_zero(company: Company, dialect: Dialect, stream: bool) -> None:  # noqa: FBT001 -- a table
+    prompt = f"prompt {next(numbers)}"
+    company.cloud.default = Answer(usage=None)
+    try:
+        told = company.ask(dialect, prompt, stream=stream)
+    finally:
+        company.cloud.default = Answer()
+    check_whole(dialect, told, stream=stream)
+    check_unknown(company.rows(told, 1)[0])
+
+
+SILENCES = {
+    "connected, no head": ("first_byte_seconds", Place.HEAD),
+    "a head, no event": ("first_content_seconds", Place.START),
+    "in the text": ("idle_seconds", Place.CONTENT),
+    "before the usage": ("idle_seconds", Place.USAGE),
+    "before the last event": ("idle_seconds", Place.END),
+    "too long in all": ("total_seconds", Place.CONTENT),
+}
+
+
+@pytest.mark.parametrize(("setting", "place"), SILENCES.values(), ids=SILENCES)
+def test_each_timer_gives_a_silent_provider_up(running: Company, setting: str, place: Place) -> None:
+    """One setting is short, all others are as they come: it is this one that ends the call."""
+    running.configure(**{setting: 1} | ({"idle_with_pings_seconds": 1} if setting == "idle_seconds" else {}))
+    fault = SILENT_HEAD if place is Place.HEAD else SILENT_BODY
+    cases = [(dialect, running.prompt(Script(fault, place), None)) for dialect in DIALECTS]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        told = list(pool.map(lambda case: running.ask(case[0], case[1], stream=True), cases))
+    for (dialect, prompt), each in zip(cases, told, strict=True):
+        (row,) = running.rows(each, 1)
+        assert len(running.cloud.calls_of(prompt)) == 1, "what may have been billed is not asked again"
+        if place < Place.CONTENT:
+            check_refusal(dialect, each, fault)
+        else:
+            check_cut_off(dialect, each)
+        assert (
+            row.outcome
+            == {
+                "first_byte_seconds": "upstream_timeout",
+                "first_content_seconds": "upstream_timeout",
+                "idle_seconds": "upstream_idle",
+                "total_seconds": "upstream_too_long",
+            }[setting]
+        )
+        (check_exact if place is Place.END else check_unknown)(row)
