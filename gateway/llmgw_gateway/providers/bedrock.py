@@ -1,13 +1,14 @@
 """AWS Bedrock: builds, signs and sends. The only file that knows how Bedrock is called.
 
-Signing is botocore's. The URL goes to aiohttp as already encoded: its default re-quoting turns `%3A` into `:`, and the
-signature no longer matches what is sent.
+The URL goes to aiohttp as already encoded: its default re-quoting turns `%3A` into `:`, and the signature no longer
+matches what is sent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
 import time
@@ -18,13 +19,12 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 from yarl import URL
 
 from llmgw_gateway.call import Outcome
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.providers import bridge
+from llmgw_gateway.providers.sigv4 import Place, Signer
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class Bedrock:
         self._credentials = credentials
         self._http = http
         self._base = settings.endpoint.rstrip("/") or f"https://bedrock-runtime.{settings.region}.amazonaws.com"
+        self._signer = Signer(settings.region, SERVICE)
+        self._places: dict[tuple[str, str], tuple[URL, Place]] = {}
         self._timeout = aiohttp.ClientTimeout(
             total=settings.total_seconds,
             sock_connect=settings.connect_seconds,
@@ -123,8 +125,9 @@ class Bedrock:
         head_by: float,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 -- not of this function: it goes to aiohttp
     ) -> AsyncIterator[Upstream]:
-        url = f"{self._base}/model/{quote(target.invoke_id, safe='')}/{action}"
-        headers = await self._sign(url, body) | {"Accept-Encoding": "identity"}  # frames are read as they are
+        url, place = self._place(target.invoke_id, action)
+        headers = await self._sign(place, body)
+        headers["Accept-Encoding"] = "identity"  # frames are read as they are
         sent_at = time.monotonic()
         if sent_at > outcome.dispatch_by:
             raise GatewayError(
@@ -136,7 +139,7 @@ class Bedrock:
         try:
             async with asyncio.timeout_at(head_by) as deadline:
                 response = await self._http.post(
-                    URL(url, encoded=True),
+                    url,
                     data=_payload(body),
                     headers=headers,
                     allow_redirects=False,
@@ -166,15 +169,22 @@ class Bedrock:
             outcome.status = response.status
             yield Upstream(response.status, _visible(response), response.content, sent_at, _own_words(response))
 
-    async def _sign(self, url: str, body: bytes) -> dict[str, str]:
-        frozen = self._credentials.current()
+    async def _sign(self, place: Place, body: bytes) -> dict[str, str]:
+        credentials = self._credentials.current()
+        digest = await asyncio.to_thread(_sha256, body) if len(body) >= LARGE else _sha256(body)
+        return self._signer.headers(credentials, place, digest, time.time())
 
-        def sign() -> dict[str, str]:
-            request = AWSRequest("POST", url, data=body, headers={"Content-Type": "application/json", "Accept": "*/*"})
-            SigV4Auth(frozen, SERVICE, self._settings.region).add_auth(request)
-            return dict(request.headers.items())
+    def _place(self, invoke_id: str, action: str) -> tuple[URL, Place]:
+        """Where a model is asked. Kept: only the models of the configuration come here."""
+        known = self._places.get((invoke_id, action))
+        if known is None:
+            url = URL(f"{self._base}/model/{quote(invoke_id, safe='')}/{action}", encoded=True)
+            known = self._places[invoke_id, action] = (url, Place.of(url.host_port_subcomponent or "", url.raw_path))
+        return known
 
-        return await asyncio.to_thread(sign) if len(body) >= LARGE else sign()
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO:
