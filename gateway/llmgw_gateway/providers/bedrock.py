@@ -84,10 +84,9 @@ class Bedrock:
             sock_connect=settings.connect_seconds,
             sock_read=settings.idle_seconds,
         )
-        # The relay has its own idle timer, which knows whether the client gets pings; this one is behind it.
-        longest = max(settings.idle_seconds, settings.idle_with_pings_seconds)
+        # The relay has its own idle timer, one for all reads of a stream; aiohttp would set one for each.
         self._stream_timeout = aiohttp.ClientTimeout(
-            total=settings.total_seconds, sock_connect=settings.connect_seconds, sock_read=longest
+            total=settings.total_seconds, sock_connect=settings.connect_seconds
         )
 
     def deadline(self) -> float:
