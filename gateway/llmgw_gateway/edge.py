@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -19,7 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from llmgw_gateway.dialects import anthropic, bedrock
 from llmgw_gateway.errors import ClientGoneError, GatewayError
-from llmgw_gateway.observe.audit import CLIENT_CLOSED, Entry, printable
+from llmgw_gateway.observe.audit import CLIENT_CLOSED, Entry, new_request_id, printable
 from llmgw_wire import errors, headers
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import Me
@@ -107,6 +106,7 @@ class Edge:
         """Set while no request is being served."""
         self.idle.set()
         self._running: set[asyncio.Task[Any]] = set()
+        pipeline.metrics.open.set_function(lambda: len(self._running))
         self._routes: dict[tuple[str, str], Handler] = {
             ("GET", "/healthz"): self._health,
             ("GET", "/readyz"): self._ready,
@@ -125,14 +125,13 @@ class Edge:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request; whatever happens, the client gets an answer it can read."""
-        entry = Entry(f"req_{secrets.token_hex(12)}", request.method, printable(request.path))
+        entry = Entry(new_request_id(), request.method, printable(request.path))
         entry.client_session = session_of(request)
         entry.dialect = _dialect(request.path)
         task = asyncio.current_task()
         if task is not None:
             self._running.add(task)
         self.idle.clear()
-        self._pipeline.metrics.open.set(len(self._running))
         try:
             return _signed(await self._serve(request, entry), entry)
         except GatewayError as error:
@@ -151,7 +150,6 @@ class Edge:
         finally:
             if task is not None:
                 self._running.discard(task)
-            self._pipeline.metrics.open.set(len(self._running))
             if not self._running:
                 self.idle.set()
 
@@ -338,11 +336,17 @@ async def read_body(request: web.BaseRequest, most: int, seconds: int) -> bytes:
     too_large = GatewayError(ErrorCode.REQUEST_TOO_LARGE, f"The request body is larger than {most // 1024} KiB.")
     if request.content_length is not None and request.content_length > most:
         raise too_large
+    content = request.content
+    if content.is_eof() and content.exception() is None:  # a small one has come with its head
+        whole = content.read_nowait()
+        if len(whole) > most:
+            raise too_large
+        return whole
     chunks: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(seconds):
-            while chunk := await request.content.readany():
+            while chunk := await content.readany():
                 size += len(chunk)
                 if size > most:
                     raise too_large

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +12,7 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.faults import listen_address
+from llmgw_gateway.observe.audit import new_request_id
 from llmgw_wire import headers
 from llmgw_wire.errors import ErrorCode, anthropic_body
 
@@ -88,7 +88,7 @@ class _Connection(web.RequestHandler):
             code, text = ErrorCode.INTERNAL, "The gateway failed, not your request."
         if code is not ErrorCode.INTERNAL:
             log.info("a malformed request was refused: %s", type(exc).__name__)
-        request_id = f"req_{secrets.token_hex(12)}"
+        request_id = new_request_id()
         response = web.Response(
             status=code.wire.status,
             body=anthropic_body(code, text, request_id),

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench import admission
+from tests.bench import admission, hotpath
 from tests.lab.canaille import Canaille
 from tests.lab.scripted import ScriptedBedrock
 from tests.lab.system import System
@@ -37,6 +37,7 @@ def main() -> int:
             system.sign_in()
             kept = token_command(system)
     admission.main()
+    kept &= hotpath.main()
     return 0 if kept else 1
 
 

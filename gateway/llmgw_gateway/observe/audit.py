@@ -7,23 +7,24 @@ thread and flushed to disk in batches; what waits is bounded, and a full spool t
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import queue
+import random
 import threading
 import time
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
+    from types import TracebackType
 
     from llmgw_gateway.call import Account, Call, Caller, Outcome, Target
 
@@ -35,6 +36,8 @@ CLIENT_CLOSED: Final = 499
 CLOSE_SECONDS: Final = 5
 RETRY_SECONDS: Final = 1
 log = logging.getLogger("llmgw.audit")
+_encoder = msgspec.json.Encoder()
+_names = random.Random()  # noqa: S311 -- names, no secrets
 
 
 @dataclass(slots=True)
@@ -109,8 +112,13 @@ class Entry:
             },
             "cost_micro_usd": outcome.cost if outcome else 0,
             "estimated": outcome.estimated if outcome else False,
-            "latency_ms": round((time.monotonic() - self.began) * 1000, 1),
+            "latency_ms": round(self.seconds * 1000, 1),
         }
+
+    @property
+    def seconds(self) -> float:
+        """Since the request began."""
+        return time.monotonic() - self.began
 
 
 class Audit:
@@ -142,13 +150,16 @@ class Audit:
         """Entries that were begun and are not on disk."""
         return self._begun - self._written
 
-    @asynccontextmanager
-    async def entry(self, entry: Entry) -> AsyncIterator[Entry]:
+    def entry(self, entry: Entry) -> _Writing:
         """Write `entry` when the block is left, however it is left.
 
         Its place is taken on entering, so that what has begun can always be written. GatewayError(STORE_UNAVAILABLE)
         when there is none.
         """
+        return _Writing(self, entry)
+
+    def begin(self) -> None:
+        """Take the place of one entry."""
         if self.full:
             raise GatewayError(
                 ErrorCode.STORE_UNAVAILABLE,
@@ -156,22 +167,10 @@ class Audit:
                 retry_after=2,
             )
         self._begun += 1
-        try:
-            yield entry
-        except GatewayError as error:
-            entry.code, entry.status = error.code.value, error.code.wire.status
-            raise
-        except ClientGoneError:
-            entry.code, entry.status = CLIENT_GONE, CLIENT_CLOSED
-            raise
-        except asyncio.CancelledError:
-            entry.code, entry.status = ErrorCode.DRAINING.value, ErrorCode.DRAINING.wire.status
-            raise
-        except BaseException:
-            entry.code, entry.status = "internal", entry.status or 500
-            raise
-        finally:
-            self._lines.put(json.dumps(entry.document()).encode() + b"\n")
+
+    def put(self, entry: Entry) -> None:
+        """Hand in what was begun."""
+        self._lines.put(_encoder.encode(entry.document()) + b"\n")
 
     def close(self, *, seconds: float = CLOSE_SECONDS) -> int:
         """Write what waits, then stop. Returns how many entries the disk did not take in time."""
@@ -207,6 +206,41 @@ class Audit:
         return True
 
 
+class _Writing:
+    """One entry, from the request's begin to its end."""
+
+    __slots__ = ("_audit", "_entry")
+
+    def __init__(self, audit: Audit, entry: Entry) -> None:
+        self._audit = audit
+        self._entry = entry
+
+    async def __aenter__(self) -> Entry:
+        self._audit.begin()
+        return self._entry
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        entry = self._entry
+        if isinstance(error, GatewayError):
+            entry.code, entry.status = error.code.value, error.code.wire.status
+        elif isinstance(error, ClientGoneError):
+            entry.code, entry.status = CLIENT_GONE, CLIENT_CLOSED
+        elif isinstance(error, asyncio.CancelledError):
+            entry.code, entry.status = ErrorCode.DRAINING.value, ErrorCode.DRAINING.wire.status
+        elif error is not None:
+            entry.code, entry.status = "internal", entry.status or 500
+        self._audit.put(entry)
+
+
+def new_request_id() -> str:
+    """A name for a request: unique, and no secret."""
+    return f"req_{_names.getrandbits(96):024x}"
+
+
 def printable(text: str, most: int = 200) -> str:
     """A client's text as it may stand in a log: cut, and without control characters."""
+    if text.isprintable():
+        return text[:most]
     return "".join(c for c in text if c.isprintable())[:most]

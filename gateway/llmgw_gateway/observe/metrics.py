@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -14,6 +14,8 @@ FIRST_ERROR: Final = 400
 _RESULT: Final = re.compile(r"[a-z_]{1,40}|upstream_[0-9]{3}|upstream_[A-Za-z]{1,40}Exception")
 """The names of results: ours, the provider's statuses, and its exceptions."""
 MOST_RESULTS: Final = 100
+TOKEN_CLASSES: Final = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
+M = TypeVar("M", Counter, Histogram)
 
 
 class Metrics:
@@ -52,17 +54,24 @@ class Metrics:
             ["model"],
             registry=self.registry,
         )
+        # What `labels` looks up takes it as long as everything else together; here it is looked up once.
+        self._requests: dict[tuple[str, ...], Counter] = {}
+        self._seconds: dict[tuple[str, ...], Histogram] = {}
+        self._tokens: dict[tuple[str, ...], Counter] = {}
+        self._cost: dict[tuple[str, ...], Counter] = {}
         self.open = Gauge("llmgw_requests_open", "Requests being served", registry=self.registry)
 
     def count(self, entry: Entry) -> None:
         """Count one finished model request."""
-        document = entry.document()
-        self.requests.labels(entry.dialect, self._known(_result(entry))).inc()
-        self.seconds.labels(entry.dialect).observe(document["latency_ms"] / 1000)
-        if entry.outcome is not None and entry.target:
-            for name, number in document["tokens"].items():
-                self.tokens.labels(entry.model, name).inc(number)
-            self.cost.labels(entry.model).inc(entry.outcome.cost)
+        result = self._known(_result(entry))
+        _of(self._requests, self.requests, entry.dialect, result).inc()
+        _of(self._seconds, self.seconds, entry.dialect).observe(entry.seconds)
+        outcome = entry.outcome
+        if outcome is not None and entry.target:
+            for name in TOKEN_CLASSES:
+                if number := getattr(outcome.usage, name):
+                    _of(self._tokens, self.tokens, entry.model, name).inc(number)
+            _of(self._cost, self.cost, entry.model).inc(outcome.cost)
 
     def _known(self, result: str) -> str:
         """A label: the provider's part in it is bounded in form and number."""
@@ -75,6 +84,14 @@ class Metrics:
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self.registry)
+
+
+def _of(known: dict[tuple[str, ...], M], metric: M, *labels: str) -> M:
+    """The child of a metric for these labels."""
+    child = known.get(labels)
+    if child is None:
+        child = known[labels] = metric.labels(*labels)
+    return child
 
 
 def _result(entry: Entry) -> str:

@@ -1,34 +1,33 @@
 """AWS Bedrock: builds, signs and sends. The only file that knows how Bedrock is called.
 
-Signing is botocore's. The URL goes to aiohttp as already encoded: its default re-quoting turns `%3A` into `:`, and the
-signature no longer matches what is sent.
+The URL goes to aiohttp as already encoded: its default re-quoting turns `%3A` into `:`, and the signature no longer
+matches what is sent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
 import time
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 from yarl import URL
 
 from llmgw_gateway.call import Outcome
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.providers import bridge
+from llmgw_gateway.providers.sigv4 import Place, Signer
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from types import TracebackType
 
     from llmgw_gateway.call import Call, Target
     from llmgw_gateway.providers.credentials import AwsCredentials
@@ -55,6 +54,18 @@ class Upstream:
     """Whether an error is the provider's own, and not that of a proxy on the way, which may have cut off an answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is sent."""
+
+    invoke_id: str
+    action: str
+    body: bytes
+    head_by: float
+    """Until when the head of the answer has to be there, on the loop's clock."""
+    timeout: aiohttp.ClientTimeout
+
+
 class Bedrock:
     """Sends calls to one region (or one compatible endpoint)."""
 
@@ -66,37 +77,35 @@ class Bedrock:
         self._credentials = credentials
         self._http = http
         self._base = settings.endpoint.rstrip("/") or f"https://bedrock-runtime.{settings.region}.amazonaws.com"
+        self._signer = Signer(settings.region, SERVICE)
+        self._places: dict[tuple[str, str], tuple[URL, Place]] = {}
         self._timeout = aiohttp.ClientTimeout(
             total=settings.total_seconds,
             sock_connect=settings.connect_seconds,
             sock_read=settings.idle_seconds,
         )
-        # The relay has its own idle timer, which knows whether the client gets pings; this one is behind it.
-        longest = max(settings.idle_seconds, settings.idle_with_pings_seconds)
+        # The relay has its own idle timer, one for all reads of a stream; aiohttp would set one for each.
         self._stream_timeout = aiohttp.ClientTimeout(
-            total=settings.total_seconds, sock_connect=settings.connect_seconds, sock_read=longest
+            total=settings.total_seconds, sock_connect=settings.connect_seconds
         )
 
     def deadline(self) -> float:
         """Until when the head of an answer has to be there if the first attempt begins now, on the loop's clock."""
         return asyncio.get_running_loop().time() + self._settings.first_byte_seconds
 
-    @asynccontextmanager
-    async def send(
-        self, target: Target, call: Call, outcome: Outcome, head_by: float, *, again: bool = False
-    ) -> AsyncIterator[Upstream]:
-        """Dispatch one attempt. `again`: the prompt is kept, for another attempt; otherwise it is let go at once.
+    def send(self, target: Target, call: Call, outcome: Outcome, head_by: float, *, again: bool = False) -> Attempt:
+        """One attempt, dispatched on entering. `again`: the prompt is kept for another one, otherwise let go at once.
 
         GatewayError(UPSTREAM_UNREACHABLE) when nothing was sent, UPSTREAM_TIMEOUT when no head came until `head_by`.
         """
         body = bridge.invoke_body(call, target.model)
-        action = "invoke-with-response-stream" if call.stream else "invoke"
         if not again:
             call.release()
-        timeout = self._stream_timeout if call.stream else self._timeout
-        async with self._request(target, action, body, outcome, head_by, timeout) as upstream:
-            del body
-            yield upstream
+        if call.stream:
+            action, timeout = "invoke-with-response-stream", self._stream_timeout
+        else:
+            action, timeout = "invoke", self._timeout
+        return Attempt(self, Question(target.invoke_id, action, body, head_by, timeout), outcome)
 
     async def count_tokens(self, target: Target, call: Call) -> tuple[int, bytes]:
         """Ask Bedrock how many tokens a prompt has (CountTokens, free of charge).
@@ -106,27 +115,20 @@ class Bedrock:
         inner = base64.b64encode(bridge.invoke_body(call, target.model)).decode()
         body = json.dumps({"input": {"invokeModel": {"body": inner}}}).encode()
         call.release()
-        async with self._request(target, "count-tokens", body, Outcome(), self.deadline(), self._timeout) as upstream:
+        question = Question(target.invoke_id, "count-tokens", body, self.deadline(), self._timeout)
+        async with Attempt(self, question, Outcome()) as upstream:
             answer = b""
             while len(answer) < MOST_COUNT_ANSWER and (more := await upstream.content.readany()):
                 answer += more
         count = _count(answer)
         return (upstream.status, answer) if count is None else (200, json.dumps({"input_tokens": count}).encode())
 
-    @asynccontextmanager
-    async def _request(
-        self,
-        target: Target,
-        action: str,
-        body: bytes,
-        outcome: Outcome,
-        head_by: float,
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 -- not of this function: it goes to aiohttp
-    ) -> AsyncIterator[Upstream]:
-        url = f"{self._base}/model/{quote(target.invoke_id, safe='')}/{action}"
-        headers = await self._sign(url, body) | {"Accept-Encoding": "identity"}  # frames are read as they are
-        sent_at = time.monotonic()
-        if sent_at > outcome.dispatch_by:
+    async def dispatch(self, question: Question, outcome: Outcome) -> aiohttp.ClientResponse:
+        """Sign and send, and wait for the head of the answer; the errors are those of `send`."""
+        url, place = self._place(question.invoke_id, question.action)
+        headers = await self._sign(place, question.body)
+        headers["Accept-Encoding"] = "identity"  # frames are read as they are
+        if time.monotonic() > outcome.dispatch_by:
             raise GatewayError(
                 ErrorCode.STORE_UNAVAILABLE,
                 "The gateway was paused for longer than it may keep money for a request; nothing was sent. Try again.",
@@ -134,15 +136,14 @@ class Bedrock:
             )
         outcome.dispatched = True
         try:
-            async with asyncio.timeout_at(head_by) as deadline:
-                response = await self._http.post(
-                    URL(url, encoded=True),
-                    data=_payload(body),
+            async with asyncio.timeout_at(question.head_by):
+                return await self._http.post(
+                    url,
+                    data=_payload(question.body),
                     headers=headers,
                     allow_redirects=False,
-                    timeout=timeout,
+                    timeout=question.timeout,
                 )
-                deadline.reschedule(None)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             outcome.dispatched = False
             raise GatewayError(
@@ -161,20 +162,50 @@ class Bedrock:
             raise GatewayError(
                 ErrorCode.UPSTREAM_INVALID, "The connection to AWS Bedrock broke before an answer came."
             ) from error
-        del body  # the prompt: nothing of it is kept while the answer streams
-        async with response:
-            outcome.status = response.status
-            yield Upstream(response.status, _visible(response), response.content, sent_at, _own_words(response))
 
-    async def _sign(self, url: str, body: bytes) -> dict[str, str]:
-        frozen = self._credentials.current()
+    async def _sign(self, place: Place, body: bytes) -> dict[str, str]:
+        credentials = self._credentials.current()
+        digest = await asyncio.to_thread(_sha256, body) if len(body) >= LARGE else _sha256(body)
+        return self._signer.headers(credentials, place, digest, time.time())
 
-        def sign() -> dict[str, str]:
-            request = AWSRequest("POST", url, data=body, headers={"Content-Type": "application/json", "Accept": "*/*"})
-            SigV4Auth(frozen, SERVICE, self._settings.region).add_auth(request)
-            return dict(request.headers.items())
+    def _place(self, invoke_id: str, action: str) -> tuple[URL, Place]:
+        """Where a model is asked. Kept: only the models of the configuration come here."""
+        known = self._places.get((invoke_id, action))
+        if known is None:
+            url = URL(f"{self._base}/model/{quote(invoke_id, safe='')}/{action}", encoded=True)
+            known = self._places[invoke_id, action] = (url, Place.of(url.host_port_subcomponent or "", url.raw_path))
+        return known
 
-        return await asyncio.to_thread(sign) if len(body) >= LARGE else sign()
+
+class Attempt:
+    """A question to Bedrock: asked on entering, its connection given back or closed on leaving."""
+
+    __slots__ = ("_bedrock", "_outcome", "_question", "_response")
+
+    def __init__(self, bedrock: Bedrock, question: Question, outcome: Outcome) -> None:
+        self._bedrock = bedrock
+        self._question: Question | None = question
+        self._outcome = outcome
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def __aenter__(self) -> Upstream:
+        question, self._question = self._question, None  # nothing of the prompt is kept while the answer streams
+        if question is None:
+            raise RuntimeError("an attempt is made once")
+        sent_at = time.monotonic()
+        response = self._response = await self._bedrock.dispatch(question, self._outcome)
+        self._outcome.status = response.status
+        return Upstream(response.status, _visible(response), response.content, sent_at, _own_words(response))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._response is not None:
+            await self._response.__aexit__(kind, error, trace)
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from llmgw_gateway.streams.limits import Limits
     from llmgw_gateway.streams.meter import Meter
 
+ROOM = 32 * 1024
+"""Half of what a transport takes before writers have to wait (asyncio's and uvloop's high-water mark)."""
 log = logging.getLogger("llmgw.relay")
 Stop = Literal["first_content", "idle", "drain", "cancel"]
 """Why the provider is not read any further: it is silent, or what it says is for nobody."""
@@ -77,6 +79,7 @@ class Answer:
         self._limits = limits
         self._leaves = leaves
         self._opens = opens
+        self._opened = False
         self._opening = asyncio.Lock()
         self._ending = asyncio.Lock()
         self._ended = False
@@ -104,7 +107,8 @@ class Answer:
             self.over = True
             self._failed(broken, error, alone=len(frames) == 1)
         self.timers.begun = True
-        await self.open()
+        if not self._opened:
+            await self.open()
         await self._write(self._writer.write(raw, events, broken))
 
     def _failed(self, broken: Frame | None, error: bytes | None, *, alone: bool) -> None:
@@ -180,6 +184,7 @@ class Answer:
                 return
             try:
                 await self.response.prepare(self._request)
+                self._opened = True
             except (ConnectionError, aiohttp.ClientError):
                 self._lost()
 
@@ -202,11 +207,19 @@ class Answer:
         if self.gone:
             return
         try:
-            async with asyncio.timeout(self._limits.stall_seconds):
-                await (self.response.write_eof() if data is None else self.response.write(data))
+            if data is not None and self._has_room(len(data)):
+                await self.response.write(data)
+            else:
+                async with asyncio.timeout(self._limits.stall_seconds):
+                    await (self.response.write_eof() if data is None else self.response.write(data))
             self.timers.written_at = time.monotonic()
         except (ConnectionError, aiohttp.ClientError, TimeoutError):
             self._lost()
+
+    def _has_room(self, size: int) -> bool:
+        """Whether so many bytes are taken at once, and nobody has to wait. Then a timer would cost more than they."""
+        transport = self._request.transport
+        return transport is not None and transport.get_write_buffer_size() + size < ROOM
 
     def _leave(self) -> None:
         """From now on the upstream is read for its usage alone: others may have the slot."""

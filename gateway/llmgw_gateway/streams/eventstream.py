@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from functools import lru_cache
+
+from msgspec import Struct
 
 PRELUDE = 12
 TRAILER = 4
 MOST_BYTES = 16 * 1024 * 1024
 """The largest frame by the specification; checked before anything is buffered for it."""
+USUAL_BYTES = 256
+"""Headers up to this size are remembered."""
 _BYTES = 6
 _STRING = 7
 _FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
@@ -27,8 +31,7 @@ class EventStreamError(ValueError):
     """The bytes are no valid event stream: what follows cannot be trusted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True, gc=False):
     """One message. Only string headers are kept: all that decide anything (`:event-type` and its kin) are strings."""
 
     headers: dict[str, str]
@@ -67,12 +70,15 @@ class FrameParser:
         if self.ended:
             self.taken = b""
             return []
-        self._buffer += data
+        buffer: bytes | bytearray = data  # nearly every read is of whole frames: nothing to collect
+        if self._buffer:
+            self._buffer += data
+            buffer = self._buffer
         frames: list[Frame] = []
         start = 0
         try:
-            while not self.ended and (end := self._end(start)) is not None:
-                frame = self._frame(start, end)
+            while not self.ended and (end := _end(buffer, start)) is not None:
+                frame = _frame(buffer, start, end)
                 frames.append(frame)
                 self.ended = frame.exception is not None
                 start = end
@@ -80,11 +86,13 @@ class FrameParser:
             self._fault = fault
             if not frames:
                 raise
-        self.taken = bytes(self._buffer[:start])
+        self.taken = bytes(buffer[:start])
         if self.ended:
             self._buffer.clear()
-        else:
+        elif buffer is self._buffer:
             del self._buffer[:start]
+        elif start < len(data):
+            self._buffer += data[start:]
         return frames
 
     def finish(self) -> None:
@@ -94,24 +102,26 @@ class FrameParser:
         if self._buffer:
             raise EventStreamError(f"the stream ended inside a frame ({len(self._buffer)} bytes of it came)")
 
-    def _end(self, start: int) -> int | None:
-        """Where the frame at `start` ends; None while it is incomplete. Lengths are judged before it is buffered."""
-        buffer = self._buffer
-        if len(buffer) - start < PRELUDE:
-            return None
-        total, headers_length = _lengths.unpack_from(buffer, start)
-        if zlib.crc32(buffer[start : start + 8]) != _crc.unpack_from(buffer, start + 8)[0]:
-            raise EventStreamError("the checksum of a frame's prelude is wrong")
-        if total > MOST_BYTES or headers_length > total - PRELUDE - TRAILER:
-            raise EventStreamError(f"a frame announces impossible lengths: {total} and {headers_length} bytes")
-        return start + total if len(buffer) - start >= total else None
 
-    def _frame(self, start: int, end: int) -> Frame:
-        buffer = self._buffer
-        if zlib.crc32(buffer[start : end - TRAILER]) != _crc.unpack_from(buffer, end - TRAILER)[0]:
-            raise EventStreamError("the checksum of a frame is wrong")
-        body = start + PRELUDE + _lengths.unpack_from(buffer, start)[1]
-        return Frame(_headers(bytes(buffer[start + PRELUDE : body])), bytes(buffer[body : end - TRAILER]))
+def _end(buffer: bytes | bytearray, start: int) -> int | None:
+    """Where the frame at `start` ends; None while it is incomplete. Lengths are judged before it is buffered."""
+    if len(buffer) - start < PRELUDE:
+        return None
+    total, headers_length = _lengths.unpack_from(buffer, start)
+    if zlib.crc32(buffer[start : start + 8]) != _crc.unpack_from(buffer, start + 8)[0]:
+        raise EventStreamError("the checksum of a frame's prelude is wrong")
+    if total > MOST_BYTES or headers_length > total - PRELUDE - TRAILER:
+        raise EventStreamError(f"a frame announces impossible lengths: {total} and {headers_length} bytes")
+    return start + int(total) if len(buffer) - start >= total else None
+
+
+def _frame(buffer: bytes | bytearray, start: int, end: int) -> Frame:
+    if zlib.crc32(buffer[start : end - TRAILER]) != _crc.unpack_from(buffer, end - TRAILER)[0]:
+        raise EventStreamError("the checksum of a frame is wrong")
+    body = start + PRELUDE + _lengths.unpack_from(buffer, start)[1]
+    block = bytes(buffer[start + PRELUDE : body])
+    headers = _usual_headers(block) if len(block) <= USUAL_BYTES else _headers(block)
+    return Frame(headers, bytes(buffer[body : end - TRAILER]))
 
 
 def encode(headers: dict[str, str], payload: bytes) -> bytes:
@@ -127,6 +137,12 @@ def encode(headers: dict[str, str], payload: bytes) -> bytes:
     prelude = _lengths.pack(PRELUDE + len(block) + len(payload) + TRAILER, len(block))
     message = prelude + _crc.pack(zlib.crc32(prelude)) + block + payload
     return message + _crc.pack(zlib.crc32(message))
+
+
+@lru_cache(maxsize=64)
+def _usual_headers(block: bytes) -> dict[str, str]:
+    """The same, remembered: all events of a stream have the same few headers, byte for byte."""
+    return _headers(block)
 
 
 def _headers(block: bytes) -> dict[str, str]:

@@ -1,0 +1,88 @@
+"""AWS Signature Version 4 for a POST with a body: one HMAC a request, and the signing key derived once a day. Pure.
+
+Source: "Signature Version 4 for API requests" in AWS's IAM user guide. botocore's signer costs as much as half of a
+small request, because it builds and parses a request object; here every part is known beforehand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from botocore.credentials import ReadOnlyCredentials
+
+ALGORITHM: Final = "AWS4-HMAC-SHA256"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request goes, as it is signed."""
+
+    host: str
+    """What the `Host` header says: with the port, where it is not the scheme's own."""
+    path: str
+    """Quoted once more than it is sent: the rule for every service but S3."""
+
+    @classmethod
+    def of(cls, host: str, sent_path: str) -> Place:
+        """`sent_path` is the path as it stands in the request line: already quoted, and without dot segments."""
+        return cls(host, quote(sent_path, safe="/~"))
+
+
+class Signer:
+    """Signs for one region and one service."""
+
+    def __init__(self, region: str, service: str) -> None:
+        self._scope = f"{region}/{service}/aws4_request"
+        self._region = region
+        self._service = service
+        self._derived_from = ("", "")
+        """The secret and the day of the key below."""
+        self._key = b""
+
+    def headers(self, credentials: ReadOnlyCredentials, place: Place, body_hash: str, now: float) -> dict[str, str]:
+        """The headers of a JSON request, `Authorization` among them.
+
+        `body_hash`: SHA-256 of the body in hexadecimal digits. `now`: seconds since the epoch; AWS allows five minutes.
+        """
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        day = stamp[:8]
+        token = credentials.token
+        names = "content-type;host;x-amz-date;x-amz-security-token" if token else "content-type;host;x-amz-date"
+        extra = f"x-amz-security-token:{token}\n" if token else ""
+        canonical = (
+            f"POST\n{place.path}\n\n"
+            f"content-type:application/json\nhost:{place.host}\nx-amz-date:{stamp}\n{extra}\n"
+            f"{names}\n{body_hash}"
+        )
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        text = f"{ALGORITHM}\n{stamp}\n{day}/{self._scope}\n{digest}"
+        signature = _hmac(self._signing_key(credentials.secret_key, day), text).hex()
+        headers = {
+            "Content-Type": "application/json",
+            "X-Amz-Date": stamp,
+            "Authorization": (
+                f"{ALGORITHM} Credential={credentials.access_key}/{day}/{self._scope}, "
+                f"SignedHeaders={names}, Signature={signature}"
+            ),
+        }
+        if token:
+            headers["X-Amz-Security-Token"] = token
+        return headers
+
+    def _signing_key(self, secret: str, day: str) -> bytes:
+        if self._derived_from != (secret, day):
+            key = _hmac(f"AWS4{secret}".encode(), day)
+            for part in (self._region, self._service, "aws4_request"):
+                key = _hmac(key, part)
+            self._derived_from, self._key = (secret, day), key
+        return self._key
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode(), "sha256")
