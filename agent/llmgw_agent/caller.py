@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,10 @@ HAS_PROC: Final = sys.platform == "linux"
 PS: Final = "/bin/ps"
 PS_SECONDS: Final = 0.5
 """A token is not late for the sake of a name."""
+PROC_PIDVNODEPATHINFO: Final = 9
+VNODE_INFO_BYTES: Final = 152
+VNODE_PATHS_BYTES: Final = 2 * (VNODE_INFO_BYTES + 1024)
+"""Two paths of MAXPATHLEN, each after its vnode_info: the working folder, then the root."""
 PS_FIELDS: Final = 8
 """Process id, parent, five words of start time, name."""
 
@@ -36,21 +42,65 @@ class Process:
     started: str
 
 
-async def caller(pid: int) -> str:
-    """The name; empty if unknown. Takes at most half a second, and other requests go on meanwhile."""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The program that wants a token; without a process id if it is not known."""
+
+    pid: int = 0
+    program: str = ""
+    started: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its name, for the log and for telling callers apart; empty if unknown."""
+        return f"{self.pid} {self.program} {self.started}" if self.pid else ""
+
+
+async def caller(pid: int) -> Caller:
+    """Who it is. Takes at most half a second, and other requests go on meanwhile."""
     return _nearest(pid, _by_proc if HAS_PROC else (await by_ps()).get)
 
 
-def _nearest(pid: int, look_up: Callable[[int], Process | None]) -> str:
+def _nearest(pid: int, look_up: Callable[[int], Process | None]) -> Caller:
     for _ in range(MOST_ANCESTORS):
         process = look_up(pid)
         if process is None or process.parent <= 1:
-            return ""
+            return Caller()
         pid = process.parent
         parent = look_up(pid)
         if parent is not None and parent.name and Path(parent.name).name.lstrip("-") not in SHELLS:
-            return f"{pid} {parent.name} {parent.started}"
-    return ""
+            return Caller(pid, parent.name, parent.started)
+    return Caller()
+
+
+def folder_of(pid: int) -> Path | None:
+    """The folder that a process works in; None if that cannot be told."""
+    if sys.platform == "darwin":
+        return _folder_by_libproc(pid)
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink()
+    except OSError:
+        return None
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The variables that a process was started with; none where they cannot be read."""
+    try:
+        content = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (item.decode(errors="surrogateescape").partition("=") for item in content.split(b"\0") if item)
+    return {name: value for name, _, value in pairs}
+
+
+def _folder_by_libproc(pid: int) -> Path | None:
+    """macOS: proc_pidinfo(PROC_PIDVNODEPATHINFO); struct vnode_info_path begins with 152 bytes before the path."""
+    record = ctypes.create_string_buffer(VNODE_PATHS_BYTES)
+    library = ctypes.CDLL("/usr/lib/libproc.dylib")
+    if library.proc_pidinfo(pid, PROC_PIDVNODEPATHINFO, ctypes.c_uint64(0), record, VNODE_PATHS_BYTES) <= 0:
+        return None
+    path = record.raw[VNODE_INFO_BYTES:].partition(b"\0")[0]
+    return Path(os.fsdecode(path)) if path else None
 
 
 def _by_proc(pid: int) -> Process | None:

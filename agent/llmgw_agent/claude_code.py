@@ -7,6 +7,8 @@ block of any of them beats the shell, variable by variable (an empty value blank
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +96,8 @@ def read(environ: Mapping[str, str], folder: Path, managed: Path = MANAGED) -> C
     layers, broken = [], []
     for kind, path in files:
         try:
-            with path.open("rb") as file:
-                document = json.loads(file.read(MOST_BYTES))
-        except FileNotFoundError:
+            document = _document(path)
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError, RecursionError):
             document = None
@@ -105,6 +106,15 @@ def read(environ: Mapping[str, str], folder: Path, managed: Path = MANAGED) -> C
         else:
             broken.append(path)
     return ClaudeSettings(tuple(layers), environ, tuple(broken))
+
+
+def _document(path: Path) -> Any:  # noqa: ANN401 -- JSON
+    """What a file holds; ValueError if it is no JSON, or nothing that can be read without waiting."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("it is no file")
+        return json.loads(file.read(MOST_BYTES))
 
 
 def examine(claude: ClaudeSettings, gateway_url: str) -> Iterator[Check]:
@@ -120,7 +130,7 @@ def examine(claude: ClaudeSettings, gateway_url: str) -> Iterator[Check]:
     yield from _shadows(claude)
     yield _life(claude)
     yield from _login(claude, helper)
-    yield from _projects(claude)
+    yield from _projects(claude, gateway_url)
     yield _pin(claude, gateway_url)
 
 
@@ -189,18 +199,43 @@ def _login(claude: ClaudeSettings, helper: tuple[Any, Path] | None) -> Iterator[
         )
 
 
-def redirects(claude: ClaudeSettings) -> list[tuple[Path, str]]:
-    """What the project's own files say about where the token goes and who is asked for it: file and name."""
-    return [
-        (layer.path, name)
-        for layer in claude.layers
-        if layer.kind == "project"
-        for name in sorted([*REDIRECTS & layer.variables.keys(), *{"apiKeyHelper"} & layer.document.keys()])
-    ]
+def redirects(claude: ClaudeSettings, gateway_url: str) -> list[tuple[Path, str]]:
+    """What the project's own files say about where the token goes and who is asked for it: file and name.
+
+    What managed settings overrule, or what says the same as the company does, is none.
+    """
+    ruled = [layer for layer in claude.layers if layer.kind == "managed"]
+    found = []
+    for layer in claude.layers:
+        if layer.kind != "project":
+            continue
+        names = {name for name in REDIRECTS & layer.variables.keys() if not any(name in m.variables for m in ruled)}
+        found += [(layer.path, name) for name in sorted(names) if _redirects(claude, layer, name, gateway_url)]
+        helper = layer.document.get("apiKeyHelper", HELPER)
+        if helper != HELPER and not any("apiKeyHelper" in m.document for m in ruled):
+            found.append((layer.path, "apiKeyHelper"))
+    return found
 
 
-def _projects(claude: ClaudeSettings) -> Iterator[Check]:
-    found = redirects(claude)
+def _redirects(claude: ClaudeSettings, layer: Layer, name: str, gateway_url: str) -> bool:
+    value = layer.variables[name]
+    if name in ADDRESSES:
+        return not _is_ours(value, gateway_url)
+    if name == "CLAUDE_CODE_USE_BEDROCK" and _is_set(value):
+        return not _is_ours(claude.variable("ANTHROPIC_BEDROCK_BASE_URL")[0] or "nowhere", gateway_url)
+    if name in OTHER_PROVIDERS or name == "CLAUDE_CODE_USE_BEDROCK":
+        return _is_set(value)
+    if name == "NODE_TLS_REJECT_UNAUTHORIZED":
+        return value not in {"", "1"}
+    return value not in {"", claude.environ.get(name, "")}
+
+
+def _is_ours(address: str, gateway_url: str) -> bool:
+    return address in {"", gateway_url} or address.startswith(f"{gateway_url}/")
+
+
+def _projects(claude: ClaudeSettings, gateway_url: str) -> Iterator[Check]:
+    found = redirects(claude, gateway_url)
     for path, name in found:
         yield failed(
             "claude project",
@@ -230,4 +265,8 @@ def _pin(claude: ClaudeSettings, gateway_url: str) -> Check:
 
 
 def _is_on(claude: ClaudeSettings, name: str) -> bool:
-    return claude.variable(name)[0].lower() not in {"", "0", "false", "no", "off"}
+    return _is_set(claude.variable(name)[0])
+
+
+def _is_set(value: str) -> bool:
+    return value.lower() not in {"", "0", "false", "no", "off"}

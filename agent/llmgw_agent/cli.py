@@ -17,6 +17,8 @@ import click
 
 from llmgw_agent import __version__, forwarding, output
 from llmgw_agent.client import Client
+from llmgw_agent.commands.options import is_asked, json_option, show
+from llmgw_agent.commands.setup import setup
 from llmgw_agent.errors import AgentError, ConfigurationError, UsageError
 
 SSH: Final = ("SSH_CONNECTION", "SSH_TTY")
@@ -43,6 +45,15 @@ class Commands(click.Group):
         if line:
             click.echo(line, err=True)
         sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 -- click's own signature
+        """Run a command that was parsed; a failure is the one object that `--json` promises, too."""
+        try:
+            return super().invoke(ctx)
+        except AgentError as failure:
+            if is_asked(ctx):
+                show(output.failure(failure))
+            raise
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,7 +114,7 @@ def token() -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="One object with a schema number.")
+@json_option
 def status(*, as_json: bool) -> None:
     """Show who is signed in, the gateway, and the budgets. The exit code is 0 only if all is well."""
     document = Client(os.environ).get("/status")
@@ -113,7 +124,7 @@ def status(*, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="One object with a schema number.")
+@json_option
 def whoami(*, as_json: bool) -> None:
     """Show who the gateway takes you for."""
     document = Client(os.environ).get("/whoami")
@@ -131,7 +142,7 @@ def statusline() -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="One object with a schema number.")
+@json_option
 def forward(*, as_json: bool) -> None:
     """Open the forwarder for tools that take only an address, and print what they need as shell variables."""
     document = Client(os.environ).post("/forward", {})
@@ -152,7 +163,7 @@ def run(command: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="One object with a schema number.")
+@json_option
 @click.option("--strict", is_flag=True, help="Warnings count as failures.")
 def doctor(*, as_json: bool, strict: bool) -> None:
     """Look for what usually goes wrong, and say what would put it right. The exit code is 1 if something failed."""
@@ -164,6 +175,9 @@ def doctor(*, as_json: bool, strict: bool) -> None:
     click.echo(json.dumps(document, indent=2) if as_json else output.doctor(checks))
     if not is_healthy:
         raise click.exceptions.Exit(1)
+
+
+main.add_command(setup)
 
 
 @main.group(invoke_without_command=True)

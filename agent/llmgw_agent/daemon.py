@@ -32,6 +32,7 @@ from llmgw_agent.session.id_token import Discovery
 from llmgw_agent.session.login import Logins
 from llmgw_agent.session.oidc import OidcProvider
 from llmgw_agent.standing import Standing
+from llmgw_agent.tripwire import Tripwire
 from llmgw_agent.vault import Vault
 
 if sys.platform != "win32":
@@ -93,6 +94,7 @@ class Daemon:
             vault=self._vault,
             entrance=self._entrance,
             standing=self._standing,
+            tripwire=Tripwire(given.gateway_url, refuses=given.project_redirects == "refuse", notices=self._notices),
             methods=given.sign_in_methods,
             stop=self.stop,
         )

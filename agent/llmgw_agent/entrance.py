@@ -184,7 +184,11 @@ def _is_browser(request: web.BaseRequest) -> bool:
 
 
 def _knows(request: web.BaseRequest, secret: str) -> bool:
-    """Whether the request carries the local secret, as clients carry an API key. Compared in constant time."""
+    """Whether the request carries the local secret, as clients carry an API key. Compared in constant time.
+
+    AWS clients that sign carry it as their session token; the signature says nothing more about who asks.
+    """
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     shown = [request.headers.get("x-api-key", ""), bearer.strip() if scheme.lower() == "bearer" else ""]
+    shown.append(request.headers.get("X-Amz-Security-Token", ""))
     return any([hmac.compare_digest(each.encode(), secret.encode()) for each in shown])  # noqa: C419 -- all are compared, always

@@ -44,7 +44,10 @@ HOP_BY_HOP: Final = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
     | {"transfer-encoding", "upgrade", "expect"}
 )
-OURS: Final = frozenset({"host", "authorization", "x-api-key", "cookie", "dpop"})
+OURS: Final = frozenset(
+    {"host", "authorization", "x-api-key", "cookie", "dpop"}
+    | {"x-amz-security-token", "x-amz-date", "x-amz-content-sha256"}
+)
 """What a tool says about these is about us, not about the gateway."""
 DEFAULTS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 CODES: Final = {

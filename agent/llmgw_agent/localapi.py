@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from llmgw_agent.session.login import Logins
     from llmgw_agent.session.record import Provider, SignIn
     from llmgw_agent.standing import Standing
+    from llmgw_agent.tripwire import Tripwire
     from llmgw_agent.vault import Vault
     from llmgw_wire.messages import IssuerOffer, Me
 
@@ -91,6 +92,7 @@ class LocalApi:
         vault: Vault,
         entrance: Entrance,
         standing: Standing,
+        tripwire: Tripwire,
         methods: tuple[str, ...],
         stop: Callable[[], None],
     ) -> None:
@@ -102,6 +104,7 @@ class LocalApi:
         self._vault = vault
         self._entrance = entrance
         self._standing = standing
+        self._tripwire = tripwire
         self._methods = methods
         self._stop = stop
         self._started = time.time()
@@ -125,8 +128,9 @@ class LocalApi:
         """Print a token: what tools call."""
         pid = listener.peer(request)[0]
         who = await caller(pid)
-        token = await self._broker.token(who)
-        log.info("token %s for %s", token.value.fingerprint(), who or f"process {pid}")
+        await self._tripwire.check(pid, who)
+        token = await self._broker.token(who.label)
+        log.info("token %s for %s", token.value.fingerprint(), who.label or f"process {pid}")
         return web.Response(text=token.value.reveal() + "\n")
 
     async def login(self, request: web.Request) -> web.Response:

@@ -39,6 +39,7 @@ class Notices:
         self._command = command
         self._seconds = seconds
         self._told = ""
+        self._told_once: set[str] = set()
         self._telling: asyncio.Task[None] | None = None
 
     def failed(self, error: AgentError) -> None:
@@ -48,6 +49,12 @@ class Notices:
         self._told = error.code
         log.info("notice: %s", error.line)
         self._telling = asyncio.create_task(self._tell(error.line))
+
+    def once(self, incident: str, error: AgentError) -> None:
+        """This has happened; it is told when it happens first, and never again."""
+        if incident not in self._told_once:
+            self._told_once.add(incident)
+            self._telling = asyncio.create_task(self._tell(error.line))
 
     def recovered(self) -> None:
         """Things are well: whatever comes next is another incident."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from llmgw_agent.checks import Check
     from llmgw_agent.errors import AgentError
+    from llmgw_agent.setup.apply import Outcome
 
 BAR_WIDTH: Final = 20
 MICRO: Final = 1_000_000
@@ -32,6 +33,17 @@ LABEL: Final = 12
 def error(failure: AgentError) -> str:
     """The one line for stderr."""
     return f"llmgw: {failure.line}"
+
+
+def failure(failure: AgentError) -> dict[str, Any]:
+    """The same for programs."""
+    error = {
+        "code": failure.code,
+        "message": failure.message,
+        "hint": failure.hint,
+        "exit_code": failure.exit_code,
+    }
+    return {"ok": False, "error": error}
 
 
 def open_browser() -> str:
@@ -153,6 +165,34 @@ def doctor_json(checks: Sequence[Check], *, is_healthy: bool) -> dict[str, Any]:
         "ok": is_healthy,
         "checks": [asdict(check) | {"state": check.state.value} for check in checks],
     }
+
+
+def setup(outcome: Outcome) -> str:
+    """What was written for a tool, or taken back, file by file."""
+    lines = [change.diff() for change in outcome.changes if outcome.is_dry and change.before != change.after]
+    for change in outcome.changes:
+        told = change.state if change.before == change.after or not outcome.is_dry else f"would be {change.state}"
+        kept = f" (as it was: {change.backup.name} beside it)" if not outcome.is_undo and change.before else ""
+        lines.append(f"{change.path}: {told}{kept if change.state == 'changed' and not outcome.is_dry else ''}")
+        lines += [f"{change.path}: {name} is left, it was changed since" for name in change.left]
+    if not outcome.is_undo and not outcome.is_dry:
+        lines.append(f"{outcome.title} goes through the gateway. {outcome.note}.")
+        lines.append(f"To take it back: llmgw setup {outcome.tool} --undo")
+    return "\n".join(lines)
+
+
+def setup_json(outcome: Outcome) -> dict[str, Any]:
+    """The same for programs."""
+    files = [
+        {"path": str(change.path), "state": change.state, "left": change.left, "diff": change.diff()}
+        for change in outcome.changes
+    ]
+    return {"tool": outcome.tool, "undo": outcome.is_undo, "dry_run": outcome.is_dry, "files": files}
+
+
+def setup_list(tools: Mapping[str, bool]) -> str:
+    """Every tool that can be set up, and whether it is."""
+    return "\n".join(f"{name:<{LABEL}}  {'set up' if is_set else '-'}" for name, is_set in tools.items())
 
 
 def whoami(me: dict[str, Any]) -> str:

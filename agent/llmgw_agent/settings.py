@@ -34,6 +34,8 @@ VARIABLES: Final = {
     "forward_port": "LLMGW_FORWARD_PORT",
 }
 """Key in the file -> environment variable that overrides it. A list is separated by commas there."""
+FOR_COMPANIES: Final = {"project_redirects": ("refuse", "log")}
+"""Keys that stand in a file of the company or nowhere, and their words, the default first."""
 KINDS: Final[dict[str, tuple[type, str]]] = {
     "sign_in_methods": (list, "a list of strings"),
     "forward_port": (int, "a whole number"),
@@ -73,6 +75,8 @@ class Settings:
     """The ways to sign in that are allowed, of `METHODS`."""
     forward_port: int | None
     """Where the forwarder listens on 127.0.0.1; None: at a free port, once it is asked for; 0: nowhere."""
+    project_redirects: str
+    """What happens to Claude Code in a project that redirects its token: `refuse`, or `log` and no more."""
     places: Places
     sources: Mapping[str, str]
     """Where each setting that is not its default comes from: a file or a variable."""
@@ -121,7 +125,8 @@ def load(
     found = {key: (value, str(where.config)) for key, value in _read_file(where.config, faults).items()}
     found |= {key: (environ[name], name) for key, name in VARIABLES.items() if environ.get(name)}
     for path, document in managed.read(managed.paths() if company is None else company, faults, company_owner):
-        found |= {key: (value, str(path)) for key, value in _known(path, document, faults).items()}
+        known = _known(path, document, faults, is_company=True)
+        found |= {key: (value, str(path)) for key, value in known.items()}
     given = {key: value for key, (value, _) in found.items()}
     sources = {key: source for key, (_, source) in found.items()}
     gateway_url = given.get("gateway_url", "").rstrip("/")
@@ -141,9 +146,20 @@ def load(
     port = given.get("forward_port")
     if port is not None and not (port.isdecimal() and int(port) < PORTS):
         faults.append(f"{sources['forward_port']}: forward_port is not a port below {PORTS}, or 0 for none")
+    for key, words in FOR_COMPANIES.items():
+        if given.setdefault(key, words[0]) not in words:
+            faults.append(f"{sources[key]}: {key} is {given[key]!r} (there are: {', '.join(words)})")
     if faults:
         raise ConfigurationError("; ".join(faults), "Correct this and repeat the command")
-    return Settings(gateway_url, ca_file, methods, int(port) if port else None, where, sources)
+    return Settings(
+        gateway_url=gateway_url,
+        ca_file=ca_file,
+        sign_in_methods=methods,
+        forward_port=int(port) if port else None,
+        project_redirects=given["project_redirects"],
+        places=where,
+        sources=sources,
+    )
 
 
 def _read_file(path: Path, faults: list[str]) -> dict[str, str]:
@@ -158,7 +174,7 @@ def _read_file(path: Path, faults: list[str]) -> dict[str, str]:
     return _known(path, document, faults)
 
 
-def _known(path: Path, document: dict[str, Any], faults: list[str]) -> dict[str, str]:
+def _known(path: Path, document: dict[str, Any], faults: list[str], *, is_company: bool = False) -> dict[str, str]:
     """The settings of a document, each as its variable would say it.
 
     Unknown ones are faults: a misspelt setting must not be ignored.
@@ -166,7 +182,9 @@ def _known(path: Path, document: dict[str, Any], faults: list[str]) -> dict[str,
     found = {}
     for key, value in document.items():
         kind, name = KINDS.get(key, (str, "a string"))
-        if key not in VARIABLES:
+        if key in FOR_COMPANIES and not is_company:
+            faults.append(f"{path}: {key} is for your company to set")
+        elif key not in VARIABLES and key not in FOR_COMPANIES:
             faults.append(f"{path}: {key!r} is not a setting (there are: {', '.join(sorted(VARIABLES))})")
         elif isinstance(value, list) and kind is list and all(isinstance(word, str) for word in value):
             found[key] = ",".join(value)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llmgw_agent.caller import PS, _by_proc, _nearest, by_ps, caller
+from llmgw_agent.caller import PS, Caller, _by_proc, _nearest, by_ps, caller, environment_of, folder_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,7 @@ ROW = "  7     1 Sat Nov 21 08:18:48 2026 /Applications/A Tool.app/tool\\n  9   
 
 
 def test_the_caller_is_the_nearest_ancestor_that_is_no_shell() -> None:
-    code = "import asyncio, os; from llmgw_agent.caller import caller; print(asyncio.run(caller(os.getpid())))"
+    code = "import asyncio, os; from llmgw_agent.caller import caller; print(asyncio.run(caller(os.getpid())).label)"
     direct = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     script = f"true; {sys.executable} -c '{code}'; true"
     shell = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
@@ -30,8 +30,8 @@ def test_the_caller_is_the_nearest_ancestor_that_is_no_shell() -> None:
 
 
 async def test_an_unknown_process_has_no_name() -> None:
-    assert await caller(0) == ""
-    assert await caller(2**22 + 1) == ""
+    assert (await caller(0)).label == ""
+    assert (await caller(2**22 + 1)).label == ""
 
 
 @needs_ps
@@ -46,8 +46,8 @@ async def test_ps_tells_what_proc_tells() -> None:
 
 async def test_names_with_spaces_and_login_shells(tmp_path: Path) -> None:
     processes = await by_ps(script(tmp_path, f"printf '{ROW}'"), LONG)
-    assert _nearest(9, processes.get) == "7 /Applications/A Tool.app/tool Sat Nov 21 08:18:48 2026"
-    assert _nearest(7, processes.get) == ""
+    assert _nearest(9, processes.get).label == "7 /Applications/A Tool.app/tool Sat Nov 21 08:18:48 2026"
+    assert _nearest(7, processes.get) == Caller()
 
 
 async def test_other_requests_go_on_while_ps_thinks(tmp_path: Path) -> None:
@@ -72,6 +72,22 @@ async def test_other_requests_go_on_while_ps_thinks(tmp_path: Path) -> None:
 )
 async def test_a_ps_that_hangs_or_fails_costs_the_name_only(tmp_path: Path, what: str, seconds: float) -> None:
     assert await by_ps(script(tmp_path, what), seconds) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_where_a_process_works_and_with_which_variables(tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    environ = {"A": "1=2", "B": ""}
+    with subprocess.Popen(["cat"], cwd=tmp_path, env=environ, stdin=pipe, stdout=pipe, bufsize=0) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(b"!")  # once it answers, it is that program, with its variables
+        assert child.stdout.read(1) == b"!"
+        assert folder_of(child.pid) == tmp_path
+        assert environment_of(child.pid) == environ
+        child.stdin.close()
+    assert folder_of(2**22 + 1) is None
+    assert environment_of(2**22 + 1) == {}
 
 
 async def test_no_ps_at_all() -> None:

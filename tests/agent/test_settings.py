@@ -102,3 +102,18 @@ def test_a_long_home_gets_a_short_socket_of_its_own() -> None:
 def test_version_is_the_distribution_s() -> None:
     pyproject = Path(__file__).parents[2] / "pyproject.toml"
     assert f'\nversion = "{__version__}"\n' in pyproject.read_text()
+
+
+def test_what_is_for_the_company_is_not_for_the_user(home: Path, tmp_path: Path) -> None:
+    text = 'gateway_url = "https://gw.example.com"\n'
+    with pytest.raises(ConfigurationError, match="project_redirects is for your company to set"):
+        load(home, text + 'project_redirects = "log"')
+    assert load(home, text).project_redirects == "refuse"
+    company = tmp_path / "managed.toml"
+    environ = {"LLMGW_HOME": str(home), "HOME": str(home)}
+    for word in ("log", "refuse"):
+        company.write_text(f'project_redirects = "{word}"\n')
+        assert settings.load(environ, [company], os.getuid()).project_redirects == word
+    company.write_text('project_redirects = "off"\n')
+    with pytest.raises(ConfigurationError, match=r"'off' \(there are: refuse, log\)"):
+        settings.load(environ, [company], os.getuid())

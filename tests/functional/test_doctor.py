@@ -54,5 +54,8 @@ def test_a_project_that_it_warns_of_does_redirect_the_token(system: System, scri
     settings = {"env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}}
     (claude.project / ".claude" / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     assert failures(system, claude) == {"claude project", "claude address"}
-    assert claude.ask("How are you?").finished.exit_code != 0
+    asked = claude.ask("How are you?")
+    assert asked.finished.exit_code != 0
+    # Not the address alone keeps it from working: there is no token to send there.
+    assert ".claude/settings.json sets ANTHROPIC_BASE_URL" in asked.finished.stdout + asked.finished.stderr
     assert scripted.calls == []
