@@ -26,8 +26,8 @@ class _CacheCreation(Struct):
 class _Iteration(Struct):
     """One pass over the context: where there are several, the top level counts only the last."""
 
-    input_tokens: Count = 0
-    output_tokens: Count = 0
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
     cache_read_input_tokens: Count = 0
     cache_creation_input_tokens: Count = 0
 
@@ -43,14 +43,20 @@ class _Usage(Struct):
     def whole(self) -> _Usage:
         """All passes together, where the provider lists several."""
         passes = self.iterations or ()
-        if len(passes) < 2 and not any(each.input_tokens > (self.input_tokens or 0) for each in passes):  # noqa: PLR2004
+        if len(passes) < 2 and not any((each.input_tokens or 0) > (self.input_tokens or 0) for each in passes):  # noqa: PLR2004
             return self
         return _Usage(
-            input_tokens=sum(each.input_tokens for each in passes),
-            output_tokens=sum(each.output_tokens for each in passes),
+            input_tokens=_sum([each.input_tokens for each in passes]),
+            output_tokens=_sum([each.output_tokens for each in passes]),
             cache_read_input_tokens=sum(each.cache_read_input_tokens for each in passes),
             cache_creation_input_tokens=sum(each.cache_creation_input_tokens for each in passes),
         )
+
+
+def _sum(counts: list[int | None]) -> int | None:
+    """All together; where one is unknown, so is the sum."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 class _Message(Struct):

@@ -114,10 +114,14 @@ def test_an_explicit_zero_is_a_zero_and_an_absent_member_leaves_what_is_known() 
         # The output of `message_start` is a beginning, not a result.
         ([start(input_tokens=5, output_tokens=1), STOP], "partial"),
         ([start(input_tokens=5), delta(), STOP], "partial"),
+        # A prompt of which nobody says how long it was did not cost nothing.
+        ([start(output_tokens=1), delta(output_tokens=7), STOP], "partial"),
+        ([start(cache_read_input_tokens=9), delta(output_tokens=7), STOP], "partial"),
+        ([start(output_tokens=1), delta(input_tokens=5, output_tokens=7), STOP], "complete"),
         ([STOP], "none"),
     ],
 )
-def test_an_answer_is_complete_only_with_its_output_and_its_end(
+def test_an_answer_is_complete_only_with_its_prompt_its_output_and_its_end(
     events: list[dict[str, Any]], completeness: str
 ) -> None:
     assert metered(*events).completeness == completeness
@@ -145,13 +149,46 @@ def test_a_whole_answer_is_metered_like_a_stream(prompt: int, output: int, cache
         (b"<html>", "none"),
         (b'{"usage": null}', "none"),
         (b'{"usage": {"input_tokens": 5}}', "partial"),
+        (b'{"usage": {"output_tokens": 5}}', "partial"),
+        (b'{"usage": {"input_tokens": null, "output_tokens": 5}}', "partial"),
         (b'{"usage": {"input_tokens": 5, "output_tokens": 0}}', "complete"),
     ],
 )
-def test_a_whole_answer_without_its_output_is_not_complete(body: bytes, completeness: str) -> None:
+def test_a_whole_answer_without_its_prompt_or_its_output_is_not_complete(body: bytes, completeness: str) -> None:
     meter = Meter()
     meter.answer(body)
     assert meter.completeness == completeness
+
+
+PASSES = [
+    {"type": "compaction", "input_tokens": 180_000, "output_tokens": 3_500, "cache_read_input_tokens": 10},
+    {"type": "message", "input_tokens": 23_000, "output_tokens": 1_000, "cache_creation_input_tokens": 20},
+]
+LAST = {"input_tokens": 23_000, "output_tokens": 1_000, "cache_creation_input_tokens": 20}
+
+
+def test_of_an_answer_in_several_passes_all_are_counted() -> None:
+    # The top level has the numbers of the last pass only; a compaction before it is billed besides.
+    whole = Usage(input=203_000, output=4_500, cache_read=10, cache_write_5m=20)
+    meter = Meter()
+    meter.answer(json.dumps({"usage": LAST | {"iterations": PASSES}}).encode())
+    assert (meter.usage, meter.completeness) == (whole, "complete")
+    stream = metered(start(input_tokens=23_000, output_tokens=1), delta(**LAST, iterations=PASSES), STOP)
+    assert (stream.usage, stream.completeness) == (whole, "complete")
+
+
+def test_a_single_pass_that_is_not_in_the_top_level_is_counted() -> None:
+    meter = Meter()
+    meter.answer(json.dumps({"usage": {"input_tokens": 0, "output_tokens": 0, "iterations": PASSES[:1]}}).encode())
+    assert meter.usage == Usage(input=180_000, output=3_500, cache_read=10)
+
+
+@pytest.mark.parametrize("name", ["input_tokens", "output_tokens"])
+def test_a_pass_without_its_numbers_makes_the_whole_unknown(name: str) -> None:
+    known = [PASSES[0], {key: value for key, value in PASSES[1].items() if key != name}]
+    meter = Meter()
+    meter.answer(json.dumps({"usage": LAST | {"iterations": known}}).encode())
+    assert meter.completeness == "partial"
 
 
 scraps = st.sampled_from(
