@@ -137,7 +137,9 @@ class Gateway:
             )
             for each in settings.issuers
         }
-        exchange = Exchange(SignInVerifier(issuers), ring, database, settings.tokens, public_url)
+        exchange = Exchange(
+            SignInVerifier(issuers, names_people=settings.names_people), ring, database, settings.tokens, public_url
+        )
         edge = Edge(
             pipeline,
             exchange,

@@ -153,6 +153,9 @@ class Issuer(Section, frozen=True, kw_only=True):
     """The API that access tokens are asked for (RFC 8707), where a provider wants to be told; empty: not sent."""
     ca_file: str = ""
     """An extra certificate authority for this provider only."""
+    email_claim: Literal["verified_email", "email", "preferred_username"] = "verified_email"
+    """What names a person to teams, budgets and limits: `email` where the provider says that it was verified; or a
+    claim that people cannot change themselves at this provider, although it does not say so."""
 
     @property
     def wants_id_token(self) -> bool:
@@ -257,6 +260,12 @@ class Settings(Section, frozen=True, kw_only=True):
         if self.limits and not self.store.path:
             found += [f"valkey.{fault}" for fault in self.valkey.sharing_faults()]
         return found
+
+    @property
+    def names_people(self) -> bool:
+        """Whether somebody is a member of a team, or has a budget or limit of their own, by e-mail."""
+        rules: tuple[Budget | Limit, ...] = (*self.budgets, *self.limits)
+        return any(team.members for team in self.teams) or any(each.level == "user" and each.of for each in rules)
 
     def path(self, name: str) -> Path:
         """A path of the configuration, made absolute."""

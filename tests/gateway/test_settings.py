@@ -415,3 +415,22 @@ def test_an_allowance_and_its_journal_are_read(path: Path) -> None:
     document["store"]["journal"] = "nowhere/journal"
     (fault,) = faults(path, document)
     assert fault.startswith("store.journal: no such folder")
+
+
+@pytest.mark.parametrize(
+    ("sections", "names"),
+    [
+        ({}, False),
+        ({"teams": [{"name": "research", "groups": ["g"]}]}, False),
+        ({"teams": [{"name": "research", "members": ["ada@example.com"]}]}, True),
+        ({"budgets": [{"level": "user", "limit_usd": 1, "of": "ada@example.com"}]}, True),
+        ({"limits": [{"level": "user", "requests_per_minute": 1, "of": "ada@example.com"}]}, True),
+        ({"limits": [{"level": "key", "requests_per_minute": 1, "of": "key_1"}]}, False),
+    ],
+)
+def test_it_is_known_whether_people_are_named_by_e_mail(
+    tmp_path: Path, sections: dict[str, Any], *, names: bool
+) -> None:
+    document = configuration.good() | sections
+    loaded = settings.load(configuration.write(configuration.folder(tmp_path), document))
+    assert loaded.names_people is names

@@ -84,6 +84,7 @@ class Canaille(Server):
             "subject_token": "access_token",
             "scopes": list(SCOPES),
             "algorithms": ["RS256"],
+            "email_claim": "email",  # written by its administrators; it does not say whether it was verified
         }
 
     def prepare(self) -> None:

@@ -34,6 +34,7 @@ ACCOUNTS: dict[str, dict[str, Any]] = {
     "ada": {
         "name": "Ada Lovelace",
         "email": "ada@example.com",
+        "email_verified": True,
         "preferred_username": "ada@example.com",
         "oid": "00000000-0000-4000-8000-0000000000ad",
         "tid": TENANT,
@@ -42,6 +43,7 @@ ACCOUNTS: dict[str, dict[str, Any]] = {
     "grace": {
         "name": "Grace Hopper",
         "email": "grace@example.com",
+        "email_verified": True,
         "preferred_username": "grace@example.com",
         "oid": "00000000-0000-4000-8000-0000000000a2",
         "tid": TENANT,

@@ -6,7 +6,7 @@ import https from 'node:https';
 import Provider from 'oidc-provider';
 
 const lab = JSON.parse(process.env.LAB_OIDC);
-const extraClaims = ['email', 'groups', 'name', 'oid', 'preferred_username', 'tid'];
+const extraClaims = ['email', 'email_verified', 'groups', 'name', 'oid', 'preferred_username', 'tid'];
 
 const provider = new Provider(lab.issuer, {
   jwks: lab.jwks,
@@ -32,7 +32,7 @@ const provider = new Provider(lab.issuer, {
   claims: {
     openid: ['sub', 'oid', 'tid'],
     profile: ['name', 'preferred_username'],
-    email: ['email'],
+    email: ['email', 'email_verified'],
     groups: ['groups'],
   },
   ttl: { AccessToken: lab.tokenSeconds, IdToken: lab.tokenSeconds, RefreshToken: 86400, Grant: 86400, Session: 86400 },

@@ -27,6 +27,8 @@ MOST_CHARACTERS = 32_000
 """Of a provider's token: Entra ID puts up to 200 group ids into one."""
 CLIENT_CLAIMS = ("azp", "client_id", "appid", "cid")
 """Where providers name the client of an access token: Entra ID, Keycloak, Auth0 (azp), RFC 9068, Entra ID v1, Okta."""
+_YES = (True, "true", "1")
+"""How providers write that something is so; a number one is the first of these, too."""
 _HEADERS = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 """What providers put into headers; x5t is ignored. `jwk`, `jku`, `x5u`, `crit` are refused."""
 
@@ -39,6 +41,7 @@ class SignIn:
     subject: str
     name: str
     email: str
+    """Safe to decide by; empty where the provider does not vouch for it."""
     groups: tuple[str, ...]
     """The `groups` claim; empty when absent or replaced by a reference (overage): unknown, which grants nothing."""
     issued_at: int
@@ -54,8 +57,10 @@ class SignIn:
 class SignInVerifier:
     """Knows the configured issuers and their keys."""
 
-    def __init__(self, issuers: Mapping[str, tuple[Issuer, Jwks]]) -> None:
+    def __init__(self, issuers: Mapping[str, tuple[Issuer, Jwks]], *, names_people: bool = False) -> None:
         self._issuers = issuers
+        self._names_people = names_people
+        """Whether e-mail addresses decide: then nobody gets in without one that can be relied on."""
 
     async def verify(self, unverified_token: Secret, token_type: str, now: float) -> SignIn:
         """Check a subject token; GatewayError tells whether to sign in again, to refresh, or to wait."""
@@ -75,12 +80,15 @@ class SignInVerifier:
         _check(claims, unverified_header, issuer)
         _check_times(claims, issuer, now)
         subject = _subject(claims, issuer)
+        email = _email(claims, issuer)
+        if self._names_people and not email:
+            raise _unnamed(issuer)
         return SignIn(
             issuer=issuer,
             subject=subject,
             # An access token often carries no profile: what is left is better than nothing for its owner's eyes.
             name=_display(claims, "name") or _display(claims, "preferred_username") or subject,
-            email=_display(claims, "email") or _display(claims, "preferred_username"),
+            email=email,
             groups=_groups(claims),
             issued_at=claims["iat"],
             expires_at=claims["exp"],
@@ -167,6 +175,35 @@ def _groups(claims: dict[str, Any]) -> tuple[str, ...]:
     if not isinstance(groups, list):
         return ()
     return tuple(group for group in groups[:MOST_GROUPS] if isinstance(group, str) and len(group) <= MOST_TEXT)
+
+
+def _email(claims: dict[str, Any], issuer: Issuer) -> str:
+    """The address by which a person may be named, or nothing: people can write what they like into their profiles.
+
+    `email_verified`: OpenID Connect Core 1.0 section 5.1. `xms_edov`: Entra ID's optional claim, the owner of the
+    domain was verified. Neither `email` without them nor `preferred_username` may decide anything (section 5.7), unless
+    the operator knows that at this provider only administrators write it.
+    """
+    claim = "preferred_username" if issuer.email_claim == "preferred_username" else "email"
+    address = _display(claims, claim)
+    if address != claims.get(claim):  # cut or cleaned, it would be somebody else's
+        return ""
+    if issuer.email_claim != "verified_email" or claims.get("email_verified") in _YES:
+        return address
+    return address if issuer.kind == "entra" and claims.get("xms_edov") in _YES else ""
+
+
+def _unnamed(issuer: Issuer) -> GatewayError:
+    wanted = {
+        "verified_email": "a verified e-mail address (email with email_verified)",
+        "email": "an e-mail address (email)",
+        "preferred_username": "a user name (preferred_username)",
+    }[issuer.email_claim]
+    return GatewayError(
+        ErrorCode.SIGN_IN_INVALID,
+        f"The sign-in was refused: this gateway knows people by e-mail, and {issuer.issuer} did not give {wanted}. "
+        "Tell the platform team: the provider's scopes and claims, or the gateway's issuers.email_claim.",
+    )
 
 
 def _display(claims: dict[str, Any], name: str) -> str:

@@ -73,8 +73,9 @@ class Provider:
     def jwks(self) -> Jwks:
         return Jwks(self.issuer, self.http, None)
 
-    def verifier(self, **changed: Any) -> SignInVerifier:
-        return SignInVerifier({self.issuer: (self.configured(**changed), self.jwks())})
+    def verifier(self, *, names_people: bool = False, **changed: Any) -> SignInVerifier:
+        issuers = {self.issuer: (self.configured(**changed), self.jwks())}
+        return SignInVerifier(issuers, names_people=names_people)
 
     def claims(self, **changed: Any) -> dict[str, Any]:
         """The claims of an ID token issued now; None leaves one out."""
@@ -86,6 +87,7 @@ class Provider:
             "exp": NOW + 3600,
             "name": "Ada Lovelace",
             "email": "ada@example.com",
+            "email_verified": True,
         }
         return {name: value for name, value in (good | changed).items() if value is not None}
 

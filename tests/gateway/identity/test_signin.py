@@ -259,9 +259,49 @@ def test_names_reach_people_without_control_characters(name: str) -> None:
 @pytest.mark.parametrize("value", [None, 5, ["a"], {"a": 1}])
 async def test_a_name_that_is_no_text_is_no_name(provider: Provider, value: object) -> None:
     seen = await sign_in(provider.verifier(), provider.token(name=value, email=value, preferred_username="ada"))
-    assert (seen.name, seen.email) == ("ada", "ada")
+    assert (seen.name, seen.email) == ("ada", "")
     nameless = await sign_in(provider.verifier(), provider.token(name=value, email=value))
     assert (nameless.name, nameless.email) == ("subject-1", "")
+
+
+VOUCHED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {}, "ada@example.com"),
+    ({}, {"email_verified": "true"}, "ada@example.com"),
+    ({}, {"email_verified": None}, ""),
+    ({}, {"email_verified": False}, ""),
+    ({}, {"email_verified": "false"}, ""),
+    ({}, {"email_verified": None, "preferred_username": "ada@example.com"}, ""),
+    ({}, {"email": "ada@exa\x00mple.com"}, ""),
+    ({}, {"email_verified": None, "xms_edov": True}, ""),
+    ({"kind": "entra"}, {"email_verified": None, "xms_edov": True}, "ada@example.com"),
+    ({"kind": "entra"}, {"email_verified": None, "xms_edov": "1"}, "ada@example.com"),
+    ({"kind": "entra"}, {"email_verified": None, "xms_edov": False}, ""),
+    ({"email_claim": "email"}, {"email_verified": None}, "ada@example.com"),
+    ({"email_claim": "email"}, {"email": None, "preferred_username": "ada"}, ""),
+    ({"email_claim": "preferred_username"}, {"preferred_username": "ada@example.org"}, "ada@example.org"),
+    ({"email_claim": "preferred_username"}, {}, ""),
+]
+
+
+@pytest.mark.parametrize(("configured", "claims", "email"), VOUCHED)
+async def test_an_address_decides_only_where_somebody_vouches_for_it(
+    provider: Provider, configured: dict[str, Any], claims: dict[str, Any], email: str
+) -> None:
+    # People write what they like into their own profiles: a colleague's address, too.
+    token = provider.token(**({"tid": "tenant", "oid": "object"} | claims))
+    assert (await sign_in(provider.verifier(**configured), token)).email == email
+    strict = provider.verifier(names_people=True, **configured)
+    if email:
+        assert (await sign_in(strict, token)).email == email
+    else:
+        await refusal(strict, token)
+
+
+async def test_who_is_not_named_is_told_what_is_missing(provider: Provider) -> None:
+    with pytest.raises(GatewayError) as caught:
+        await sign_in(provider.verifier(names_people=True), provider.token(email_verified=None))
+    for words in ("knows people by e-mail", provider.issuer, "email_verified", "issuers.email_claim"):
+        assert words in caught.value.message
 
 
 async def test_a_provider_that_is_down_before_its_keys_were_seen_is_no_fault_of_the_person(provider: Provider) -> None:
