@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from aiohttp import ClientSession, ClientTimeout, UnixConnector, web
-from aiohttp.client_exceptions import ClientError
+from aiohttp.client_exceptions import ClientConnectorError, ClientError
 
-from llmgw_gateway.errors import GatewayError, StoreError
+from llmgw_gateway.errors import GatewayError, StoreAwayError, StoreError
 from llmgw_gateway.money.adjustments import Withdrawal
 from llmgw_gateway.money.overrides import Adjustment
 from llmgw_gateway.money.writeoff import WriteOff, write_off
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from llmgw_gateway.money.adjustments import Adjustments
     from llmgw_gateway.store.database import Database
@@ -33,12 +35,32 @@ WRITE_OFF: Final = "/write-offs"
 SECONDS: Final = 10
 LONGEST_PATH: Final = 100
 """Bytes: the system allows a few more for the path of a socket."""
+OPEN_FILES: Final = Path("/proc/self/fd")
+"""On Linux, a folder that was opened has a short path here, however long its own is."""
 FAULTY: Final = 400
+UNKNOWN: Final = (
+    "it is not known whether this was done: look with `llmgw-gateway budget show` (`budget allowances` for a "
+    "write-off), and do it again only if it is not there"
+)
 
 
 def socket_of(store: Path) -> Path:
     """Where the gateway that has this file listens."""
     return store.with_name(store.name + ".control")
+
+
+@contextmanager
+def short(path: Path) -> Iterator[str]:
+    """The path of a socket as the system takes it; StoreError when it is too long in every form."""
+    text = str(path)
+    with ExitStack() as stack:
+        if len(os.fsencode(text)) > LONGEST_PATH and OPEN_FILES.exists():
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, folder)
+            text = str(OPEN_FILES / str(folder) / path.name)
+        if len(os.fsencode(text)) > LONGEST_PATH:
+            raise StoreError(f"{path} is too long for a socket: give the store a shorter path")
+        yield text
 
 
 class Control:
@@ -49,11 +71,11 @@ class Control:
         self._adjustments = adjustments
         self._path = path
         self._runner: web.AppRunner | None = None
+        self._stack = ExitStack()
 
     async def start(self) -> None:
         """Listen; StoreError when the socket cannot be made."""
-        if len(os.fsencode(self._path)) > LONGEST_PATH:
-            raise StoreError(f"{self._path} is too long for a socket: put the store into a folder with a shorter path")
+        place = self._stack.enter_context(short(self._path))
         app = web.Application()
         app.router.add_post(MAKE, self._make)
         app.router.add_post(WITHDRAW, self._withdraw)
@@ -65,7 +87,7 @@ class Control:
             self._path.unlink()
         before = os.umask(0o177)
         try:
-            await web.UnixSite(self._runner, str(self._path)).start()
+            await web.UnixSite(self._runner, place).start()
         except OSError as error:
             raise StoreError(f"{self._path}: no socket for commands can be made: {error.strerror}") from None
         finally:
@@ -75,6 +97,7 @@ class Control:
         """Stop listening."""
         if self._runner is not None:
             await self._runner.cleanup()
+        self._stack.close()
 
     async def _make(self, request: web.Request) -> web.Response:
         try:
@@ -101,23 +124,38 @@ class Control:
 async def _answer(work: Any) -> web.Response:  # noqa: ANN401 -- a coroutine
     try:
         return web.json_response({"result": await work})
+    except StoreAwayError as error:
+        unknown = {"unknown": True} if error.uncertain else {}
+        return web.json_response({"error": error.message} | unknown, status=error.code.wire.status)
     except GatewayError as error:
         return web.json_response({"error": error.message}, status=error.code.wire.status)
 
 
 async def ask(path: Path, route: str, item: Order) -> Any:  # noqa: ANN401 -- the answer's JSON
-    """The command's end: have the gateway that listens at `path` do it. StoreError says why it did not."""
+    """The command's end: have the gateway that listens at `path` do it.
+
+    StoreError says why it did not, or that nobody knows whether it did.
+    """
     try:
-        async with (
-            ClientSession(connector=UnixConnector(str(path)), timeout=ClientTimeout(total=SECONDS)) as session,
-            session.post(f"http://gateway{route}", data=msgspec.json.encode(item)) as response,
-        ):
-            answer = await response.json()
-    except (ClientError, OSError, TimeoutError, ValueError) as error:
+        with short(path) as place:
+            answer = await _post(place, route, item)
+    except ClientConnectorError as error:
         raise StoreError(
             f"the store is in use by a gateway that does not answer at {path} ({type(error).__name__}): "
             "run the command as the gateway's user, or stop the gateway"
         ) from None
+    except (ClientError, OSError, TimeoutError, ValueError) as error:
+        raise StoreError(f"the gateway gave no answer ({type(error).__name__}); {UNKNOWN}") from None
+    if "unknown" in answer:
+        raise StoreError(f"{answer['error']} {UNKNOWN[0].upper()}{UNKNOWN[1:]}")
     if "error" in answer:
         raise StoreError(f"the gateway refused: {answer['error']}")
     return answer["result"]
+
+
+async def _post(place: str, route: str, item: Order) -> Any:  # noqa: ANN401 -- the answer's JSON
+    async with (
+        ClientSession(connector=UnixConnector(place), timeout=ClientTimeout(total=SECONDS)) as session,
+        session.post(f"http://gateway{route}", data=msgspec.json.encode(item)) as response,
+    ):
+        return await response.json()

@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from llmgw_gateway import control
-from llmgw_gateway.errors import GatewayError, StoreError
+from llmgw_gateway.errors import GatewayError, StoreAwayError, StoreError
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.opening import backend
 
@@ -39,6 +39,8 @@ def do(
         database.start()
         try:
             return await work(database)
+        except StoreAwayError as error:
+            raise StoreError(f"{error.message} {control.UNKNOWN}" if error.uncertain else error.message) from None
         except GatewayError as error:
             raise StoreError(error.message) from None
         finally:

@@ -6,12 +6,14 @@ each admission, so that an increase ends on the moment, whatever the polling doe
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.money.overrides import Adjustment, Overrides
 from llmgw_gateway.store.polling import Poller
 from llmgw_gateway.store.schema import adjustments
@@ -82,20 +84,28 @@ class Adjustments:
         self._poller.stop()
 
     async def make(self, adjustment: Adjustment) -> None:
-        """Write one, from now on by the store's clock: it counts here at once, on other replicas within two seconds."""
+        """Write one, from now on by the store's clock: it counts here at once, on other replicas within two seconds.
+
+        StoreAwayError tells whether it may have been written; every other error means that it was not.
+        """
         now = int(self._database.now() * 1000)
         adjustment = replace(adjustment, made_at=now, starts_at=now)
         await self._database.submit(make, adjustment)
-        await self.refresh()
+        await self._refresh_soon()
         log.info("%s: %s of %d by %s", adjustment.budget, adjustment.kind, adjustment.amount, adjustment.made_by)
 
     async def withdraw(self, withdrawal: Withdrawal) -> bool:
         """End one early; False when there is none to end."""
         ended = await self._database.submit(withdraw, withdrawal)
-        await self.refresh()
+        await self._refresh_soon()
         if ended:
             log.info("adjustment %s was withdrawn by %s", withdrawal.adjustment_id, withdrawal.by)
         return ended
+
+    async def _refresh_soon(self) -> None:
+        """What was written is written: when it cannot be read now, it counts with the next round."""
+        with contextlib.suppress(GatewayError):
+            await self.refresh()
 
     async def refresh(self) -> None:
         """Read them now."""

@@ -114,8 +114,6 @@ def test_an_explicit_zero_is_a_zero_and_an_absent_member_leaves_what_is_known() 
         # The output of `message_start` is a beginning, not a result.
         ([start(input_tokens=5, output_tokens=1), STOP], "partial"),
         ([start(input_tokens=5), delta(), STOP], "partial"),
-        # A prompt of which nobody says how long it was did not cost nothing.
-        ([start(output_tokens=1), delta(output_tokens=7), STOP], "partial"),
         ([start(cache_read_input_tokens=9), delta(output_tokens=7), STOP], "partial"),
         ([start(output_tokens=1), delta(input_tokens=5, output_tokens=7), STOP], "complete"),
         ([STOP], "none"),
