@@ -95,11 +95,13 @@ class Script:
     place: Place = Place.HEAD
 
 
-def _aws(name: str, status: int, kind: str, text: str, told: int = 0, *, elsewhere: bool = True) -> InHead:
+def _aws(
+    name: str, status: int, kind: str, text: str, told: int = 0, *, free: bool = True, elsewhere: bool = True
+) -> InHead:
     """A refusal of AWS, which is passed on as it is."""
     headers = {"x-amzn-ErrorType": kind, "content-type": "application/json", "x-amzn-RequestId": f"aws-{name}"}
     body = json.dumps({"message": text}).encode()
-    return InHead(name, told or status, free=True, elsewhere=elsewhere, answered=status, headers=headers, body=body)
+    return InHead(name, told or status, free=free, elsewhere=elsewhere, answered=status, headers=headers, body=body)
 
 
 def _page(name: str, status: int, *, free: bool = False, elsewhere: bool = False) -> InHead:
@@ -113,8 +115,8 @@ HEADS: tuple[InHead, ...] = (
     _aws("throttled", 429, "ThrottlingException", "Too many requests, please wait."),
     _aws("unavailable", 503, "ServiceUnavailableException", "Service unavailable."),
     _aws("internal", 500, "InternalServerException", "Internal error."),
-    _aws("model_error", 424, "ModelErrorException", "The model failed."),
-    _aws("model_timeout", 408, "ModelTimeoutException", "The model took too long."),
+    _aws("model_error", 424, "ModelErrorException", "The model failed.", free=False, elsewhere=False),
+    _aws("model_timeout", 408, "ModelTimeoutException", "The model took too long.", free=False, elsewhere=False),
     _aws("no_such_model", 404, "ResourceNotFoundException", "No such model here."),
     _aws("denied", 403, "AccessDeniedException", "Not authorized.", told=400),
     _aws("invalid", 400, "ValidationException", "prompt is too long: 9 tokens > 8 maximum", elsewhere=False),
@@ -124,6 +126,7 @@ HEADS: tuple[InHead, ...] = (
     _page("html_502", 502),
     _page("html_504", 504),
     _page("html_500", 500),
+    _page("html_408", 408),
     _page("html_503", 503, free=True, elsewhere=True),
     _page("html_429", 429, free=True, elsewhere=True),
     _page("html_404", 404, free=True, elsewhere=True),
@@ -135,9 +138,9 @@ HEADS: tuple[InHead, ...] = (
 SILENT_HEAD = InHead("silence", 529, then="hold")
 
 
-def _exception(kind: str, status: int, *, elsewhere: bool = True) -> InBody:
+def _exception(kind: str, status: int, *, free: bool = True, elsewhere: bool = True) -> InBody:
     return InBody(
-        kind, status, free=True, elsewhere=elsewhere, sent=aws_frames.exception(kind, f"{kind} in the stream")
+        kind, status, free=free, elsewhere=elsewhere, sent=aws_frames.exception(kind, f"{kind} in the stream")
     )
 
 
@@ -156,8 +159,8 @@ BODIES: tuple[InBody, ...] = (
     _exception("throttlingException", 429),
     _exception("internalServerException", 500),
     _exception("serviceUnavailableException", 503),
-    _exception("modelStreamErrorException", 424),
-    _exception("modelTimeoutException", 408),
+    _exception("modelStreamErrorException", 424, free=False, elsewhere=False),
+    _exception("modelTimeoutException", 408, free=False, elsewhere=False),
     _exception("validationException", 400, elsewhere=False),
     _exception("somethingNewException", 500),
     InBody("protocol_error", 500, True, True, aws_frames.frame(_PROTOCOL, b"")),  # noqa: FBT003 -- free, elsewhere

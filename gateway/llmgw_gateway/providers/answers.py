@@ -13,6 +13,7 @@ from aiohttp import ClientError
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.streams.limits import MOST_ANSWER
+from llmgw_gateway.streams.refusals import FAILED_AT_WORK
 from llmgw_wire import headers as names
 from llmgw_wire.errors import ErrorCode
 
@@ -59,7 +60,8 @@ async def refusal(upstream: Upstream, outcome: Outcome) -> Refused | GatewayErro
     """What an answer with another status than 200 means. Errors of the provider are passed on unmodified."""
     status = upstream.status
     outcome.note = f"upstream_{status}"
-    outcome.refused_upstream = upstream.own_words or status in NOT_NOW or status < FIRST_FAILURE
+    said = upstream.own_words or status in NOT_NOW or status < FIRST_FAILURE
+    outcome.refused_upstream = said and status not in FAILED_AT_WORK
     if status < FIRST_ERROR:
         error = GatewayError(ErrorCode.UPSTREAM_INVALID, f"The provider answered with status {status}.")
         return Refused(elsewhere=True, error=error)

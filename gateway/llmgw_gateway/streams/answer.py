@@ -12,7 +12,7 @@ from aiohttp import web
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.streams.limits import Timers
-from llmgw_gateway.streams.refusals import StreamRefused, error_type
+from llmgw_gateway.streams.refusals import FAILED_AT_WORK, STATUS_OF_EXCEPTION, StreamRefused, error_type
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ class Answer:
         name = error_type(error) if error is not None else (broken.exception if broken is not None else "")
         self.outcome.note = f"upstream_{name}"
         # Refused before it began: nothing is charged, whether or not the head had to leave meanwhile.
-        self.outcome.refused_upstream = not (self._meter.started or self._meter.pieces)
+        worked = self._meter.started or self._meter.pieces or STATUS_OF_EXCEPTION.get(name or "", 0) in FAILED_AT_WORK
+        self.outcome.refused_upstream = not worked
         if alone and not self.timers.begun and not self.response.prepared:
             raise StreamRefused.by_frame(broken) if broken is not None else StreamRefused.by_event(error or b"")
 

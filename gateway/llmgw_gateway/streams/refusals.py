@@ -29,6 +29,10 @@ STATUS_OF_ERROR: Final = {
 }
 """The same for an `error` event (API reference of Anthropic, Errors); all else is the provider's own failure: 500."""
 
+FAILED_AT_WORK: Final = frozenset({408, 424})
+"""The model took too long, or failed while it worked (API reference, InvokeModel: ModelTimeoutException,
+ModelErrorException): it did begin, and nobody says that this is not billed."""
+
 _NAME: Final = re.compile(r"[A-Za-z]{1,64}")
 UNKNOWN: Final = "InternalServerException"
 
