@@ -136,7 +136,7 @@ def running(
         while left := read(gateway.db, lambda connection: connection.scalars(still).all()):
             assert time.monotonic() < deadline, left
             time.sleep(0.01)
-        assert read(gateway.db, faults_of) == []
+        assert read(gateway.db, lambda connection: list(faults_of(connection))) == []
         assert "Traceback" not in gateway.log.read_text()
 
 
