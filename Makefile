@@ -2,11 +2,12 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
+FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-long test-failed check bench migration lock clean help
+.PHONY: demo test test-long test-failed check bench fuzz migration lock clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,10 @@ check: $(READY)
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 
+fuzz: $(READY) ## fuzz every parser for FUZZ_SECONDS each (600), by atheris where it can be installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/fuzz/requirements.txt || true
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
 migration: $(READY) ## write migration 0001 anew from schema.py (until the first release)
 	@$(BIN)/python -m tests.gateway.store.first_migration
 	@$(BIN)/ruff format --quiet gateway/llmgw_gateway/store/migrations
@@ -43,7 +48,7 @@ lock: ## resolve requirements.lock again (needs the network)
 	@rm -rf $(VENV)-lock
 
 clean: ## remove everything that the other targets made
-	@rm -rf $(VENV) .demo .lab .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .demo .lab .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml agent/llmgw_agent/token_stub.py packaging/bootstrap.py

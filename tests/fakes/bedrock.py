@@ -74,7 +74,8 @@ class InHead(Fault):
     """The status; 0: none."""
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
-    then: Literal["reset", "hold", ""] = ""
+    then: Literal["reset", "hold", "wait", ""] = ""
+    """wait: until released; hold: for ever."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,8 @@ class FaultyBedrock(ScriptedBedrock):
         call.status = fault.answered
         if fault.then == "hold":
             await asyncio.Event().wait()  # until this server stops
+        if fault.then == "wait":
+            await call.released()
         if fault.then == "reset":
             drop(request)
         return web.Response(status=fault.answered or HTTPStatus.OK, headers=fault.headers, body=fault.body)

@@ -8,7 +8,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -31,6 +31,7 @@ from tests.fakes.bedrock import (
 from tests.functional.device import Device
 from tests.functional.ledger import DEADLINE_SECONDS, read, usage_of
 from tests.functional.spoken import DIALECTS, Dialect
+from tests.functional.trial import until
 from tests.lab.gateway import Gateway
 from tests.lab.loopback import HOST
 from tests.lab.scripted import DEFAULT_USAGE, Answer
@@ -221,6 +222,8 @@ def test_before_the_first_content_another_target_answers_where_nothing_was_bille
         check_refusal(dialect, told, fault)
     for row, model in zip(rows, asked, strict=True):
         assert row.target == model
+    if fault.name in {"html_200", "sse_200"}:
+        assert rows[0].outcome == "upstream_wrong_type"
     if not harmless:
         (check_free if fault.free else check_unknown)(rows[0])
 
@@ -288,6 +291,22 @@ def test_missing_usage_is_never_zero(company: Company, dialect: Dialect, stream:
         company.cloud.default = Answer()
     check_whole(dialect, told, stream=stream)
     check_unknown(company.rows(told, 1)[0])
+
+
+def test_nobody_else_is_asked_for_a_client_that_has_left(company: Company) -> None:
+    slowly = replace(HEADS[0], then="wait")
+    assert slowly.elsewhere
+    prompt = company.prompt(Script(slowly), None)
+    dialect = DIALECTS[0]
+    connection = http.client.HTTPConnection(HOST, urlsplit(company.gateway.url).port, timeout=60)
+    headers = {"authorization": f"Bearer {company.device.token}", "content-type": "application/json"}
+    connection.request("POST", dialect.path(True), json.dumps(dialect.body(prompt, True)), headers)  # noqa: FBT003 -- streams
+    until(lambda: bool(company.cloud.calls_of(prompt)), "asked")
+    connection.close()
+    company.cloud.release(prompt)
+    audited = company.gateway.audited(dialect.path(True), outcome="upstream_429", status=429)  # noqa: FBT003 -- streams
+    assert audited["target"] == FIRST
+    assert len(company.cloud.calls_of(prompt)) == 1
 
 
 SILENCES = {

@@ -147,11 +147,15 @@ def _usual_headers(block: bytes) -> dict[str, str]:
 
 def _headers(block: bytes) -> dict[str, str]:
     headers: dict[str, str] = {}
+    names: set[str] = set()
     position = 0
     try:
         while position < len(block):
             length = block[position]
             name = block[position + 1 : position + 1 + length].decode()
+            if name in names:
+                raise EventStreamError(f"a frame has the header {name[:40]!r} twice")
+            names.add(name)
             kind = block[position + 1 + length]
             position += length + 2
             if kind in _FIXED:

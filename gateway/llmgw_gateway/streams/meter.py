@@ -120,11 +120,12 @@ class Meter:
         return kind
 
     def answer(self, body: bytes) -> bool:
-        """Take a whole, unstreamed answer; False when it is no JSON object."""
+        """Take a whole, unstreamed answer; False when it is no JSON object, for which a client could do nothing."""
         try:
+            body.decode()  # RFC 8259 section 8.1; the decoder looks only at the strings that it keeps
             message = _message.decode(body)
         except msgspec.ValidationError:
-            return body.lstrip().startswith(b"{")  # well-formed, with a usage that is none
+            return _is_object(body)  # with a usage that is none, at least
         except UNREADABLE:
             return False
         self._take(message.usage, final=True)
@@ -165,12 +166,24 @@ class Meter:
             self.completeness = "partial"
 
 
+def _is_object(body: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(body), dict)
+    except UNREADABLE:
+        return False
+
+
 def event_type(data: bytes) -> str:
-    """The `type` of an event without decoding it, where it stands first (every known upstream writes it there)."""
+    """The `type` of an event without decoding it, where it stands first (every known upstream writes it there).
+
+    "" for one that is no name: it is written into a line of its own, and must not make another.
+    """
     if data.startswith(b'{"type":"'):
         end = data.find(b'"', 9)
-        return data[9:end].decode("ascii", "replace")
-    try:
-        return _event.decode(data).type
-    except UNREADABLE:
-        return ""
+        kind = data[9:end].decode("ascii", "replace")
+    else:
+        try:
+            kind = _event.decode(data).type
+        except UNREADABLE:
+            return ""
+    return kind if kind.isidentifier() else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -89,6 +91,20 @@ def test_only_a_global_profile_has_the_global_price(asked: str, geography: str) 
     target = Policy(MODELS, "eu-central-1", "").authorize(asked, 1).target
     assert target.geography == geography
     assert target.model in {model.name for model in MODELS}
+
+
+def test_fallbacks_are_targets_of_the_same_model_without_the_one_that_is_asked_first() -> None:
+    model = replace(SONNET, fallbacks=(f"global.{SONNET_ID}", f"eu.{SONNET_ID}", ARN))
+    policy = Policy((model,), "eu-central-1", "")
+    first = policy.authorize("sonnet", 1)
+    assert (first.target.invoke_id, [each.invoke_id for each in first.fallbacks]) == (
+        f"eu.{SONNET_ID}",
+        [f"global.{SONNET_ID}", ARN],
+    )
+    assert [each.geography for each in first.fallbacks] == ["global", "regional"]
+    assert {each.model for each in first.fallbacks} == {"sonnet"}
+    assert policy.authorize(f"global.{SONNET_ID}", 1).fallbacks[0].invoke_id == f"eu.{SONNET_ID}"
+    assert Policy(MODELS, "eu-central-1", "").authorize("sonnet", 1).fallbacks == ()
 
 
 HOSTILE = [

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,13 +17,17 @@ from aiohttp.base_protocol import BaseProtocol
 
 from llmgw_gateway.call import Outcome, Usage
 from llmgw_gateway.dialects import anthropic, bedrock
+from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.streams.limits import Limits
 from llmgw_gateway.streams.meter import Meter
 from llmgw_gateway.streams.refusals import StreamRefused
 from llmgw_gateway.streams.relay import Relay
+from llmgw_wire.errors import ErrorCode
 from tests.lab import aws_frames
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llmgw_gateway.streams.answer import Writer
 
 WATCHDOG = 30
@@ -44,7 +51,12 @@ class Bench:
     outcome: Outcome = field(default_factory=Outcome)
     relaying: asyncio.Event = field(default_factory=asyncio.Event)
     handled: asyncio.Event = field(default_factory=asyncio.Event)
-    refused: StreamRefused | None = None
+    refused: StreamRefused | GatewayError | None = None
+    dispatched_at: float | None = None
+    cancel_stops_billing: bool = False
+    opened: int = 0
+    """How often the head was said to be out."""
+    request: web.BaseRequest | None = None
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -72,16 +84,33 @@ class Bench:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
         transport.set_write_buffer_limits(high=SMALL)
         meter, session = Meter(), "ses_1"
+        self.request = request
         asyncio.get_running_loop().call_soon(self.relaying.set)  # after the relay's first step
         try:
             return await self.relay.run(
-                request, self.upstream, self.writer, bedrock.inner_event, {}, meter, self.outcome, session
+                request,
+                self.upstream,
+                self.writer,
+                bedrock.inner_event,
+                {},
+                meter,
+                self.outcome,
+                session,
+                dispatched_at=self.dispatched_at,
+                cancel_stops_billing=self.cancel_stops_billing,
+                opens=self._count,
             )
         except StreamRefused as refused:
             self.refused = refused
             return web.Response(status=refused.status)
+        except GatewayError as error:
+            self.refused = error
+            return web.Response(status=error.code.wire.status)
         finally:
             self.handled.set()
+
+    def _count(self) -> None:
+        self.opened += 1
 
     def feed(self, *events: dict[str, Any], end: bool = False) -> None:
         for event in events:
@@ -112,6 +141,12 @@ class Bench:
     async def rest(self) -> bytes:
         async with asyncio.timeout(WATCHDOG):
             return await self.reader.read(-1)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WATCHDOG):
+        while not condition():  # noqa: ASYNC110 -- what sockets do has no event
+            await asyncio.sleep(0)
 
 
 def nobody(_session: str) -> bool:
@@ -266,3 +301,157 @@ async def test_silence_is_filled_with_pings_where_the_dialect_has_one() -> None:
         bench.feed(START, *END, end=True)
         await bench.until_handled()
     assert bench.outcome.note == "ok"
+
+
+async def test_a_dead_provider_is_given_up_though_its_client_is_kept_waiting_with_pings() -> None:
+    limits = Limits(gate_seconds=0, ping_seconds=0.01, idle_with_pings_seconds=0.2, idle_seconds=3600)
+    async with Bench(Relay(nobody, limits)) as bench:
+        await bench.begun()
+        await bench.until_handled()
+        bench.client.write_eof()
+        rest = await bench.rest()
+    assert b"event: ping" in rest
+    assert rest.index(b"event: error") > rest.rindex(b"event: ping")
+    assert rest.endswith(b"\r\n0\r\n\r\n")
+    assert (bench.outcome.note, bench.outcome.completeness) == ("upstream_idle", "partial")
+
+
+async def test_the_idle_time_of_a_dialect_without_pings_is_its_own() -> None:
+    limits = Limits(idle_with_pings_seconds=3600, idle_seconds=0.05)
+    async with Bench(Relay(nobody, limits), bedrock.EventWriter()) as bench:
+        await bench.begun()
+        await bench.until_handled()
+    assert bench.outcome.note == "upstream_idle"
+
+
+@pytest.mark.parametrize("gate", [0, 3600], ids=["after the head", "before the head"])
+async def test_a_provider_that_does_not_begin_is_given_up(gate: float) -> None:
+    async with Bench(Relay(nobody, Limits(gate_seconds=gate, first_content_seconds=0.05))) as bench:
+        await bench.until_handled()
+        bench.client.write_eof()
+        rest = await bench.rest()
+    assert (bench.outcome.note, bench.outcome.completeness) == ("upstream_timeout", "none")
+    assert not bench.outcome.refused_upstream, "the prompt may have been billed"
+    if gate:
+        assert isinstance(bench.refused, GatewayError)
+        assert bench.refused.code is ErrorCode.UPSTREAM_TIMEOUT
+    else:
+        assert b"event: error" in rest
+
+
+async def test_the_gate_counts_from_the_dispatch() -> None:
+    async with Bench(Relay(nobody, Limits(gate_seconds=100)), dispatched_at=time.monotonic() - 100) as bench:
+        async with asyncio.timeout(WATCHDOG):
+            head = await bench.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert bench.opened == 1
+        bench.feed(START, *END, end=True)
+        await bench.until_handled()
+    assert (bench.outcome.note, bench.opened) == ("ok", 1)
+
+
+async def test_the_head_is_out_when_the_prompt_may_be_let_go() -> None:
+    async with Bench(Relay(nobody, Limits(gate_seconds=3600))) as bench:
+        await bench.relaying.wait()
+        assert bench.opened == 0
+        await bench.begun()
+        assert bench.opened == 1
+        bench.feed(*END, end=True)
+        await bench.until_handled()
+
+
+async def test_a_client_that_leaves_in_silence_is_noticed_without_a_write() -> None:
+    relay = Relay(nobody, Limits(ping_seconds=0.01))
+    freed = asyncio.Event()
+    async with Bench(relay, bedrock.EventWriter(), Outcome(client_left=freed.set)) as bench:
+        await bench.begun()
+        await bench.leave()
+        async with asyncio.timeout(WATCHDOG):
+            await freed.wait()
+        assert relay.drains == 1
+        bench.feed(*END, end=True)
+        await bench.until_handled()
+    assert (bench.outcome.note, bench.outcome.usage, relay.drains) == ("client_gone", USAGE, 0)
+
+
+async def test_a_silent_drain_ends_in_time() -> None:
+    relay = Relay(nobody, Limits(ping_seconds=0.01, drain_seconds=0.05))
+    async with Bench(relay) as bench:
+        await bench.begun()
+        await bench.leave()
+        await bench.until_handled()
+    assert (bench.outcome.note, bench.outcome.completeness, relay.drains) == ("drain_capped", "partial", 0)
+
+
+async def test_where_cancelling_stops_the_bill_nothing_is_read_for_a_client_that_left() -> None:
+    relay = Relay(nobody, Limits(ping_seconds=0.01))
+    async with Bench(relay, cancel_stops_billing=True) as bench:
+        await bench.begun()
+        await bench.leave()
+        await bench.until_handled()
+    assert (bench.outcome.note, bench.outcome.completeness, relay.drains) == ("client_gone", "partial", 0)
+
+
+async def test_a_slow_reader_pauses_the_provider_and_nothing_piles_up() -> None:
+    piece, count = 50_000, 200
+    async with Bench(Relay(nobody)) as bench:
+        await bench.begun()
+        request = bench.request
+        assert request is not None
+        assert request.transport is not None
+        fed = 0
+
+        async def provide() -> None:
+            nonlocal fed
+            for _ in range(count):
+                await until(lambda: not bench.upstream._size)  # as TCP would
+                bench.feed(delta(piece))
+                fed += 1
+
+        providing = asyncio.create_task(provide())
+        await until(lambda: request.protocol._paused and bool(bench.upstream._size))
+        assert fed < 10, "the relay waits for its client before it takes more"
+        assert request.transport.get_write_buffer_size() < 10 * piece
+        reading = asyncio.create_task(bench.reader.read(-1))
+        await providing
+        bench.feed(*END, end=True)
+        await bench.until_handled()
+        bench.client.write_eof()
+        async with asyncio.timeout(WATCHDOG):
+            assert (await reading).count(b"event: content_block_delta") == count
+    assert (bench.outcome.note, bench.outcome.usage) == ("ok", USAGE)
+
+
+EXCEPTION = aws_frames.exception("throttlingException", "slow down")
+OVERLOADED = aws_frames.chunk({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+
+
+@pytest.mark.parametrize("writer", [anthropic.EventWriter, bedrock.EventWriter], ids=["anthropic", "bedrock"])
+@pytest.mark.parametrize("failure", [EXCEPTION, OVERLOADED], ids=["exception", "error event"])
+async def test_how_the_network_cuts_a_stream_does_not_change_what_its_client_is_told(
+    writer: type[Writer], failure: bytes
+) -> None:
+    """An event and the failure after it in one read: the event is content, so it is no refusal any more."""
+    async with Bench(Relay(nobody, Limits(gate_seconds=3600)), writer()) as bench:
+        bench.upstream.feed_data(aws_frames.chunk(START) + failure + aws_frames.chunk(delta(77)) + b"junk")
+        await bench.until_handled()
+        bench.client.write_eof()
+        rest = await bench.rest()
+    assert bench.refused is None
+    assert not bench.outcome.refused_upstream
+    assert bench.outcome.note in {"upstream_throttlingException", "upstream_overloaded_error"}
+    assert rest.startswith(b"HTTP/1.1 200 ")
+    assert rest.endswith(b"\r\n0\r\n\r\n")
+    if failure is EXCEPTION:
+        assert b"slow down" in rest
+        assert b"x" * 77 not in rest
+        assert base64.b64encode(b"x" * 60) not in rest, "nothing comes after an exception"
+
+
+async def test_an_error_event_that_comes_first_is_a_refusal_with_its_own_status() -> None:
+    async with Bench(Relay(nobody)) as bench:
+        bench.upstream.feed_data(OVERLOADED)
+        await bench.until_handled()
+    assert isinstance(bench.refused, StreamRefused)
+    assert (bench.refused.status, bench.outcome.refused_upstream) == (529, True)
+    assert json.loads(bench.refused.body)["error"]["message"] == "Overloaded"

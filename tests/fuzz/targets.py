@@ -1,0 +1,172 @@
+"""What is fuzzed: everything that reads bytes of somebody else. Each target takes bytes and fails where a promise does.
+
+A promise is more than "does not raise": what two implementations read must be the same, what is written must be
+readable, what is known must not be forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from botocore.eventstream import EventStreamBuffer, ParserError
+
+from llmgw_gateway.dialects import anthropic, bedrock
+from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.providers import bridge
+from llmgw_gateway.streams import sse
+from llmgw_gateway.streams.eventstream import EventStreamError, Frame, FrameParser
+from llmgw_gateway.streams.meter import Meter
+from llmgw_gateway.streams.refusals import StreamRefused, message_of
+from tests.lab import aws_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ORDER = ("none", "partial", "complete")
+MOST_COUNT = 4 * 100_000_000
+HEADER_SAFE = re.compile(r"[A-Za-z]{1,64}")
+
+
+def frames(data: bytes) -> None:
+    """Raw bytes as an event stream, cut where the first of them say: botocore reads the same."""
+    cuts, stream = sorted(data[:4]), data[4:]
+    whole, corrupt = _ours([stream])
+    edges = [0, *(cut * len(stream) // 256 for cut in cuts), len(stream)]
+    portions = [stream[begin:end] for begin, end in pairwise(edges)]
+    assert _ours(portions) == (whole, corrupt), "the split of the bytes makes a difference"
+    theirs, refused = _theirs(stream)
+    if not any(frame.exception for frame in whole):  # we stop there, botocore's parser does not
+        assert whole == theirs[: len(whole)]
+        assert corrupt or not refused
+
+
+def headers(data: bytes) -> None:
+    """Any bytes as headers and payload of a frame whose lengths and checksums are right."""
+    if not data:
+        return
+    size = min(data[0], len(data) - 1)
+    block, payload = data[1 : size + 1], data[size + 1 :]
+    prelude = struct.pack(">II", 16 + len(block) + len(payload), len(block))
+    message = prelude + aws_frames.crc(prelude) + block + payload
+    stream = message + aws_frames.crc(message)
+    found, corrupt = _ours([stream])
+    theirs, refused = _theirs(stream)
+    assert corrupt or (found == theirs and not refused), "botocore, which takes more than we, reads something else"
+    for frame in found:
+        refusal = StreamRefused.by_frame(frame)
+        assert HEADER_SAFE.fullmatch(refusal.error_type)
+        assert isinstance(json.loads(refusal.body), dict)
+        assert message_of(frame)
+        bedrock.inner_event(frame)
+
+
+def events(data: bytes) -> None:
+    """Lines as events of one answer: usage is never forgotten, and each event is one to an SSE client."""
+    meter, level = Meter(long_cache=bool(data[:1] == b"L")), 0
+    for line in data.split(b"\x00"):
+        known = meter.usage
+        kind = meter.event(line)
+        assert ORDER.index(meter.completeness) >= level, "what was known is unknown again"
+        level = ORDER.index(meter.completeness)
+        usage = meter.usage
+        for count in (usage.input, usage.output, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h):
+            assert 0 <= count <= MOST_COUNT
+        assert usage.prompt >= 0
+        if level == 0:
+            assert usage == known
+        written = sse.encode(kind, line)
+        dispatched = _dispatched(written)
+        assert len(dispatched) == 1, "one event became several, or none"
+        assert dispatched[0][0] == kind
+        if kind == "error":
+            refusal = StreamRefused.by_event(line)
+            assert HEADER_SAFE.fullmatch(refusal.error_type)
+
+
+def answers(data: bytes) -> None:
+    """A whole answer: what the meter calls readable is JSON, and its numbers are numbers of tokens."""
+    meter = Meter()
+    if meter.answer(data):
+        assert isinstance(_json(data), dict)
+    else:
+        assert meter.completeness == "none"
+    assert 0 <= meter.usage.prompt <= 4 * MOST_COUNT
+    assert 0 <= meter.usage.output <= MOST_COUNT
+
+
+def requests(data: bytes) -> None:
+    """A client's body in both dialects: refused in words, or sent on as it was judged."""
+    betas, _, body = data.partition(b"\x00")
+    for dialect in ("anthropic", "bedrock"):
+        try:
+            if dialect == "anthropic":
+                call = anthropic.read(body, betas.decode("latin-1"))
+            else:
+                call = bedrock.read(body, "model", stream=True)
+            sent = bridge.invoke_body(call, "claude-sonnet-4-5")
+            call.clamp(1)
+            clamped = bridge.invoke_body(call, "claude-sonnet-4-5")
+        except GatewayError:
+            continue
+        assert call.max_tokens == 1
+        # What is no text in a client's message is the provider's to refuse.
+        assert dialect == "bedrock" or "model" not in _json(sent.decode("utf-8", "replace"))
+        assert _json(clamped.decode("utf-8", "replace")).get("max_tokens", 1) == 1
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target for target in (frames, headers, events, answers, requests)
+}
+
+
+def _ours(portions: list[bytes]) -> tuple[list[Frame], bool]:
+    parser, found = FrameParser(), list[Frame]()
+    try:
+        for portion in portions:
+            found += parser.feed(portion)
+        parser.finish()
+    except EventStreamError:
+        return found, True
+    return found, False
+
+
+def _theirs(stream: bytes) -> tuple[list[Frame], bool]:
+    buffer, found = EventStreamBuffer(), list[Frame]()
+    try:
+        buffer.add_data(stream)
+        for message in buffer:
+            strings = {name: value for name, value in message.headers.items() if type(value) is str}
+            found.append(Frame(strings, message.payload))
+    except (ParserError, UnicodeDecodeError, struct.error, IndexError, KeyError):
+        return found, True
+    return found, False
+
+
+def _dispatched(stream: bytes) -> list[tuple[str, str]]:
+    """What a client of server-sent events sees (HTML standard, section 9.2.6)."""
+    found, kind, data = [], "", list[str]()
+    for line in re.split("\r\n|\n|\r", stream.decode("utf-8", "replace")):
+        name, _, value = line.partition(":")
+        if not line:
+            if data:
+                found.append((kind, "\n".join(data)))
+            kind, data = "", []
+        elif name == "event":
+            kind = value.removeprefix(" ")
+        elif name == "data":
+            data.append(value.removeprefix(" "))
+    return found
+
+
+def _json(data: bytes | str) -> Any:
+    """Read by the standard library; {} for what is only too much for it (nesting, digits)."""
+    try:
+        return json.loads(data)
+    except (RecursionError, ValueError) as error:
+        if isinstance(error, RecursionError) or "digits" in str(error):
+            return {}
+        raise
