@@ -23,12 +23,13 @@ from llmgw_gateway.identity.jwks import Jwks
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
 from llmgw_gateway.identity.signin import SignInVerifier
-from llmgw_gateway.listener import listen
+from llmgw_gateway.listener import Bounds, listen, redirecting
 from llmgw_gateway.money.adjustments import Adjustments
 from llmgw_gateway.money.holds import Money
 from llmgw_gateway.money.traffic import LEASE_SECONDS, Rates
 from llmgw_gateway.observe.audit import Audit
 from llmgw_gateway.observe.metrics import Metrics
+from llmgw_gateway.peers import Peers
 from llmgw_gateway.pipeline import Pipeline
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.policy.models import Policy, ServedModel
@@ -38,6 +39,7 @@ from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.opening import backend
 from llmgw_gateway.streams.limits import Limits
 from llmgw_gateway.streams.relay import Relay
+from llmgw_gateway.tls import Certificate
 from llmgw_wire.headers import TOKEN_PATH
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, Bootstrap, IssuerOffer
 
@@ -65,6 +67,7 @@ class Gateway:
         self._settings = settings
         self._catalogue = catalogue
         self._stopping = asyncio.Event()
+        self._certificate: Certificate | None = None
 
     async def run(self) -> bool:
         """Serve until SIGTERM or SIGINT, then let running requests end.
@@ -140,6 +143,7 @@ class Gateway:
         exchange = Exchange(
             SignInVerifier(issuers, names_people=settings.names_people), ring, database, settings.tokens, public_url
         )
+        peers = Peers(settings.server.trusted_proxies, in_clear=settings.server.in_clear)
         edge = Edge(
             pipeline,
             exchange,
@@ -147,12 +151,10 @@ class Gateway:
             revocations,
             bootstrap(settings),
             settings.server.body_seconds,
+            peers,
             [each.unready for each in (ring, revocations, adjustments, rates, relay, pipeline)],
         )
-        runners = [
-            await listen(settings.server.listen, edge),
-            await listen(settings.server.admin_listen, _admin(pipeline)),
-        ]
+        runners = await self._listen(edge, pipeline, peers)
         _spare_the_collector()
         log.info("listening on %s for %s", settings.server.listen, public_url)
         await self._stopping.wait()
@@ -160,9 +162,37 @@ class Gateway:
         await rates.close()
         if control is not None:
             await control.stop()
+        if self._certificate is not None:
+            self._certificate.stop()
         for service in (ring, revocations, relay, adjustments, credentials):
             service.stop()
         return unsettled
+
+    async def _listen(self, edge: Edge, pipeline: Pipeline, peers: Peers) -> list[web.ServerRunner]:
+        """Every listener, the public one last: who is answered there finds all others."""
+        server = self._settings.server
+        if server.certificate_file:
+            paths = self._settings.path(server.certificate_file), self._settings.path(server.key_file)
+            try:
+                self._certificate = Certificate(*paths)
+            except (OSError, ValueError) as error:
+                raise ConfigurationError("server", [f"certificate_file: cannot be used: {error}"]) from error
+            self._certificate.start()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._certificate.reload)
+        runners = [await listen(server.admin_listen, _admin(pipeline))]
+        if server.redirect_listen:
+            runners.append(await listen(server.redirect_listen, redirecting(server.public_url)))
+        bounds = Bounds(
+            head_seconds=server.head_seconds,
+            idle_seconds=server.idle_seconds,
+            most_connections=server.most_connections,
+            most_per_address=server.most_connections_per_address,
+            peers=peers,
+            refused=pipeline.metrics.refused_connections.inc,
+        )
+        context = self._certificate.context if self._certificate is not None else None
+        runners.append(await listen(server.listen, edge, bounds, context))
+        return runners
 
     async def _drain(self, edge: Edge, money: Money, runners: list[web.ServerRunner]) -> int:
         """Take no new work, let streams end, settle. What still runs at the deadline ends with a terminal event.

@@ -18,7 +18,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from llmgw_gateway.dialects import anthropic, bedrock
 from llmgw_gateway.errors import ClientGoneError, GatewayError
+from llmgw_gateway.listener import address_of
 from llmgw_gateway.observe.audit import CLIENT_CLOSED, Entry, new_request_id, printable
+from llmgw_gateway.peers import FORWARDED_FOR
 from llmgw_wire import errors, headers
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import Me
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.identity.exchange import Exchange
     from llmgw_gateway.identity.revocation import Revocations
     from llmgw_gateway.identity.ring import Ring
+    from llmgw_gateway.peers import Peers
     from llmgw_gateway.pipeline import Pipeline
     from llmgw_wire.messages import Bootstrap
 
@@ -90,8 +93,10 @@ class Edge:
         revocations: Revocations,
         bootstrap: Bootstrap,
         body_seconds: int,
+        peers: Peers,
         unready: Sequence[Callable[[], str]],
     ) -> None:
+        self._peers = peers
         self._unready = unready
         """Each says why this replica should get no requests, or nothing."""
         self._pipeline = pipeline
@@ -127,7 +132,8 @@ class Edge:
         """Serve one request; whatever happens, the client gets an answer it can read."""
         entry = Entry(new_request_id(), request.method, printable(request.path))
         entry.client_session = session_of(request)
-        entry.dialect = _dialect(request.path)
+        entry.dialect = _dialect(_path(request))
+        entry.address = self._peers.client(address_of(request), request.headers.getall(FORWARDED_FOR, ()))
         task = asyncio.current_task()
         if task is not None:
             self._running.add(task)
@@ -171,12 +177,19 @@ class Edge:
         """What a request is refused for whatever it asks."""
         if self.draining and handler not in {self._health, self._ready}:
             return GatewayError(ErrorCode.DRAINING, "This gateway is shutting down; try again.", retry_after=2)
+        if not self._peers.admits(address_of(request)) and handler not in {self._health, self._ready}:
+            return GatewayError(
+                ErrorCode.REQUEST_MALFORMED,
+                f"What is sent here in clear is taken from the proxies in front only. Use {self._bootstrap.gateway}.",
+            )
         if "content-encoding" in request.headers:
             return GatewayError(ErrorCode.REQUEST_MALFORMED, "Compressed request bodies are not accepted.")
         return None
 
     def _match(self, request: web.BaseRequest) -> Handler:
-        handler = self._routes.get((request.method, request.path))
+        if not request.raw_path.startswith("/"):  # http://elsewhere/: a form for proxies
+            raise GatewayError(ErrorCode.REQUEST_MALFORMED, "The request's target must be a path.")
+        handler = self._routes.get((request.method, _path(request)))
         if handler is not None:
             return handler
         raw = request.raw_path.partition("?")[0]
@@ -185,7 +198,7 @@ class Edge:
         if raw.startswith(BEDROCK_PROFILES) and request.method == "GET":
             # Claude Code asks without a credential and waits 8 s for an answer; none of its choices needs the list.
             raise GatewayError(ErrorCode.NOT_FOUND, "Inference profiles are not listed here; name the model instead.")
-        if request.path in self._paths:
+        if _path(request) in self._paths:
             method = printable(request.method, 20)
             raise GatewayError(ErrorCode.METHOD_NOT_ALLOWED, f"{method} is not served at {request.path}.")
         raise GatewayError(ErrorCode.NOT_FOUND, f"There is nothing at {printable(request.path)}.")
@@ -320,6 +333,11 @@ class Edge:
 def session_of(request: web.BaseRequest) -> str:
     """The coding session that Claude Code names; "" when the client names none."""
     return printable(request.headers.get("x-claude-code-session-id", ""), 64)
+
+
+def _path(request: web.BaseRequest) -> str:
+    """The path that is routed by. Some clients add `/v1` to a base URL that ends in it."""
+    return request.path.removeprefix("/v1") if request.path.startswith("/v1/v1/") else request.path
 
 
 def _dialect(path: str) -> str:

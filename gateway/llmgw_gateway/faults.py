@@ -145,6 +145,19 @@ def certificate_faults(key: str, path: Path) -> list[str]:
     return found
 
 
+def key_pair_faults(key: str, certificate: Path, private_key: Path) -> list[str]:
+    """A certificate and a key (PEM) that do not belong together, or cannot be used."""
+    from llmgw_gateway.tls import server_context  # noqa: PLC0415 -- only a listener with TLS needs it
+
+    try:
+        server_context(certificate, private_key)
+    except OSError as error:  # ssl.SSLError among them
+        return [f"{key}: {certificate} and {private_key} cannot be used together ({_why(error)})"]
+    except ValueError as error:
+        return [f"key_file: {error}"]
+    return []
+
+
 def path_faults(key: str, path: Path, *, kind: str = "file", missing_ok: bool = False) -> list[str]:
     """A file or folder that is not there, or a name that no disk can hold."""
     try:

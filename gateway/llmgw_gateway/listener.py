@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Final
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
@@ -17,38 +21,86 @@ from llmgw_wire import headers
 from llmgw_wire.errors import ErrorCode, anthropic_body
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable
+
+    from llmgw_gateway.peers import Peers
 
     Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-KEEPALIVE_SECONDS = 75
 LINGER_SECONDS = 2
 """How long a refused body may go on before the connection is closed."""
 SHUTDOWN_SECONDS = 5
+BACKLOG = 1024
+TELL_SECONDS = 60.0
+"""How often the log says that connections are refused, at most."""
 TOO_LARGE: Final = "Too many headers received"
 """How aiohttp names the one limit that has no exception of its own."""
 log = logging.getLogger("llmgw.http")
 
 
-async def listen(address: str, handler: Handler) -> web.ServerRunner:
-    """Serve `handler` at host:port; ConfigurationError when the address cannot be had."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a listener bears from its clients."""
+
+    head_seconds: float = 15
+    """For a TLS handshake, and for the head of a request."""
+    idle_seconds: float = 75
+    """Between two requests."""
+    most_connections: int = 1_000
+    most_per_address: int = 1_000
+    peers: Peers | None = None
+    """Who may have more connections than one client: the proxies in front."""
+    refused: Callable[[], None] = lambda: None
+    """Called for each connection that was one too many."""
+
+
+async def listen(
+    address: str, handler: Handler, bounds: Bounds | None = None, context: ssl.SSLContext | None = None
+) -> web.ServerRunner:
+    """Serve `handler` at host:port; ConfigurationError when the address cannot be had. `context`: over TLS."""
     host, port = listen_address(address)
+    bounds = bounds or Bounds()
     server = _Server(
         handler,
+        bounds,
         access_log=None,
         auto_decompress=False,
-        keepalive_timeout=KEEPALIVE_SECONDS,
+        keepalive_timeout=bounds.idle_seconds,
         lingering_time=LINGER_SECONDS,
         logger=_quiet(log),
     )
     runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await _Site(runner, host, port, ssl_context=context, backlog=BACKLOG).open(bounds.head_seconds)
     except OSError as error:
         await runner.cleanup()
         raise ConfigurationError("server", [listen_fault(address, error)]) from error
     return runner
+
+
+def redirecting(public_url: str) -> Handler:
+    """Send whoever asks over http to the same path over https. What came with a body or a credential came in clear."""
+
+    async def redirect(request: web.BaseRequest) -> web.StreamResponse:
+        target = request.raw_path
+        secret = "authorization" in request.headers or "x-api-key" in request.headers
+        if request.method in {"GET", "HEAD"} and target.startswith("/") and not secret:
+            headers = {"location": public_url + target, "server": "llmgw"}
+            return web.Response(status=308, headers=headers)
+        text = f"This is not encrypted. Use {public_url}"
+        text += ", and replace the credential that came with this request.\n" if secret else ".\n"
+        response = web.Response(status=400, text=text, headers={"server": "llmgw"})
+        response.force_close()
+        return response
+
+    return redirect
+
+
+def address_of(request: web.BaseRequest) -> str:
+    """The other end of the connection: a client or a proxy; "" when it is not known."""
+    return request.protocol.address if isinstance(request.protocol, _Connection) else ""
 
 
 def listen_fault(address: str, error: OSError) -> str:
@@ -59,15 +111,107 @@ def listen_fault(address: str, error: OSError) -> str:
     return f"cannot listen on {address}: {why}; stop what listens there, or configure another address"
 
 
+class _Site(web.TCPSite):
+    """A site with a deadline for TLS handshakes; aiohttp's leaves them a minute."""
+
+    async def open(self, handshake_seconds: float) -> None:
+        """Begin to listen. OSError when the address cannot be had."""
+        await web.BaseSite.start(self)
+        self._server = await asyncio.get_running_loop().create_server(
+            cast("web.Server", self._runner.server),
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=handshake_seconds if self._ssl_context is not None else None,
+        )
+
+
 class _Server(web.Server):
+    """Counts connections."""
+
+    def __init__(self, handler: Handler, bounds: Bounds, **more: object) -> None:
+        super().__init__(handler, **more)  # type: ignore[arg-type]  # what they are is aiohttp's business
+        self.bounds = bounds
+        self.open: Counter[str] = Counter()
+        """Connections by address."""
+        self._told_at = float("-inf")
+
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+    def admit(self, address: str) -> bool:
+        """Count a connection in; False when it is one too many."""
+        bounds = self.bounds
+        proxied = bounds.peers is not None and bounds.peers.trusts(address)
+        if self.open.total() < bounds.most_connections and (proxied or self.open[address] < bounds.most_per_address):
+            self.open[address] += 1
+            return True
+        bounds.refused()
+        if time.monotonic() - self._told_at >= TELL_SECONDS:
+            self._told_at = time.monotonic()
+            log.warning(
+                "connections are refused: %d are open, %d of them by one client", self.open.total(), self.open[address]
+            )
+        return False
+
+    def leave(self, address: str) -> None:
+        """Count a connection out."""
+        self.open[address] -= 1
+        if not self.open[address]:
+            del self.open[address]
 
 
 class _Connection(web.RequestHandler):
     """One connection. What cannot be parsed gets our envelope, and neither its bytes nor our software are told."""
 
-    __slots__ = ()
+    __slots__ = ("_admitted", "_clock", "_doorkeeper", "address")
+
+    def __init__(self, manager: _Server, **more: object) -> None:
+        super().__init__(manager, **more)  # type: ignore[arg-type]  # the same
+        self._doorkeeper = manager
+        self._admitted = False
+        self._clock: asyncio.TimerHandle | None = None
+        self.address = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a client in, or close at once when there are too many."""
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else ""
+        self._admitted = self._doorkeeper.admit(self.address)
+        super().connection_made(transport)
+        if self._admitted:
+            self._start_clock()
+        else:
+            cast("asyncio.Transport", transport).abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Count it out."""
+        self._stop_clock()
+        if self._admitted:
+            self._admitted = False
+            self._doorkeeper.leave(self.address)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read; a head that has begun has to be whole in time, dripping or not."""
+        super().data_received(data)
+        if self._waiter is None or self._waiter.done():  # not waiting for a head: one is there
+            self._stop_clock()
+        elif self._clock is None:
+            self._start_clock()
+
+    def _start_clock(self) -> None:
+        self._clock = self._loop.call_later(self._doorkeeper.bounds.head_seconds, self._too_slow)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _too_slow(self) -> None:
+        self._clock = None
+        self.force_close()
 
     def handle_error(
         self,

@@ -15,39 +15,11 @@ from llmgw_gateway import faults, sections
 from llmgw_gateway.budgeting import Budget  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.limiting import Limit, Valkey
 from llmgw_gateway.sections import Section
-from llmgw_gateway.upstream import Bedrock, Model, Seconds, Streams, Text
+from llmgw_gateway.serving import Server  # noqa: TC001 -- msgspec reads the annotations
+from llmgw_gateway.upstream import Bedrock, Model, Streams, Text
 from llmgw_wire.secret import Secret
 
 MIN_SECRET_BYTES = 32
-
-
-class Server(Section, frozen=True, kw_only=True):
-    """Where the gateway listens."""
-
-    listen: Text = "127.0.0.1:8080"
-    """host:port of the public endpoints."""
-    admin_listen: Text = "127.0.0.1:9090"
-    """host:port of /metrics; never the public listener."""
-    public_url: Text
-    """What clients type; the issuer (`iss`) of gateway tokens. https, or http on loopback."""
-    drain_seconds: Seconds = 120
-    """How long running streams may go on after SIGTERM."""
-    body_seconds: Seconds = 60
-    """How long a client may take to send its request body."""
-    questions_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 300
-    """What one person may ask of one replica that costs nothing: `/v1/me`, `/v1/models`, counts of tokens."""
-
-    def faults(self, _base: Path) -> list[str]:
-        """Addresses that cannot be listened on, a public URL that cannot be an issuer."""
-        found = faults.url_faults("public_url", self.public_url)
-        for name in ("listen", "admin_listen"):
-            try:
-                faults.listen_address(getattr(self, name))
-            except ValueError as error:
-                found.append(f"{name}: {error}")
-        if self.public_url.endswith("/"):
-            found.append("public_url: must not end with a slash (it is the issuer of tokens, compared exactly)")
-        return found
 
 
 class Organisation(Section, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmgw_gateway import budgeting, settings, upstream
+from llmgw_gateway import budgeting, serving, settings, upstream
 from llmgw_gateway.app import bootstrap
 from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.faults import listen_address
@@ -326,7 +326,7 @@ def test_a_document_with_an_unknown_key_is_refused(place: str, key: str, value: 
 SECTION_KEYS = {
     name
     for section in (
-        *(settings.Server, settings.Organisation, settings.Store, settings.Audit, settings.Tokens),
+        *(serving.Server, settings.Organisation, settings.Store, settings.Audit, settings.Tokens),
         *(settings.Issuer, upstream.Bedrock, upstream.Streams, upstream.Model, budgeting.Budget),
     )
     for name in section.__struct_fields__

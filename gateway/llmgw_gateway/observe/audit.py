@@ -57,6 +57,8 @@ class Entry:
     target: str = ""
     stream: bool = False
     request_bytes: int = 0
+    address: str = ""
+    """Where the client is, as far as the proxies in front are trusted to say."""
     client_session: str = ""
     """The `x-claude-code-session-id` of the request: groups the calls of one coding session."""
     status: int = 0
@@ -99,6 +101,7 @@ class Entry:
             "target": self.target,
             "stream": self.stream,
             "request_bytes": self.request_bytes,
+            "address": self.address,
             "client_session": self.client_session,
             "status": self.status,
             "code": self.code,

@@ -59,6 +59,9 @@ class Metrics:
         self._seconds: dict[tuple[str, ...], Histogram] = {}
         self._tokens: dict[tuple[str, ...], Counter] = {}
         self._cost: dict[tuple[str, ...], Counter] = {}
+        self.refused_connections = Counter(
+            "llmgw_connections_refused", "Connections that were one too many", registry=self.registry
+        )
         self.open = Gauge("llmgw_requests_open", "Requests being served", registry=self.registry)
 
     def count(self, entry: Entry) -> None:
