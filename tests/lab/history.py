@@ -339,8 +339,9 @@ def attempts_are_settled_once(books: Books) -> Iterator[str]:
         kinds = [entry.kind for entry in entries]
         if kinds not in ([SETTLEMENT], [SETTLEMENT, CORRECTION]):
             yield f"I1: attempt {attempt} has the entries {kinds}"
-        if len(kinds) > 1 and (not entries[0].estimated or entries[1].estimated):
-            yield f"I1: attempt {attempt} has a correction of what was exact, or by what is not"
+        smaller = entries[-1].estimated and min(entries[-1].charge) < 0
+        if len(kinds) > 1 and (smaller or not entries[0].estimated):
+            yield f"I1: attempt {attempt} has a correction of what was exact, or by a smaller estimate"
         if entries[0].outcome == RELEASED and entries[0].charge != (0, 0, 0):
             yield f"I1: attempt {attempt} was released, but charged {entries[0].charge}"
         if len({(entry.operation, entry.counters) for entry in entries}) > 1:

@@ -92,6 +92,13 @@ def correction_of_the_exact(_history: History, books: Books) -> None:
     books.entries.append(entry(kind="correction", charge=(0, 0, 0)))
 
 
+def smaller_estimate(_history: History, books: Books) -> None:
+    books.entries[:] = [
+        entry(estimated=True, outcome="lease_expired"),
+        entry(kind="correction", charge=(-1, 0, 0), estimated=True),
+    ]
+
+
 def another_payer(_history: History, books: Books) -> None:
     books.entries[:] = [entry(estimated=True, outcome="lease_expired"), entry(kind="correction", operation="req_other")]
 
@@ -178,6 +185,7 @@ FAULTS: dict[Callable[[History, Books], None], str] = {
     without_entry: "lost: the call of one was dispatched, but has no entry",
     twice: "I1: attempt att_1 has the entries ['settlement', 'settlement']",
     correction_of_the_exact: "I1: attempt att_1 has a correction of what was exact",
+    smaller_estimate: "I1: attempt att_1 has a correction of what was exact, or by a smaller",
     another_payer: "I1: the entries of attempt att_1 disagree",
     released_with_a_charge: "I1: attempt att_1 was released, but charged",
     open_and_settled: "I1: attempt att_1 is open and settled",

@@ -195,25 +195,31 @@ class Book:
                 self._close(attempt)
         return lost
 
-    def _correct(self, attempt: Attempt, exact: Settlement) -> bool:
-        """The truth about a swept attempt: one correction, by the difference. Another estimate is a replay."""
-        if exact.charge is None:
-            return False
+    def _correct(self, attempt: Attempt, late: Settlement) -> bool:
+        """What its owner says of a swept attempt: one correction, by the difference. False: it says nothing new.
+
+        The owner may not know either, but have seen more than the sweeper knew of: unknown is never less than that.
+        """
         estimate = self.estimates[attempt.attempt_id]
-        change = difference(exact.charge, estimate.charge)
+        charge = late.charge
+        if charge is None:
+            charge = larger(estimate.charge, late.observed)
+            if charge == estimate.charge:
+                return False
+        change = difference(charge, estimate.charge)
         self._forgo(attempt)
         for each in attempt.counters:
             counter = self.counters[each]
-            self._spend(counter, change[counter.unit], exact.now)
+            self._spend(counter, change[counter.unit], late.now)
         # Tokens are corrected like money, by the difference: a sum over the ledger is right for both.
         usage = Usage(
-            exact.usage.input - estimate.usage.input,
-            exact.usage.output - estimate.usage.output,
-            exact.usage.cache_read - estimate.usage.cache_read,
-            exact.usage.cache_write_5m - estimate.usage.cache_write_5m,
-            exact.usage.cache_write_1h - estimate.usage.cache_write_1h,
+            late.usage.input - estimate.usage.input,
+            late.usage.output - estimate.usage.output,
+            late.usage.cache_read - estimate.usage.cache_read,
+            late.usage.cache_write_5m - estimate.usage.cache_write_5m,
+            late.usage.cache_write_1h - estimate.usage.cache_write_1h,
         )
-        self._write(attempt, CORRECTION, exact, change, usage)
+        self._write(attempt, CORRECTION, late, change, usage)
         self._close(attempt)
         return True
 

@@ -99,7 +99,8 @@ class Books:
         places, ids = self._find(connection, asked)
         undone = {item.attempt_id: item for item in items if isinstance(item, Undo)}
         if undone:
-            _take_places(connection, [_attempt_row(_empty(undone[name])) for name in sorted(undone)])
+            missing = undone.keys() - _entries(connection, set(undone)).keys()
+            _take_places(connection, [_attempt_row(_empty(undone[name])) for name in sorted(missing)])
         locked = _attempts(connection, items)
         for attempt in locked.values():
             ids.update(attempt.counters)
@@ -110,7 +111,7 @@ class Books:
             unknown.update(attempt.attempt_id for attempt in locked.values() if attempt.swept)
         written = _entries(connection, unknown.union(undone))
         # What was settled before needs no place any more: it cannot be admitted again.
-        over = {name for name in undone.keys() & written.keys() if not locked[name].swept}
+        over = {name for name in undone.keys() & written.keys() if name in locked and not locked[name].swept}
         for name in over:
             del locked[name]
         found = _counters(connection, ids)

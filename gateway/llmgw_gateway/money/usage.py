@@ -26,8 +26,8 @@ DAY_MILLISECONDS = 86_400_000
 
 # Of each attempt: when it was admitted, and whether what it cost is known.
 ADMITTED = ledger.c.admitted_at
-_CORRECTED = func.max(case((ledger.c.kind == CORRECTION, 1), else_=0))
-UNKNOWN = case((_CORRECTED == 1, 0), else_=func.max(case((ledger.c.estimated, 1), else_=0)))
+# Only an estimate is ever corrected, and perhaps by a larger one: what it cost is known when any of the two is exact.
+UNKNOWN: ColumnElement[Any] = func.min(case((ledger.c.estimated, 1), else_=0))
 
 # By what attempts can be grouped: for each its expression over the one or two ledger rows of an attempt.
 DIMENSIONS: dict[str, ColumnElement[Any]] = {

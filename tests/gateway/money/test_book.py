@@ -12,7 +12,7 @@ from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.money.amounts import NOTHING
 from llmgw_gateway.money.decide import Denial, Throttle
 from llmgw_gateway.money.estimate import Terms
-from llmgw_gateway.money.items import Admission, Admitted
+from llmgw_gateway.money.items import Admission, Admitted, Sweep
 from llmgw_wire.errors import ErrorCode
 from tests.gateway.money import accounts
 
@@ -116,3 +116,22 @@ async def test_an_attempt_without_a_budget_is_settled_like_any_other(post: Desk,
     assert admitted.hold != NOTHING
     assert await post(accounts.settlement("att_1", 7)) is True
     assert accounts.entries(column) == {("att_1", "settlement"): (7, False)}
+
+
+@pytest.mark.parametrize(
+    ("seen", "charged", "entries"), [(5, 10, 1), (10, 10, 1), (30, 30, 2)], ids=["less", "as much", "more"]
+)
+async def test_an_owner_who_wakes_up_and_has_seen_more_than_was_swept_corrects_that_once(
+    post: Desk, column: Column, seen: int, charged: int, entries: int
+) -> None:
+    await post(accounts.admission("att_1", [accounts.budget("user", 100, 100)], 10, 50))
+    await post(Sweep(accounts.LEASE + 1))
+    late = accounts.settlement("att_1", None, outcome="upstream_broken", observed=seen)
+    assert await post(late) is (entries == 2)
+    assert await post(late) is False
+    assert await post(accounts.settlement("att_1", None, outcome="internal")) is False
+    left = 0 if entries == 2 else 40  # with a correction the last word is spoken
+    assert accounts.counters(column) == {("user", "2026-11"): (charged, 0, left)}
+    found = accounts.entries(column)
+    assert [estimated for _, estimated in found.values()] == [True] * entries
+    assert sum(cost for cost, _ in found.values()) == charged

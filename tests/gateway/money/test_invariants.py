@@ -186,7 +186,8 @@ class Books(RuleBasedStateMachine):
         )
         forgotten = attempt.swept and self.gone(attempt)
         answers = self.post(*([settlement] * (2 if twice else 1)))
-        changed = not attempt.settled or (exact and attempt.swept and len(attempt.charged) == 1 and not forgotten)
+        says_more = exact or (attempt.settled and cost > attempt.charged[0])
+        changed = not attempt.settled or (says_more and attempt.swept and len(attempt.charged) == 1 and not forgotten)
         assert answers == [changed, False][: len(answers)]
         if not attempt.settled:
             attempt.charged.append(cost if exact else max(attempt.hold, attempt.observed, cost))

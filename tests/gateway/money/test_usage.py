@@ -236,3 +236,11 @@ def test_an_entry_without_its_attempt_still_shows_in_the_sums(store: Path) -> No
         connection.exec_driver_sql("DELETE FROM attempts")
     for by in DIMENSIONS:
         assert total(read(store, by, Span(BERLIN, date(2026, 11, 20), date(2026, 11, 20)))).cost == 3
+
+
+def test_what_was_corrected_by_another_estimate_is_an_estimate_still(store: Path) -> None:
+    history.write(store, [Attempt(START, late=30, hold=20)])
+    with history.writing(store) as connection:
+        connection.exec_driver_sql("UPDATE ledger SET estimated = 1")
+    (line,) = read(store, "model", Span(BERLIN))
+    assert (line.sums.cost, line.sums.estimated) == (30, 30)
