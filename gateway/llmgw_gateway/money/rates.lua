@@ -5,17 +5,24 @@
 local MINUTE = 60000
 local SPARE = 1000 -- milliseconds that a key outlives its content
 
-local function content_of(key, limit, now)
-  local kept = redis.call('GET', key)
-  if not kept then return 0 end
-  local content, at = string.match(kept, '^(%d+) (%d+)$')
-  return math.max(0, tonumber(content) - limit * math.max(0, now - tonumber(at)))
+-- Kept is until when a bucket has leaked: a clock that was set back leaks nothing twice, and freezes for a minute at most.
+local function keep(key, content, limit, at, now)
+  if content <= 0 then return redis.call('DEL', key) end
+  local life = at - now + math.ceil(content / limit) + SPARE
+  redis.call('SET', key, string.format('%.0f %.0f', content, at), 'PX', string.format('%.0f', life))
 end
 
-local function keep(key, content, limit, now)
-  if content <= 0 then return redis.call('DEL', key) end
-  local life = math.ceil(content / limit) + SPARE
-  redis.call('SET', key, string.format('%.0f %.0f', content, now), 'PX', string.format('%.0f', life))
+-- What is in a bucket, and until when it has leaked.
+local function content_of(key, limit, now)
+  local kept = redis.call('GET', key)
+  if not kept then return 0, now end
+  local content, at = string.match(kept, '^(%d+) (%d+)$')
+  content, at = tonumber(content), tonumber(at)
+  if at > now + MINUTE then
+    at = now + MINUTE
+    keep(key, content, limit, at, now)
+  end
+  return math.max(0, content - limit * math.max(0, now - at)), math.max(at, now)
 end
 
 local function running(key, now)
@@ -32,25 +39,26 @@ local operations = {}
 
 -- attempt, life of the lease in ms, list of {is slots, key, limit, amount} -> {0} or {place, used, wait}
 function operations.admit(keys, now, attempt, life, takes)
-  local filled, full = {}, nil
+  local filled, leaks_from, full = {}, {}, nil
   for place, take in ipairs(takes) do
     local key, limit = keys[take[2]], take[3]
     if take[1] == 1 then
       local count = running(key, now)
       if count >= limit and not full and not redis.call('ZSCORE', key, attempt) then full = {place, count, 0} end
     else
-      local content, brim, poured = content_of(key, limit, now), limit * MINUTE, take[4] * MINUTE
+      local brim, poured = limit * MINUTE, take[4] * MINUTE
+      local content, at = content_of(key, limit, now)
       if content > 0 and content + poured > brim then
         local wait = math.ceil((content + math.min(poured, brim) - brim) / limit)
         if not full or wait > full[3] then full = {place, math.ceil(content / MINUTE), wait} end
       end
-      filled[place] = content + poured
+      filled[place], leaks_from[place] = content + poured, at
     end
   end
   if full then return full end
   for place, take in ipairs(takes) do
     if take[1] == 1 then lease(keys[take[2]], attempt, now, life)
-    else keep(keys[take[2]], filled[place], take[3], now) end
+    else keep(keys[take[2]], filled[place], take[3], leaks_from[place], now) end
   end
   return {0}
 end
@@ -59,7 +67,8 @@ end
 function operations.correct(keys, now, changes)
   for _, change in ipairs(changes) do
     local key, limit = keys[change[1]], change[2]
-    keep(key, content_of(key, limit, now) + change[3] * MINUTE, limit, now)
+    local content, at = content_of(key, limit, now)
+    keep(key, content + change[3] * MINUTE, limit, at, now)
   end
   return {}
 end
@@ -82,7 +91,10 @@ function operations.used(keys, now, limits)
   for place, limit in ipairs(limits) do
     local key = keys[limit[2]]
     if limit[1] == 1 then found[place] = running(key, now)
-    else found[place] = math.ceil(content_of(key, limit[3], now) / MINUTE) end
+    else
+      local content = content_of(key, limit[3], now)
+      found[place] = math.ceil(content / MINUTE)
+    end
   end
   return found
 end

@@ -70,7 +70,7 @@ class Windows:
                 self._slots.setdefault(ref.key, {})[attempt] = until
             else:
                 content = self._content(ref.key, ref.limit, now) + amounts[ref.amount] * MINUTE
-                self._buckets[ref.key] = (content, now, ref.limit)
+                self._buckets[ref.key] = (content, self._leaks_from(ref.key, now), ref.limit)
         return None
 
     def _full(self, place: int, ref: LimitRef, attempt: str, amounts: Amounts, now: int) -> Full | None:
@@ -87,7 +87,7 @@ class Windows:
         """Pour `difference` units more into a bucket, or out of it."""
         content = self._content(key, limit, now) + difference * MINUTE
         if content > 0:
-            self._buckets[key] = (content, now, limit)
+            self._buckets[key] = (content, self._leaks_from(key, now), limit)
         else:
             self._buckets.pop(key, None)
 
@@ -129,10 +129,20 @@ class Windows:
         bucket = self._buckets.get(key)
         if bucket is None:
             return 0
-        content, at, _ = bucket
-        if now > at:  # a clock that was set back leaks nothing
+        content, at, kept = bucket
+        if at > now + MINUTE:
+            self._buckets[key] = (content, now + MINUTE, kept)
+        if now > at:
             content -= limit * (now - at)
         return max(content, 0)
+
+    def _leaks_from(self, key: str, now: int) -> int:
+        """Until when a bucket has leaked.
+
+        A clock that was set back leaks nothing twice, and freezes for a minute at most: then a full bucket is empty.
+        """
+        bucket = self._buckets.get(key)
+        return now if bucket is None else max(now, min(bucket[1], now + MINUTE))
 
     def _running(self, key: str, now: int) -> dict[str, int]:
         running = self._slots.get(key)

@@ -138,12 +138,22 @@ def test_a_slot_is_free_when_it_is_given_back_or_not_renewed() -> None:
     assert admit(windows, limit, ONE, LEASE, "e") is not None, "b was"
 
 
-def test_a_clock_that_is_set_back_freezes_nothing() -> None:
+def test_a_clock_that_is_set_back_freezes_for_a_minute_at_most() -> None:
     windows, limit = Windows(), requests(1)
     admit(windows, limit, ONE, 10 * MINUTE)
     assert admit(windows, limit, ONE, 0) is not None
-    windows.correct(limit.key, 1, 0, 0)
-    assert admit(windows, limit, ONE, MINUTE) is None
+    assert admit(windows, limit, ONE, 2 * MINUTE - 1) is not None
+    assert admit(windows, limit, ONE, 2 * MINUTE) is None
+
+
+def test_a_clock_that_runs_ahead_and_is_set_back_leaks_nothing_twice() -> None:
+    windows, limit = Windows(), tokens(60)
+    admit(windows, limit, of(60), 0)
+    assert admit(windows, limit, of(30), MINUTE // 2) is None, "half of it has leaked"
+    assert admit(windows, limit, of(1), 0) is not None
+    windows.correct(limit.key, 60, 0, 0)
+    assert admit(windows, limit, of(1), MINUTE // 2) is not None, "that half is gone already"
+    assert admit(windows, limit, of(30), MINUTE) is None
 
 
 def test_what_has_run_empty_takes_no_memory() -> None:

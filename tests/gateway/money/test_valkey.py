@@ -80,6 +80,21 @@ steps = st.one_of(
 )
 
 
+set_back = st.sampled_from([5, 30_000, 59_999, 60_001, 3_600_000])
+"""Milliseconds by which the clock is set back: what was kept is of a later time then."""
+
+
+def age(client: Any, windows: Windows, ref: LimitRef, milliseconds: int) -> None:
+    """Let what is kept of a bucket be of a later time, at both."""
+    kept = client.get(f"{{t}}:{ref.key}") if not ref.is_slots else None
+    if kept is not None:
+        content, at = kept.split()
+        client.set(f"{{t}}:{ref.key}", b"%s %d" % (content, int(at) + milliseconds), px=10_000_000)
+    if ref.key in windows._buckets:
+        number, moment, limit = windows._buckets[ref.key]
+        windows._buckets[ref.key] = (number, moment + milliseconds, limit)
+
+
 def in_valkey(step: tuple[Any, ...], life: int, keys: dict[str, int]) -> list[Any]:
     """The operation as the function reads it."""
 
@@ -115,14 +130,21 @@ def in_process(windows: Windows, step: tuple[Any, ...], life: int, now: int) -> 
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.lists(steps, min_size=1, max_size=6), min_size=1, max_size=25), st.sampled_from([1, 4, 60_000]))
-def test_valkey_and_the_process_decide_alike(shared: Server, history: list[list[Any]], life: int) -> None:
+@given(
+    st.lists(st.lists(steps, min_size=1, max_size=6) | set_back, min_size=1, max_size=25),
+    st.sampled_from([1, 4, 60_000]),
+)
+def test_valkey_and_the_process_decide_alike(shared: Server, history: list[list[Any] | int], life: int) -> None:
     """Random histories, in batches; the process is told the time by which the server decided. Leases of 1 ms expire."""
     windows = Windows()
     with shared.client() as client:
         client.flushall()
         client.function_load(library().code, replace=True)
         for batch in history:
+            if isinstance(batch, int):
+                for ref in LIMITS:
+                    age(client, windows, ref, batch)
+                continue
             keys: dict[str, int] = {}
             operations = [in_valkey(step, life, keys) for step in batch]
             operations.append(
