@@ -241,3 +241,27 @@ def test_what_only_talks_of_them_is_neither(block: dict[str, str], ascii_only: b
     body = json.dumps({"model": "m", "messages": [{"content": [block]}]}, ensure_ascii=ascii_only).encode()
     call = by_anthropic(body)
     assert (call.media, call.long_cache) == (False, False)
+
+
+COMPACTIONS = [
+    b'{"edits":[{"type":"compact_20260112"}]}',
+    b'{"edits":[{"type":"comp\\u0061ct_20260112","trigger":{"type":"input_tokens","value":50000}}]}',
+    b'{"edits":[{"type":"clear_tool_uses_20250919"},{"type":"compact_20260904"}]}',
+]
+
+
+@pytest.mark.parametrize("edits", COMPACTIONS)
+def test_a_compaction_by_the_provider_is_refused_in_every_spelling(edits: bytes) -> None:
+    """It passes over the context as often as it likes, and bills each time: no ceiling would hold."""
+    assert "compact in the client" in malformed(lambda: by_bedrock(b'{"max_tokens":5,"context_management":%s}' % edits))
+    body = b'{"model":"m","max_tokens":5,"messages":[],"context_management":%s}' % edits
+    for betas in ("", "compact-2026-01-12", "compact-2026-09-04"):
+        sent = bridge.invoke_body(anthropic.read(body, betas), "claude-opus-5-5")
+        assert b"context_management" not in sent
+        assert b"compact" not in sent
+
+
+def test_what_only_clears_the_context_or_talks_of_compaction_is_none() -> None:
+    edits = b'{"edits":[{"type":"clear_tool_uses_20250919"}]}'
+    assert by_bedrock(b'{"context_management":%s}' % edits).members is not None
+    assert by_bedrock(b'{"messages":[{"role":"user","content":"a compact car"}]}').members is not None

@@ -135,3 +135,18 @@ async def test_an_owner_who_wakes_up_and_has_seen_more_than_was_swept_corrects_t
     found = accounts.entries(column)
     assert [estimated for _, estimated in found.values()] == [True] * entries
     assert sum(cost for cost, _ in found.values()) == charged
+
+
+async def test_replicas_that_disagree_about_a_limit_announce_its_thresholds_once_for_each(
+    post: Desk, column: Column
+) -> None:
+    # For two seconds after a change one replica has the old limit: every admission of the other arms what it announced.
+    limits = [100, 1000] * 5
+    await post(accounts.admission("att_0", [accounts.budget("user", 100, 5000, thresholds=(50,))], 60))
+    await post(accounts.settlement("att_0", 60))
+    for number, limit in enumerate(limits, 1):
+        level = accounts.budget("user", limit, 5000, thresholds=(50,))
+        await post(accounts.admission(f"att_{number}", [level], 1))
+        await post(accounts.settlement(f"att_{number}", 1))
+    found = accounts.rows(column, "SELECT budget, period_key, percent, limit_amount FROM events")
+    assert found == [("user", "2026-11", 50, 100)]

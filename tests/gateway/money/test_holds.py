@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmgw_gateway import settings
-from llmgw_gateway.call import Account, Call, Grant, Target, Usage
+from llmgw_gateway.call import LONG_CONTEXT, Account, Call, Grant, Target, Usage
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.money import prices
 from llmgw_gateway.money.holds import Money
@@ -244,3 +244,17 @@ def test_an_amount_is_never_shown_as_nothing_unless_it_is(amount: int) -> None:
     assert abs(shown - amount / 10**6) <= max(0.005, amount / 10**6 * 1e-9)
     if amount >= 50:
         assert shown > 0
+
+
+async def test_a_window_larger_than_the_usual_one_is_covered_by_the_ceiling(database: Database, tmp_path: Path) -> None:
+    # A picture's tokens are not bounded by its bytes: the worst case is the whole window, larger on request.
+    both = money(database, tmp_path, limit_usd=100)
+    media = dataclasses.replace(CALL, media=True)
+    async with both.admit(ACCOUNT, GRANT, media, "req_1") as usual:
+        pass
+    async with both.admit(ACCOUNT, GRANT, dataclasses.replace(media, long_context=True), "req_2") as long:
+        pass
+    output, write = 10 * 1000, 2
+    assert usual.ceiling[0] == write * CATALOGUE.models["m"].context_tokens + output
+    assert long.ceiling[0] == write * LONG_CONTEXT + output
+    await both.drain()

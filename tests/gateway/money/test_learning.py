@@ -73,3 +73,23 @@ def test_nothing_grows_without_bound() -> None:
     for number in range(learning.MOST_KEPT + 10):
         learned.observe(model="m", person=str(number), session=str(number), size=4, usage=Usage(1, 1), now=0)
     assert len(learned._outputs) == len(learned._sessions) == learning.MOST_KEPT
+
+
+@given(st.lists(usages, min_size=1, max_size=learning.RECENT), st.integers(1, 10**6))
+def test_nobody_moves_what_is_expected_of_another(seen: list[Usage], size: int) -> None:
+    """Else one person's long answers would hold another's budget, and tell them something."""
+    learned, alone = Learned(), Learned()
+    for each in (learned, alone):
+        turns(each, learning.FEWEST, size=400, usage=Usage(input=90, output=30, cache_read=10))
+    for usage in seen:
+        learned.observe(model="m", person="another", session="s", size=size, usage=usage, now=0.0)
+    assert expected(learned, size=size) == expected(alone, size=size)
+
+
+def test_long_answers_of_one_model_say_nothing_of_another() -> None:
+    learned = Learned()
+    turns(learned, learning.RECENT, size=400, usage=Usage(input=100, output=20_000))
+    other = learned.expect(
+        model="other", person="p", session="s", size=400, most_prompt=10**6, most_output=32_000, now=0.0
+    )
+    assert other.output == EXPECTED_OUTPUT

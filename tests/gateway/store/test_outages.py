@@ -325,3 +325,20 @@ async def test_a_commit_that_lands_between_two_statements_of_the_second_run_is_f
         assert await database.submit(unaware, "late") == "late"
         database.close()
     assert runs == 3
+
+
+async def test_a_query_that_takes_too_long_does_not_keep_others_from_writing(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "llmgw.store")
+
+    def slow(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_sleep(60)"))
+
+    reading = asyncio.create_task(database.read(slow))
+    await database.submit(record, "meanwhile")
+    with pytest.raises(StoreAwayError):
+        await reading
+    await database.submit(record, "after")
+    assert await database.read(kept) == {"meanwhile", "after"}
+    assert " is away: " not in caplog.text, "the writer's connection is as good as ever"
