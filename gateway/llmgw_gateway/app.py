@@ -319,6 +319,7 @@ def _admin(pipeline: Pipeline) -> Handler:
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
         if (request.method, request.path) != ("GET", "/metrics"):
             return web.Response(status=404, text="only GET /metrics is served here\n")
+        pipeline.metrics.tasks.set(len(asyncio.all_tasks()))
         return web.Response(
             body=pipeline.metrics.text(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}
         )

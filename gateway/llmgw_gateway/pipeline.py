@@ -18,6 +18,7 @@ from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.providers import answers
 from llmgw_gateway.providers.answers import OK, REFUSED_BY_ROLE, Refused
 from llmgw_gateway.streams.meter import Meter
+from llmgw_gateway.streams.presence import Presence, gone
 from llmgw_gateway.streams.refusals import StreamRefused
 from llmgw_wire import headers
 from llmgw_wire.errors import ErrorCode
@@ -125,7 +126,7 @@ class Pipeline:
                         request, entry, dialect, call, hold, target, head_by, again=number < len(targets)
                     )
             except Refused as refused:
-                if number == len(targets) or not refused.elsewhere or _late(head_by) or _gone(request):
+                if number == len(targets) or not refused.elsewhere or _late(head_by) or gone(request):
                     return _told(refused, _headers(entry, hold))
                 self.metrics.fallbacks.labels(target.model).inc()
         raise AssertionError  # a grant has a target
@@ -144,8 +145,9 @@ class Pipeline:
     ) -> web.StreamResponse:
         """Send to one target and give its answer to the client; Refused when it has none."""
         try:
-            async with self.bedrock.send(target, call, hold.outcome, head_by, again=again) as upstream:  # 502, 503, 529
-                return await self._deliver(request, entry, dialect, call, upstream, hold)
+            with Presence(request, hold.outcome):  # a client that leaves frees its slots, not its money
+                async with self.bedrock.send(target, call, hold.outcome, head_by, again=again) as upstream:
+                    return await self._deliver(request, entry, dialect, call, upstream, hold)  # 502, 503, 529
         except GatewayError as error:
             if error.code is ErrorCode.UPSTREAM_UNREACHABLE and not hold.outcome.dispatched:
                 raise Refused(elsewhere=True, error=error) from error
@@ -185,10 +187,6 @@ class Pipeline:
 
 def _late(head_by: float) -> bool:
     return asyncio.get_running_loop().time() >= head_by
-
-
-def _gone(request: web.BaseRequest) -> bool:
-    return request.transport is None or request.transport.is_closing()
 
 
 def _told(refused: Refused, ours: dict[str, str]) -> web.Response:

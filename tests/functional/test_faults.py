@@ -12,7 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import anthropic
+import boto3
+import httpx2
 import pytest
+from botocore.exceptions import EventStreamError
 from sqlalchemy import select
 
 from llmgw_gateway.money.verification import faults as faults_of
@@ -30,7 +34,7 @@ from tests.fakes.bedrock import (
 )
 from tests.functional.device import Device
 from tests.functional.ledger import DEADLINE_SECONDS, read, usage_of
-from tests.functional.spoken import DIALECTS, Dialect
+from tests.functional.spoken import BEDROCK, DIALECTS, Dialect
 from tests.functional.trial import until
 from tests.lab.gateway import Gateway
 from tests.lab.loopback import HOST
@@ -344,3 +348,85 @@ def test_each_timer_gives_a_silent_provider_up(running: Company, setting: str, p
             }[setting]
         )
         (check_exact if place is Place.END else check_unknown)(row)
+
+
+BROKEN = [fault for fault in BODIES if not fault.harmless and fault.name != "error_event"]
+
+
+@pytest.fixture
+def sdk(company: Company) -> Iterator[anthropic.Anthropic]:
+    """The Anthropic SDK as it comes: it repeats twice by itself."""
+    with (
+        httpx2.Client(trust_env=False) as plain,
+        anthropic.Anthropic(auth_token=company.device.token, base_url=company.gateway.url, http_client=plain) as made,
+    ):
+        yield made
+
+
+@pytest.fixture
+def boto(company: Company, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """boto3 as it comes: it repeats four times by itself."""
+    # The only patch: boto3 takes a bearer token from this variable and from nowhere else.
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", company.device.token)
+    for name in ("AWS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    url = f"{company.gateway.url}/bedrock"
+    made = boto3.client("bedrock-runtime", region_name="us-east-1", endpoint_url=url)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: fault.name)
+def test_the_anthropic_sdk_raises_in_the_middle_of_a_stream_and_does_not_ask_again(
+    company: Company, sdk: anthropic.Anthropic, fault: InBody
+) -> None:
+    prompt = company.prompt(Script(fault, Place.CONTENT), None)
+    messages: Any = [{"role": "user", "content": prompt}]
+    with sdk.messages.stream(model=FIRST, max_tokens=9, messages=messages) as stream:
+        company.cloud.release(prompt)
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            stream.until_done()
+    assert caught.value.body
+    assert len(company.cloud.calls_of(prompt)) == 1
+
+
+@pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: fault.name)
+def test_boto3_raises_in_the_middle_of_a_stream_and_does_not_ask_again(
+    company: Company, boto: Any, fault: InBody
+) -> None:
+    prompt = company.prompt(Script(fault, Place.CONTENT), None)
+    body = json.dumps(BEDROCK.body(prompt, True))  # noqa: FBT003 -- it streams
+    answer = boto.invoke_model_with_response_stream(modelId=FIRST, body=body)
+    company.cloud.release(prompt)
+    with closing(answer["body"]) as events, pytest.raises(EventStreamError) as caught:
+        list(events)
+    error = caught.value.response["Error"]
+    assert error["Code"]
+    assert error["Message"] or fault.name == "somethingNewException", "botocore reads only those of its service model"
+    assert len(company.cloud.calls_of(prompt)) == 1
+
+
+def test_a_throttled_provider_is_a_throttling_to_both(company: Company, sdk: anthropic.Anthropic, boto: Any) -> None:
+    """They know when to come back, and do so: this is theirs to repeat."""
+    (throttled,) = (fault for fault in BODIES if fault.name == "throttlingException")
+    twice = Script(throttled, Place.START)
+    prompts = [company.prompt(twice, twice, None) for _ in range(2)]  # both targets refuse, then all is well
+    made = sdk.messages.create(
+        model=FIRST, max_tokens=9, stream=True, messages=[{"role": "user", "content": prompts[0]}]
+    )
+    assert [event.type for event in made][-1] == "message_stop"
+    answer = boto.invoke_model_with_response_stream(
+        modelId=FIRST,
+        body=json.dumps(BEDROCK.body(prompts[1], True)),  # noqa: FBT003 -- it streams
+    )
+    with closing(answer["body"]) as events:
+        assert b"message_stop" in list(events)[-1]["chunk"]["bytes"]
+    assert [len(company.cloud.calls_of(prompt)) for prompt in prompts] == [3, 3]
+
+
+def test_boto3_raises_the_class_of_an_exception_that_comes_first(company: Company, boto: Any) -> None:
+    (invalid,) = (fault for fault in BODIES if fault.name == "validationException")
+    prompt = company.prompt(Script(invalid, Place.START))
+    with pytest.raises(boto.exceptions.ValidationException, match="in the stream"):
+        boto.invoke_model_with_response_stream(modelId=FIRST, body=json.dumps(BEDROCK.body(prompt, True)))  # noqa: FBT003
+    assert len(company.cloud.calls_of(prompt)) == 1

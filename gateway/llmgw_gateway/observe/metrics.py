@@ -63,6 +63,7 @@ class Metrics:
             "llmgw_connections_refused", "Connections that were one too many", registry=self.registry
         )
         self.open = Gauge("llmgw_requests_open", "Requests being served", registry=self.registry)
+        self.tasks = Gauge("llmgw_tasks", "Tasks of the event loop; only a leak lasts", registry=self.registry)
 
     def count(self, entry: Entry) -> None:
         """Count one finished model request."""

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.streams.limits import Timers
+from llmgw_gateway.streams.presence import gone
 from llmgw_gateway.streams.refusals import FAILED_AT_WORK, STATUS_OF_EXCEPTION, StreamRefused, error_type
 from llmgw_wire.errors import ErrorCode
 
@@ -164,7 +165,7 @@ class Answer:
             if due is None or due[0] > now:
                 wait = self._limits.ping_seconds if due is None else min(due[0] - now, self._limits.ping_seconds)
                 await asyncio.sleep(wait)
-                if self._request.transport is None or self._request.transport.is_closing():
+                if gone(self._request):
                     self._lost()
             elif due[1] == "open":
                 await self.open()

@@ -100,6 +100,24 @@ def test_litellm_27955_an_aborted_stream_keeps_no_slot(begin: Callable[..., Tria
     assert trial.faults() == []
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_litellm_27955_nor_does_a_client_that_leaves_before_the_head(
+    begin: Callable[..., Trial],
+    scripted: ScriptedBedrock,
+    stream: bool,  # noqa: FBT001 -- a table
+) -> None:
+    """The provider takes its time and is waited for: it bills the answer, but nobody else has to wait for it."""
+    trial = begin(AMPLE, limits=[{"level": "user", "concurrent": 1}])
+    scripted.script(Answer(hold_after=0), Answer())
+    trial.ask("leaves", stream=stream, leave_when=lambda: bool(scripted.calls))
+    until(lambda: trial.ask(f"comes as number {len(trial.clients)}").status == 200, "free", seconds=10)
+    assert not scripted.calls[0].finished
+    scripted.release_all()
+    trial.rest()
+    until(lambda: scripted.calls[0].finished, "read to its end")
+    assert trial.faults() == []
+
+
 def test_litellm_39309_a_refused_request_uses_no_rate(begin: Callable[..., Trial], scripted: ScriptedBedrock) -> None:
     """Refused for its budget, for a slot, or for the rate of another level: all limits take a call, or none does."""
     limits = [{"level": "user", "requests_per_minute": 3}, {"level": "organisation", "concurrent": 1}]
