@@ -34,7 +34,7 @@ def commands(group: click.Command, words: tuple[str, ...] = ()) -> list[tuple[st
 def test_help(tmp_path: Path) -> None:
     transcript = Transcript(clean_environment(tmp_path), tmp_path, rules(tmp_path))
     for words in commands(main):
-        transcript.run(*words, "--help")
+        transcript.run(*words, "--help", terminal=len(words) == 0)
     transcript.run("--version")
     transcript.run("nonsense")
     transcript.check("help")
@@ -57,7 +57,7 @@ def test_nothing_is_set(tmp_path: Path) -> None:
         ),
         *("setup claude --undo", "daemon stop", "daemon", "status --json", "setup codex --undo --json"),
     ):
-        transcript.run(*line.split())
+        transcript.run(*line.split(), terminal=line in {"token", "status", "doctor", "status --json"})
     transcript.check("nothing-set")
 
 
@@ -74,7 +74,7 @@ def test_the_gateway_is_away_and_nobody_is_signed_in(tmp_path: Path) -> None:
             *("config explain", "config explain --json", "version --check", "setup claude --dry-run", "setup aws-sdk"),
             *("login --method device", "daemon"),
         ):
-            transcript.run(*line.split())
+            transcript.run(*line.split(), terminal=line in {"login --no-browser", "status", "doctor", "token --json"})
         transcript.run("daemon", "stop", terminal=False)
     transcript.check("gateway-away")
 

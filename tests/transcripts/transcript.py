@@ -124,4 +124,4 @@ class Transcript:
 
 def _has_name(line: str) -> bool:
     """Whether a path, an address or a token makes it long, or it is an error: those have one line."""
-    return "/" in line or "@" in line or line.startswith(("llmgw: ", "export ", "eyJ"))
+    return "/" in line or "@" in line or line.lstrip().startswith(("llmgw: ", "export ", "eyJ", '"'))
