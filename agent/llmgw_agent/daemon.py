@@ -27,8 +27,8 @@ from llmgw_agent.localapi import LocalApi
 from llmgw_agent.notice import Notices
 from llmgw_agent.outgoing import Outgoing, trust
 from llmgw_agent.session.current import CurrentSession
-from llmgw_agent.session.entra import EntraProvider
 from llmgw_agent.session.id_token import Discovery
+from llmgw_agent.session.late import LateEntra
 from llmgw_agent.session.login import Logins
 from llmgw_agent.session.oidc import OidcProvider
 from llmgw_agent.standing import Standing
@@ -69,7 +69,7 @@ class Daemon:
         discovery = Discovery(self._outgoing)
         providers: dict[str, Provider] = {
             "oidc": OidcProvider(self._outgoing, discovery),
-            "entra": EntraProvider(discovery, self._trust),
+            "entra": LateEntra(discovery, self._trust),
         }
         self._session = CurrentSession(self._vault, providers)
         self._gateway = Gateway(given.gateway_url, self._outgoing, self._vault)

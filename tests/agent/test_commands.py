@@ -106,6 +106,14 @@ def test_the_cli_imports_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_the_daemon_loads_only_what_it_needs_at_once() -> None:
+    """Without the sign-in at Entra ID, and what brings it, an idle agent is a sixth smaller."""
+    heavy = {"msal", "requests", "urllib3", "keyring", "truststore._macos"}
+    code = f"import sys, llmgw_agent.daemon; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_the_daemon_keeps_others_out_of_its_memory() -> None:
     code = (
         "import ctypes, resource; from llmgw_agent.daemon import harden; harden(); "
