@@ -27,6 +27,7 @@ from llmgw_agent.commands.seeing import (
     version,
     whoami,
 )
+from llmgw_agent.commands.service import service
 from llmgw_agent.commands.setup import setup
 from llmgw_agent.errors import AgentError, ConfigurationError, UsageError
 
@@ -162,7 +163,7 @@ def run(command: tuple[str, ...]) -> None:
 
 
 for _command in (
-    *(bugreport, completion, config, doctor, netcheck, setup, status, statusline, usage, version, whoami),
+    *(bugreport, completion, config, doctor, netcheck, service, setup, status, statusline, usage, version, whoami),
 ):
     main.add_command(_command)
 

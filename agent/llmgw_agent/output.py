@@ -134,6 +134,13 @@ def bugreport(path: str, sections: Sequence[str]) -> str:
     return f"Written to {path}, for your eyes only:\n{listed}\nRead it before you share it: it was sent nowhere."
 
 
+def service(files: Sequence[str], says: str, *, is_installed: bool) -> str:
+    """Whether the agent starts with the session."""
+    if not is_installed:
+        return "The service is not installed; commands start the agent when they need it."
+    return "\n".join([f"The service is installed{f' ({says})' if says else ''}:", *(f"  {path}" for path in files)])
+
+
 def version(own: str, document: dict[str, Any] | None) -> str:
     """This command's version; with a status also what runs here, and what the gateway asks for."""
     if document is None:

@@ -55,7 +55,14 @@ def test_nothing_is_set(tmp_path: Path) -> None:
             "setup claude",
             "setup --list",
         ),
-        *("setup claude --undo", "daemon stop", "daemon", "status --json", "setup codex --undo --json"),
+        *(
+            "setup claude --undo",
+            "service status",
+            "daemon stop",
+            "daemon",
+            "status --json",
+            "setup codex --undo --json",
+        ),
     ):
         transcript.run(*line.split(), terminal=line in {"token", "status", "doctor", "status --json"})
     transcript.check("nothing-set")
