@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
 import threading
 import webbrowser
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from llmgw_agent import __version__, forwarding, output
 from llmgw_agent.client import Client
+from llmgw_agent.commands.completion import completion
 from llmgw_agent.commands.options import is_asked, json_option, show
+from llmgw_agent.commands.seeing import (
+    bugreport,
+    config,
+    doctor,
+    netcheck,
+    status,
+    statusline,
+    usage,
+    version,
+    whoami,
+)
+from llmgw_agent.commands.service import service
 from llmgw_agent.commands.setup import setup
 from llmgw_agent.errors import AgentError, ConfigurationError, UsageError
 
@@ -74,7 +84,8 @@ def main() -> None:
     help="paste: sign in with a browser on another machine and bring its last address back. "
     "device: type a code in there instead, where your company allows that.",
 )
-def login(issuer: str, method: str, *, no_browser: bool) -> None:
+@json_option
+def login(issuer: str, method: str, *, no_browser: bool, as_json: bool) -> None:
     """Sign in with your company account."""
     client = Client(os.environ)
     has_browser = not no_browser and (method == "browser" or (method == "auto" and _has_display()))
@@ -82,10 +93,10 @@ def login(issuer: str, method: str, *, no_browser: bool) -> None:
     way = "device" if method == "device" else "paste" if asks else "browser"
     started = client.post("/login", {"issuer": issuer, "method": way})["login"]
     if way == "device":
-        click.echo(output.enter_code(started["user_code"], started["expires_in"]))
+        click.echo(output.enter_code(started["user_code"], started["expires_in"]), err=as_json)
     else:
-        click.echo(output.open_browser() if has_browser else output.visit())
-    click.echo(started["url"])
+        click.echo(output.open_browser() if has_browser else output.visit(), err=as_json)
+    click.echo(started["url"], err=as_json)
     sys.stdout.flush()
     if has_browser:
         _open(started["url"])
@@ -96,62 +107,51 @@ def login(issuer: str, method: str, *, no_browser: bool) -> None:
     answer = client.get(f"/login/{started['id']}")
     while answer["login"]["state"] == "pending":
         answer = client.get(f"/login/{started['id']}")
-    click.echo(output.signed_in(answer["account"]))
+    if as_json:
+        show(answer)
+    else:
+        click.echo(output.signed_in(answer["account"]))
 
 
 @main.command()
 @click.option("--local-only", is_flag=True, help="Do not tell the gateway and the identity provider.")
-def logout(*, local_only: bool) -> None:
+@json_option
+def logout(*, local_only: bool, as_json: bool) -> None:
     """Sign out: revoke the sign-in and forget it."""
     answer = Client(os.environ).post("/logout", {"local_only": local_only})
-    click.echo(output.signed_out(answer["logout"]))
+    if as_json:
+        show(answer)
+    else:
+        click.echo(output.signed_out(answer["logout"]))
 
 
-@main.command()
-def token() -> None:
-    """Print a gateway token, as `llmgw-token` does."""
-    click.echo(Client(os.environ).token())
-
-
-@main.command()
+@main.command(short_help="Print a gateway token, as `llmgw-token` does.")
 @json_option
-def status(*, as_json: bool) -> None:
-    """Show who is signed in, the gateway, and the budgets. The exit code is 0 only if all is well."""
-    document = Client(os.environ).get("/status")
-    click.echo(json.dumps(document, indent=2) if as_json else output.status(document, datetime.now(UTC)))
-    if document["error"]:
-        raise click.exceptions.Exit(document["error"]["exit_code"])
+def token(*, as_json: bool) -> None:
+    """Print a gateway token, as `llmgw-token` does; with `--json` also until when it is good."""
+    if as_json:
+        show(Client(os.environ).get("/token"))
+    else:
+        click.echo(Client(os.environ).token())
 
 
-@main.command()
-@json_option
-def whoami(*, as_json: bool) -> None:
-    """Show who the gateway takes you for."""
-    document = Client(os.environ).get("/whoami")
-    click.echo(json.dumps(document, indent=2) if as_json else output.whoami(document["me"]))
-
-
-@main.command()
-def statusline() -> None:
-    """Print one line for Claude Code's status line. It waits for nobody, starts nothing, and never fails."""
-    try:
-        line = output.statusline(Client(os.environ).glance(), datetime.now(UTC))
-    except AgentError as failure:
-        line = output.error(failure)
-    click.echo(line)
-
-
-@main.command()
+@main.command(short_help="Open the forwarder, and print what tools need.")
 @json_option
 def forward(*, as_json: bool) -> None:
     """Open the forwarder for tools that take only an address, and print what they need as shell variables."""
     document = Client(os.environ).post("/forward", {})
     variables = forwarding.variables(document["forward"], os.environ)
     document["forward"]["variables"] = variables
-    click.echo(json.dumps(document, indent=2) if as_json else output.exports(variables))
+    if as_json:
+        show(document)
+    else:
+        click.echo(output.exports(variables))
 
 
-@main.command(context_settings={"ignore_unknown_options": True})
+@main.command(
+    short_help="Run a command through the forwarder: llmgw run -- COMMAND",
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(command: tuple[str, ...]) -> None:
     """Run a command whose model calls go through the forwarder: llmgw run -- COMMAND."""
@@ -162,22 +162,10 @@ def run(command: tuple[str, ...]) -> None:
         raise UsageError(f"{command[0]} cannot be run ({error.strerror})", "Run: llmgw run --help") from None
 
 
-@main.command()
-@json_option
-@click.option("--strict", is_flag=True, help="Warnings count as failures.")
-def doctor(*, as_json: bool, strict: bool) -> None:
-    """Look for what usually goes wrong, and say what would put it right. The exit code is 1 if something failed."""
-    from llmgw_agent import doctor as checking  # noqa: PLC0415 -- only this command needs what it imports
-
-    checks = checking.examine(os.environ, Path.cwd())
-    is_healthy = checking.is_healthy(checks, strict=strict)
-    document = output.doctor_json(checks, is_healthy=is_healthy)
-    click.echo(json.dumps(document, indent=2) if as_json else output.doctor(checks))
-    if not is_healthy:
-        raise click.exceptions.Exit(1)
-
-
-main.add_command(setup)
+for _command in (
+    *(bugreport, completion, config, doctor, netcheck, service, setup, status, statusline, usage, version, whoami),
+):
+    main.add_command(_command)
 
 
 @main.group(invoke_without_command=True)
@@ -192,13 +180,15 @@ def daemon(context: click.Context) -> None:
 
 
 @daemon.command()
-def stop() -> None:
+@json_option
+def stop(*, as_json: bool) -> None:
     """End the agent that is running."""
     client = Client(os.environ)
-    if not client.is_running:
-        click.echo(output.not_running())
-        return
-    click.echo(output.stopped(client.post("/stop", {})["stop"]["pid"]))
+    pid = client.post("/stop", {})["stop"]["pid"] if client.is_running else None
+    if as_json:
+        show({"stop": {"pid": pid}})
+    else:
+        click.echo(output.stopped(pid) if pid else output.not_running())
 
 
 def _has_display() -> bool:

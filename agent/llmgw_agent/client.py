@@ -55,7 +55,7 @@ class Client:
 
     def token(self) -> str:
         """A gateway token."""
-        status, headers, body = self._request("GET", "/token", None)
+        status, headers, body = self._request("GET", "/token", None, {})
         if status != OK:
             message, _, hint = body.decode(errors="replace").strip().partition(". ")
             code = headers.get("x-llmgw-exit-code", "")
@@ -79,7 +79,7 @@ class Client:
         return self._document("POST", path, json.dumps(document).encode())
 
     def _document(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
-        _, _, answer = self._request(method, path, body)
+        _, _, answer = self._request(method, path, body, {"Accept": "application/json"})
         try:
             document = json.loads(answer)
         except ValueError:
@@ -92,14 +92,16 @@ class Client:
             raise from_code(error["code"], error["message"], error["hint"])
         return document
 
-    def _request(self, method: str, path: str, body: bytes | None) -> tuple[int, dict[str, str], bytes]:
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
         self.start()
         connection = _Connection(self._path)
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            connection.request(method, path, body, headers | ({"Content-Type": "application/json"} if body else {}))
             answer = connection.getresponse()
-            headers = {name.lower(): value for name, value in answer.getheaders()}
-            return answer.status, headers, answer.read()
+            said = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, said, answer.read()
         except PermissionError as error:
             raise DaemonError(str(error), "Find out whose it is before you go on") from None
         except TimeoutError:

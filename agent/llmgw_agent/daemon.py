@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import logging
 import os
@@ -22,13 +21,13 @@ from llmgw_agent.entrance import Entrance
 from llmgw_agent.errors import AgentError, ConfigurationError
 from llmgw_agent.exchange import Gateway
 from llmgw_agent.forward import Forward
-from llmgw_agent.listener import DaemonLock, listen, private_folder
+from llmgw_agent.listener import DaemonLock, identity, inherited, listen, private_folder, remove
 from llmgw_agent.localapi import LocalApi
 from llmgw_agent.notice import Notices
 from llmgw_agent.outgoing import Outgoing, trust
 from llmgw_agent.session.current import CurrentSession
-from llmgw_agent.session.entra import EntraProvider
 from llmgw_agent.session.id_token import Discovery
+from llmgw_agent.session.late import LateEntra
 from llmgw_agent.session.login import Logins
 from llmgw_agent.session.oidc import OidcProvider
 from llmgw_agent.standing import Standing
@@ -69,7 +68,7 @@ class Daemon:
         discovery = Discovery(self._outgoing)
         providers: dict[str, Provider] = {
             "oidc": OidcProvider(self._outgoing, discovery),
-            "entra": EntraProvider(discovery, self._trust),
+            "entra": LateEntra(discovery, self._trust),
         }
         self._session = CurrentSession(self._vault, providers)
         self._gateway = Gateway(given.gateway_url, self._outgoing, self._vault)
@@ -110,7 +109,10 @@ class Daemon:
             loop.add_signal_handler(number, self.stop)
         await self._vault.open()
         self._session.restore()
-        door = listen(self._settings.places.socket)
+        handed = inherited(self._settings.places.socket, os.environ)
+        door = handed or listen(self._settings.places.socket)
+        # A socket of the service manager stays: whoever asks meanwhile is answered by the next agent.
+        bound = None if handed else identity(self._settings.places.socket)
         runner = web.AppRunner(self._api.application(), access_log=None, shutdown_timeout=DRAIN_SECONDS)
         await runner.setup()
         await self._entrance.start()
@@ -120,14 +122,16 @@ class Daemon:
         try:
             await self._stopping.wait()
         finally:
-            await self._drain(runner, door, watch)
+            await self._drain(runner, door, watch, bound)
 
-    async def _drain(self, runner: web.AppRunner, door: socket.socket, watch: asyncio.Task[None]) -> None:
+    async def _drain(
+        self, runner: web.AppRunner, door: socket.socket, watch: asyncio.Task[None], bound: tuple[int, int] | None
+    ) -> None:
         log.info("draining")
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
-        with contextlib.suppress(FileNotFoundError):
-            self._settings.places.socket.unlink()
+        if bound is not None:
+            remove(self._settings.places.socket, bound)
         await self._logins.close()
         await self._entrance.close()
         await self._standing.close()

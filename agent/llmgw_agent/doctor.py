@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import ssl
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
-from llmgw_agent import __version__, claude_code, settings
+from llmgw_agent import __version__, claude_code, netcheck, settings
 from llmgw_agent.checks import Check, State, failed, passed, skipped, warned
 from llmgw_agent.client import Client
 from llmgw_agent.errors import AgentError, ConfigurationError
@@ -29,9 +26,6 @@ if TYPE_CHECKING:
 MOST_SKEW: Final = 60.0
 """Seconds. The agent allows for the offset; other programs of this machine do not."""
 TOKEN_SECONDS: Final = 12.0
-TLS_SECONDS: Final = 4.0
-PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
-LOOPBACK: Final = ("127.0.0.1", "localhost")
 
 
 def examine(environ: Mapping[str, str], folder: Path) -> list[Check]:
@@ -48,8 +42,8 @@ def examine(environ: Mapping[str, str], folder: Path) -> list[Check]:
         checks.append(failed("agent", status.message, "an agent that answers", status.hint))
     else:
         checks += [*_agent(status), *_gateway(status), *_token(environ, is_signed_in=status["signed_in"])]
-    checks += _certificate(given)
-    checks += _proxy(environ)
+    checks += netcheck.certificate(given)
+    checks += netcheck.proxy(environ)
     checks += claude_code.examine(claude_code.read(environ, folder), given.gateway_url)
     return checks
 
@@ -142,63 +136,3 @@ def _token(environ: Mapping[str, str], *, is_signed_in: bool) -> Iterator[Check]
         yield failed("token", f"{command} prints something else than one token", "one line", f"Look at {command}")
     else:
         yield passed("token", f"{command} printed one in {took:.0f} ms")
-
-
-def _certificate(given: Settings) -> Iterator[Check]:
-    """Who issued what the gateway shows: a company's inspecting proxy has a name of its own there."""
-    parts = urlsplit(given.gateway_url)
-    if parts.scheme != "https":
-        yield skipped("certificate", f"{given.gateway_url} stays on this machine")
-        return
-    from llmgw_agent.outgoing import trust  # noqa: PLC0415 -- brings aiohttp, which only this check needs
-
-    place = (str(parts.hostname), parts.port or 443)
-    right = "an issuer that this machine, or ca_file, trusts"
-    try:
-        yield passed("certificate", f"issued by {_issuer(place, trust(given.ca_file))}")
-    except ssl.SSLError as error:
-        # Only to name who is in between: nothing is sent over this connection.
-        unchecked = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        unchecked.check_hostname = False
-        unchecked.verify_mode = ssl.CERT_NONE
-        try:
-            seen = _issuer(place, unchecked)
-        except OSError:
-            seen = "nobody that can be read"
-        why = getattr(error, "verify_message", "") or error.reason or type(error).__name__
-        fix = "Ask IT for the authority's PEM file and set ca_file to it"
-        yield failed("certificate", f"issued by {seen}, and not trusted ({why})", right, fix)
-    except AgentError as error:
-        yield failed("certificate", error.message, right, error.hint)
-    except OSError as error:
-        found = f"{place[0]}:{place[1]} cannot be reached ({type(error).__name__})"
-        yield failed("certificate", found, right, "Check the network (VPN?)")
-
-
-def _issuer(place: tuple[str, int], context: ssl.SSLContext) -> str:
-    from cryptography import x509  # noqa: PLC0415 -- only this check needs it
-
-    with (
-        socket.create_connection(place, timeout=TLS_SECONDS) as plain,
-        context.wrap_socket(plain, server_hostname=place[0]) as secured,
-    ):
-        shown = secured.getpeercert(binary_form=True) or b""
-    name = x509.load_der_x509_certificate(shown).issuer.rfc4514_string()
-    return "".join(letter for letter in name if letter.isprintable())[:200]
-
-
-def _proxy(environ: Mapping[str, str]) -> Iterator[Check]:
-    """Values are not told: proxy addresses hold passwords."""
-    used = next((name for name in PROXIES if environ.get(name)), "")
-    spared = {host.strip() for host in (environ.get("NO_PROXY") or environ.get("no_proxy") or "").split(",")}
-    if not used:
-        yield passed("proxy", "no proxy in your environment")
-    elif spared.issuperset(LOOPBACK):
-        yield passed("proxy", f"{used} is set, and spares this machine; the agent itself uses no proxy")
-    else:
-        yield warned(
-            "proxy",
-            f"{used} is set, also for this machine; the agent itself uses no proxy",
-            f"NO_PROXY with {','.join(LOOPBACK)}",
-            f"export NO_PROXY={','.join(LOOPBACK)}",
-        )

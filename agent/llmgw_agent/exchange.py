@@ -21,8 +21,8 @@ from llmgw_agent.errors import (
 )
 from llmgw_agent.proof import DeviceKey
 from llmgw_wire.errors import ErrorCode, Refusal, read_refusal
-from llmgw_wire.headers import AGENT_VERSION, BOOTSTRAP_PATH, DPOP, ME_PATH, REVOKE_PATH
-from llmgw_wire.messages import ACCESS_TOKEN_TYPE, TOKEN_EXCHANGE_GRANT, Bootstrap, ExchangeAnswer, Me
+from llmgw_wire.headers import AGENT_VERSION, BOOTSTRAP_PATH, DPOP, ME_PATH, REVOKE_PATH, USAGE_PATH
+from llmgw_wire.messages import ACCESS_TOKEN_TYPE, TOKEN_EXCHANGE_GRANT, Bootstrap, ExchangeAnswer, Me, UsageReport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -51,6 +51,8 @@ class Gateway:
         """The gateway's clock minus ours, in seconds."""
         self.is_reachable = False
         """Whether the last request to it was answered."""
+        self.answered_in = 0.0
+        """Seconds that its last answer took."""
 
     def now(self) -> float:
         """Now, on the gateway's clock."""
@@ -126,6 +128,17 @@ class Gateway:
         except ValueError as error:
             raise TemporaryError(f"the gateway's answer cannot be used ({error})", "Try again") from None
 
+    async def usage(self, token: Secret) -> UsageReport:
+        """What the bearer used today, this week and this month."""
+        headers = self._headers() | {"Authorization": f"Bearer {token.reveal()}"}
+        answer = await self._send(self._outgoing.get(self.url + USAGE_PATH, headers))
+        if answer.status != OK:
+            raise self._error(answer)
+        try:
+            return UsageReport.parse(answer.body)
+        except ValueError as error:
+            raise TemporaryError(f"the gateway's answer cannot be used ({error})", "Try again") from None
+
     async def revoke(self, token: Secret) -> None:
         """End this device's session at the gateway."""
         form = {"token": token.reveal(), "token_type_hint": "access_token"}
@@ -138,9 +151,9 @@ class Gateway:
 
     async def _send(self, request: Awaitable[Answer]) -> Answer:
         """Every answer tells the time, and that the gateway is there."""
-        self.is_reachable = False
+        self.is_reachable, began = False, time.monotonic()
         answer = await request
-        self.is_reachable = True
+        self.is_reachable, self.answered_in = True, time.monotonic() - began
         if answer.clock_offset is not None:
             self.clock_offset = answer.clock_offset
         return answer

@@ -22,12 +22,15 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
     from pathlib import Path
 
     from aiohttp.typedefs import Handler
 
 HOST: Final = "llmgw.local"
 """The only Host served: a name that no page can have."""
+FIRST_HANDED: Final = 3
+"""SD_LISTEN_FDS_START."""
 BROWSER_HEADERS: Final = ("Origin", "Referer", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest")
 
 
@@ -90,6 +93,43 @@ def listen(path: Path) -> socket.socket:
     listener.listen(128)
     temporary.replace(path)
     return listener
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Which file this is, whatever lies there later."""
+    found = path.lstat()
+    return found.st_dev, found.st_ino
+
+
+def remove(path: Path, bound: tuple[int, int]) -> None:
+    """Remove the socket that was bound there; not one that somebody else, a service manager, has put there since."""
+    with contextlib.suppress(FileNotFoundError):
+        if identity(path) == bound:
+            path.unlink()
+
+
+def inherited(path: Path, environ: MutableMapping[str, str]) -> socket.socket | None:
+    """The socket that a service manager listens on for us (sd_listen_fds(3)); None if it has none for this process.
+
+    ConfigurationError if it is another than the one that commands look for.
+    """
+    is_ours = environ.get("LISTEN_PID") == str(os.getpid()) and environ.get("LISTEN_FDS", "0").isdecimal()
+    count = int(environ["LISTEN_FDS"]) if is_ours else 0
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environ.pop(name, None)  # not for what we start
+    if not count:
+        return None
+    handed = socket.socket(fileno=FIRST_HANDED)
+    handed.set_inheritable(False)
+    if count != 1 or handed.family != socket.AF_UNIX or handed.getsockname() != str(path):
+        handed.close()
+        raise ConfigurationError(
+            f"the service manager listens elsewhere than at {path}", "Run: llmgw service uninstall, then install"
+        )
+    found = path.parent.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        private_folder(path.parent)
+    return handed
 
 
 def _answers(path: Path) -> bool:

@@ -3,6 +3,7 @@
 | Route | Answer |
 |---|---|
 | GET /token | the token and a newline, text/plain |
+| the same with `Accept: application/json` | `{"token": {value, expires_at, seconds_left}}` |
 | POST /login `{"issuer": "...", "method": "..."}` | `{"login": {id, url, issuer, expires_in}}`; joins one under way |
 | the same with method `device` | also `user_code`, to be typed in at `url` |
 | GET /login/{id} | after at most 20 s: `{"login": {id, state}}`, state `pending` or `signed_in`, then with `account` |
@@ -11,6 +12,7 @@
 | POST /forward | `{"forward": {url, secret, socket, dialects}}`: opens the forwarder's port on 127.0.0.1 if need be |
 | GET /glance | `{"glance": {budgets, error}}`: as it was seen last, at once |
 | GET /status, GET /whoami | see `status` and `whoami` |
+| GET /usage | `{"usage": {time_zone, periods}}`: what the user spent |
 | POST /stop | the daemon drains and ends |
 
 Every JSON answer is an object with `schema`. An error has a status, `x-llmgw-exit-code`, and `{"error": {code, message,
@@ -121,6 +123,7 @@ class LocalApi:
         app.router.add_get("/status", self.status)
         app.router.add_get("/glance", self.glance)
         app.router.add_get("/whoami", self.whoami)
+        app.router.add_get("/usage", self.usage)
         app.router.add_post("/stop", self.stop)
         return app
 
@@ -131,6 +134,8 @@ class LocalApi:
         await self._tripwire.check(pid, who)
         token = await self._broker.token(who.label)
         log.info("token %s for %s", token.value.fingerprint(), who.label or f"process {pid}")
+        if request.headers.get("Accept") == "application/json":
+            return _json({"token": {"value": token.value.reveal()} | _token(token)})
         return web.Response(text=token.value.reveal() + "\n")
 
     async def login(self, request: web.Request) -> web.Response:
@@ -199,7 +204,7 @@ class LocalApi:
 
     async def status(self, _request: web.Request) -> web.Response:
         """Everything a person wants to know on one screen. Always 200: what is wrong stands in `error`."""
-        me, problem = await self._look()
+        me, away, problem = await self._look()
         sign_in, token = self._session.sign_in, self._broker.peek()
         document = {
             "ok": problem is None,
@@ -211,7 +216,9 @@ class LocalApi:
             "gateway": {
                 "url": self._gateway.url,
                 "reachable": self._gateway.is_reachable,
+                "answered_in_ms": round(self._gateway.answered_in * 1000, 1) if self._gateway.is_reachable else None,
                 "clock_offset_seconds": round(self._gateway.clock_offset, 1),
+                "error": _error(away) if away else None,
             },
             "forwarder": {
                 "url": self._entrance.door.url if self._entrance.door else None,
@@ -226,22 +233,27 @@ class LocalApi:
         }
         return _json(document)
 
-    async def _look(self) -> tuple[Me | None, AgentError | None]:
-        """What the gateway says, and what is wrong. That nobody is signed in comes before everything else."""
-        me, problem = None, None
+    async def _look(self) -> tuple[Me | None, AgentError | None, AgentError | None]:
+        """What the gateway says, what is wrong with it, and what is wrong at all: no sign-in comes before the rest."""
+        me, away = None, None
+        problem: AgentError | None = None
         try:
             async with asyncio.timeout(GATEWAY_SECONDS):
-                await self._gateway.bootstrap(again=True)
+                try:
+                    await self._gateway.bootstrap(again=True)
+                except AgentError as error:
+                    away = error
+                    raise
                 me = await self._standing.ask() if self._session.sign_in else None
         except AgentError as error:
             problem = error
         except TimeoutError:
-            problem = TemporaryError(f"{self._gateway.url} is slow to answer", "Try again in a moment")
+            problem = away = TemporaryError(f"{self._gateway.url} is slow to answer", "Try again in a moment")
         try:
             self._session.require()
         except AgentError as error:
             problem = error
-        return me, problem
+        return me, away, problem
 
     async def glance(self, _request: web.Request) -> web.Response:
         """How things stand, for a line that is drawn all the time: nobody is waited for."""
@@ -254,6 +266,10 @@ class LocalApi:
         me = await self._standing.ask()
         document = asdict(me) | {"token_expires_at": _time(me.token_expires_at)}
         return _json({"me": document | {"budgets": _budgets(me), "limits": _limits(me), "models": list(me.models)}})
+
+    async def usage(self, _request: web.Request) -> web.Response:
+        """What this user spent, as the gateway has it in its books."""
+        return _json({"usage": asdict(await self._standing.usage())})
 
     async def stop(self, _request: web.Request) -> web.Response:
         """Drain and end, after this answer."""
@@ -279,7 +295,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         failure = AgentError(f"something unexpected happened ({type(error).__name__})", "See the agent's log file")
     headers = {"x-llmgw-exit-code": str(failure.exit_code)}
     status = STATUSES.get(failure.code, 500)
-    if request.path == "/token":
+    if request.path == "/token" and request.headers.get("Accept") != "application/json":
         log.info("no token: %s", failure.line)
         return web.Response(status=status, text=failure.line + "\n", headers=headers)
     return _json({"error": _error(failure)}, status=status, headers=headers)

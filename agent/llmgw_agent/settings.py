@@ -82,6 +82,26 @@ class Settings:
     """Where each setting that is not its default comes from: a file or a variable."""
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one place says about a setting."""
+
+    value: str
+    source: str
+    """A file or a variable."""
+    kind: str
+    """`user`, `variable` or `company`."""
+
+
+DEFAULTS: Final = {
+    "gateway_url": "",
+    "ca_file": "",
+    "sign_in_methods": "browser,paste",
+    "forward_port": "",
+    "project_redirects": FOR_COMPANIES["project_redirects"][0],
+}
+
+
 def places(environ: Mapping[str, str]) -> Places:
     """Find the files of this user. Nothing is created. A relative LLMGW_HOME is a ConfigurationError."""
     if sys.platform == "win32":
@@ -122,13 +142,9 @@ def load(
     """
     where = places(environ)
     faults: list[str] = []
-    found = {key: (value, str(where.config)) for key, value in _read_file(where.config, faults).items()}
-    found |= {key: (environ[name], name) for key, name in VARIABLES.items() if environ.get(name)}
-    for path, document in managed.read(managed.paths() if company is None else company, faults, company_owner):
-        known = _known(path, document, faults, is_company=True)
-        found |= {key: (value, str(path)) for key, value in known.items()}
-    given = {key: value for key, (value, _) in found.items()}
-    sources = {key: source for key, (_, source) in found.items()}
+    found = _layers(where, environ, faults, company, company_owner)
+    given = {key: layers[-1].value for key, layers in found.items()}
+    sources = {key: layers[-1].source for key, layers in found.items()}
     gateway_url = given.get("gateway_url", "").rstrip("/")
     if not gateway_url:
         faults.append(f"no gateway is set (gateway_url in {where.config}, or LLMGW_GATEWAY_URL)")
@@ -137,7 +153,7 @@ def load(
     ca_file = Path(given["ca_file"]).expanduser() if given.get("ca_file") else None
     if ca_file is not None and not (ca_file.is_absolute() and ca_file.is_file()):
         faults.append(f"{sources['ca_file']}: ca_file {str(ca_file)!r} is not the absolute path of a file")
-    methods = tuple(word.strip() for word in given.get("sign_in_methods", "browser,paste").split(","))
+    methods = tuple(word.strip() for word in given.get("sign_in_methods", DEFAULTS["sign_in_methods"]).split(","))
     faults += [
         f"{sources['sign_in_methods']}: sign_in_methods names {word!r} (there are: {', '.join(METHODS)})"
         for word in methods
@@ -160,6 +176,31 @@ def load(
         places=where,
         sources=sources,
     )
+
+
+def explain(
+    environ: Mapping[str, str], company: Sequence[Path] | None = None, company_owner: int = managed.ROOT
+) -> tuple[dict[str, list[Layer]], list[str]]:
+    """For every setting all that was said about it, the weakest first (none: its default), and the faults found."""
+    faults: list[str] = []
+    found = _layers(places(environ), environ, faults, company, company_owner)
+    return {key: found.get(key, []) for key in (*VARIABLES, *FOR_COMPANIES)}, faults
+
+
+def _layers(
+    where: Places, environ: Mapping[str, str], faults: list[str], company: Sequence[Path] | None, company_owner: int
+) -> dict[str, list[Layer]]:
+    """What each place says: the user's file, the environment, the company."""
+    found: dict[str, list[Layer]] = {}
+    for key, value in _read_file(where.config, faults).items():
+        found.setdefault(key, []).append(Layer(value, str(where.config), "user"))
+    for key, name in VARIABLES.items():
+        if environ.get(name):
+            found.setdefault(key, []).append(Layer(environ[name], name, "variable"))
+    for path, document in managed.read(managed.paths() if company is None else company, faults, company_owner):
+        for key, value in _known(path, document, faults, is_company=True).items():
+            found.setdefault(key, []).append(Layer(value, str(path), "company"))
+    return found
 
 
 def _read_file(path: Path, faults: list[str]) -> dict[str, str]:

@@ -6,16 +6,20 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from llmgw_agent.errors import AgentError, SignInRequiredError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from llmgw_agent.broker import Broker
     from llmgw_agent.exchange import Gateway
     from llmgw_agent.session.current import CurrentSession
-    from llmgw_wire.messages import Me
+    from llmgw_wire.messages import Me, UsageReport
+    from llmgw_wire.secret import Secret
 
+Answer = TypeVar("Answer")
 FRESH_SECONDS: Final = 60.0
 """Age up to which what was seen is not asked for again. A line that is drawn all the time costs a request a minute."""
 
@@ -74,11 +78,18 @@ class Standing:
         with contextlib.suppress(AgentError):  # it is remembered, for the next glance
             await self.ask()
 
+    async def usage(self) -> UsageReport:
+        """What the user spent; as `ask`, but not remembered."""
+        return await self._with_token(self._gateway.usage)
+
     async def _ask(self) -> Me:
+        return await self._with_token(self._gateway.me)
+
+    async def _with_token(self, question: Callable[[Secret], Awaitable[Answer]]) -> Answer:
         token = await self._broker.token("")
         try:
-            return await self._gateway.me(token.value)
+            return await question(token.value)
         except SignInRequiredError:
             self._broker.forget()
             token = await self._broker.token("")
-            return await self._gateway.me(token.value)
+            return await question(token.value)

@@ -61,7 +61,11 @@ def connect(path: str, deadline: float) -> _socket.socket:
         raise PermissionError(f"{folder} is not a folder that only you can enter")
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     sock.settimeout(max(0.01, deadline - monotonic()))
-    sock.connect(path)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
     if peer_of(sock)[1] != posix.getuid():
         sock.close()
         raise PermissionError(f"another user listens at {path}")

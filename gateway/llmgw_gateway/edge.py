@@ -122,6 +122,7 @@ class Edge:
             ("POST", headers.TOKEN_PATH): self._token,
             ("POST", headers.REVOKE_PATH): self._revoke,
             ("GET", headers.ME_PATH): self._me,
+            ("GET", headers.USAGE_PATH): self._usage,
             ("GET", "/v1/models"): self._models,
             ("POST", "/v1/messages"): self._messages,
             ("POST", "/v1/messages/count_tokens"): self._count_tokens,
@@ -256,6 +257,14 @@ class Edge:
             )
             entry.status = 200
         return _json(me.dump())
+
+    async def _usage(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        async with self._pipeline.audit.entry(entry):
+            caller = self._pipeline.authenticator.authenticate(request.headers)
+            entry.caller(caller)
+            report = await self._pipeline.money.usage_of(caller.person_id)
+            entry.status = 200
+        return _json(report.dump())
 
     async def _token(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         try:

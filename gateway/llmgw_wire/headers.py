@@ -11,6 +11,7 @@ TOKEN_PATH: Final = "/oauth/token"  # noqa: S105 -- a path, not a credential
 REVOKE_PATH: Final = "/oauth/revoke"
 """RFC 7009."""
 ME_PATH: Final = "/v1/me"
+USAGE_PATH: Final = "/v1/me/usage"
 
 REQUEST_ID: Final = "request-id"
 """The header that Claude Code records in its telemetry: ours, so that audit rows and telemetry join."""

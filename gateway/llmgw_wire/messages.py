@@ -7,7 +7,7 @@ the known ones: a missing or mistyped member is a `ValueError` that names it.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from llmgw_wire.secret import Secret
@@ -223,6 +223,74 @@ class Me:
                 for limit in _objects({"limits": []} | document, "limits")  # an older gateway has none
             ),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class UsageLine:
+    """What some requests came to."""
+
+    name: str
+    """A model, a project (empty: none was named), or empty for a total."""
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cost: int
+    """Micro-USD."""
+    estimated: int
+    """The part of the cost whose usage is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePeriod:
+    """From the beginning of a day to now."""
+
+    name: str
+    """today, week (since Monday), or month."""
+    since: str
+    """Its first day, as YYYY-MM-DD in the time zone of the report."""
+    total: UsageLine
+    models: tuple[UsageLine, ...]
+    """The dearest first."""
+    projects: tuple[UsageLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """The answer of `GET /v1/me/usage`: what the caller used. Calls that still run are not in it."""
+
+    time_zone: str
+    periods: tuple[UsagePeriod, ...]
+
+    def dump(self) -> bytes:
+        """The JSON document."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def parse(cls, body: bytes) -> UsageReport:
+        """Read the JSON document; ValueError names the faulty member."""
+        document = _document(body)
+        return cls(
+            time_zone=_text(document, "time_zone"),
+            periods=tuple(
+                UsagePeriod(
+                    name=_text(period, "name"),
+                    since=_text(period, "since"),
+                    total=_usage_line(period.get("total")),
+                    models=tuple(_usage_line(line) for line in _objects(period, "models")),
+                    projects=tuple(_usage_line(line) for line in _objects(period, "projects")),
+                )
+                for period in _objects(document, "periods")
+            ),
+        )
+
+
+def _usage_line(document: object) -> UsageLine:
+    if not isinstance(document, dict):
+        raise ValueError("'total' is missing or not an object")  # noqa: TRY004 -- callers catch one type
+    counts = {each.name: _number(document, each.name) for each in fields(UsageLine) if each.name != "name"}
+    return UsageLine(name=_text(document, "name"), **counts)
 
 
 def _document(body: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llmgw_agent import output
+from llmgw_agent import screens
 from llmgw_agent.broker import Broker
 from llmgw_agent.errors import SignInRequiredError, TemporaryError
 from llmgw_agent.exchange import Gateway
@@ -83,10 +83,10 @@ async def test_what_was_seen_of_one_session_is_not_shown_for_another(standing: S
 def test_the_line_names_the_budget_of_which_least_is_left() -> None:
     other = VIEW | {"name": "daily", "model": "opus", "remaining": 2_000_000}
     glance = {"budgets": [VIEW, other, VIEW | {"limit": 0}], "error": None}
-    assert output.statusline(glance, NOW) == "llmgw: $2.00 of $20.00 left (daily, opus), resets in 9 d 12 h"
-    assert output.statusline({"budgets": [], "error": None}, NOW) == "llmgw: signed in"
+    assert screens.statusline(glance, NOW) == "llmgw: $2.00 of $20.00 left (daily, opus), resets in 9 d 12 h"
+    assert screens.statusline({"budgets": [], "error": None}, NOW) == "llmgw: signed in"
     error = {"message": "the gateway is away", "hint": ""}
-    assert output.statusline({"budgets": [VIEW], "error": error}, NOW) == "llmgw: the gateway is away."
+    assert screens.statusline({"budgets": [VIEW], "error": error}, NOW) == "llmgw: the gateway is away."
 
 
 @needs_node

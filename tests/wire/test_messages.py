@@ -9,7 +9,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmgw_wire.messages import Bootstrap, BudgetView, ExchangeAnswer, IssuerOffer, LimitView, Me
+from llmgw_wire.messages import (
+    Bootstrap,
+    BudgetView,
+    ExchangeAnswer,
+    IssuerOffer,
+    LimitView,
+    Me,
+    UsageLine,
+    UsagePeriod,
+    UsageReport,
+)
 from llmgw_wire.secret import Secret
 
 DEEP = b"[" * 100_000
@@ -79,7 +89,21 @@ people = st.builds(
     budgets=st.lists(budgets, max_size=3).map(tuple),
     limits=st.lists(limits, max_size=3).map(tuple),
 )
-messages: st.SearchStrategy[Message] = st.one_of(bootstraps, answers, people)
+usage_lines = st.builds(
+    UsageLine,
+    name=texts,
+    requests=numbers,
+    input_tokens=numbers,
+    output_tokens=numbers,
+    cache_read_tokens=numbers,
+    cache_write_tokens=numbers,
+    cost=numbers,
+    estimated=numbers,
+)
+usage_tables = st.lists(usage_lines, max_size=2).map(tuple)
+periods = st.builds(UsagePeriod, name=texts, since=texts, total=usage_lines, models=usage_tables, projects=usage_tables)
+reports = st.builds(UsageReport, time_zone=texts, periods=st.lists(periods, max_size=2).map(tuple))
+messages: st.SearchStrategy[Message] = st.one_of(bootstraps, answers, people, reports)
 values = st.recursive(
     st.none() | st.booleans() | numbers | st.floats(allow_nan=False) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -95,7 +119,7 @@ def test_what_is_dumped_is_parsed_to_the_same(message: Message) -> None:
 @given(messages, st.dictionaries(texts.map("x-".__add__), values, max_size=3))
 def test_members_of_a_newer_version_are_passed_over(message: Message, news: dict[str, Any]) -> None:
     document = json.loads(message.dump()) | news
-    for name in ("issuers", "budgets", "limits"):
+    for name in ("issuers", "budgets", "limits", "periods"):
         document.update({name: [each | news for each in document[name]]} if name in document else {})
     assert type(message).parse(json.dumps(document).encode()) == message
 
@@ -107,11 +131,14 @@ ME = Me(
     budgets=(BudgetView("b", "user", "month", "k", 1, 1, 1, 1, "r"),),
     limits=(LimitView("l", "user", "requests", 1, 1),),
 )
+LINE = UsageLine("m", 1, 1, 1, 1, 1, 1, 0)
+REPORT = UsageReport("UTC", (UsagePeriod("today", "2026-11-21", LINE, (LINE,), (LINE,)),))
 OPTIONAL = {"minimum_agent_version", "name", "email", "issuer", "session", "limits"}
-FAULTY = [(message, name) for message in (BOOTSTRAP, ANSWER, ME) for name in json.loads(message.dump())]
-INNER = [(BOOTSTRAP, "issuers", name) for name in ("issuer", "client_id", "scopes", "kind", "resource", "max_age")] + [
-    (ME, "budgets", name) for name in ("name", "level", "period", "period_key", "limit", "spent", "held", "resets_at")
-]
+FAULTY = [(message, name) for message in (BOOTSTRAP, ANSWER, ME, REPORT) for name in json.loads(message.dump())]
+INNER: list[tuple[Message, str, str]] = [
+    (BOOTSTRAP, "issuers", name) for name in ("issuer", "client_id", "scopes", "kind", "resource", "max_age")
+] + [(ME, "budgets", name) for name in ("name", "level", "period", "period_key", "limit", "spent", "held", "resets_at")]
+INNER += [(REPORT, "periods", name) for name in ("name", "since", "models", "projects")]
 INNER += [(ME, "limits", name) for name in ("name", "level", "kind", "limit", "used")]
 
 

@@ -15,7 +15,7 @@ NAMES: Final = ("claude", "codex", "continue", "cursor", "opencode", "aws-sdk", 
 """Those of `setup.tools`, which is not imported before it is needed."""
 
 
-@click.command()
+@click.command(short_help="Make a tool's model calls go through the gateway.")
 @click.argument("tool", type=click.Choice(NAMES), required=False)
 @click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
 @click.option("--undo", is_flag=True, help="Take back what was written, and nothing else.")

@@ -59,7 +59,7 @@ def take_back(environ: Mapping[str, str], tool: str, *, is_dry: bool) -> Outcome
     """Undo what `set_up` wrote, and nothing else; UsageError if it wrote nothing."""
     receipts = files.Receipts(settings.places(environ).home / RECEIPTS)
     if tool not in receipts.tools():
-        raise UsageError(f"{TOOLS[tool].title} was not set up by llmgw", "See what is: llmgw setup --list")
+        raise UsageError(f"llmgw has not set up {TOOLS[tool].title}", "See what is: llmgw setup --list")
     changes = receipts.undo(tool)
     if not is_dry:
         for change in changes:

@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from llmgw_gateway.call import LONG_CONTEXT
 from llmgw_gateway.errors import GatewayError, StoreAwayError
-from llmgw_gateway.money import items
+from llmgw_gateway.money import items, own_usage
 from llmgw_gateway.money.amounts import NOTHING, UNITS, larger, smaller
 from llmgw_gateway.money.budgets import Budgets, view
 from llmgw_gateway.money.decide import Denial
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.prices import Catalogue, Tariff
     from llmgw_gateway.settings import Settings
     from llmgw_gateway.store.database import Database
-    from llmgw_wire.messages import BudgetView
+    from llmgw_wire.messages import BudgetView, UsageReport
 
 LEASE_SECONDS = 30
 RENEW_SECONDS = 10
@@ -66,7 +66,9 @@ class Money:
         self._database = database
         self._catalogue = catalogue
         self._contact = settings.organisation.contact
-        self._budgets = Budgets(settings.budgets, ZoneInfo(settings.organisation.time_zone), overrides)
+        self._zone = ZoneInfo(settings.organisation.time_zone)
+        self._reports = own_usage.Reports()
+        self._budgets = Budgets(settings.budgets, self._zone, overrides)
         self.learned = Learned()
         self._post = Books().post
         journal = Journal(settings.path(settings.store.journal)) if settings.store.journal else None
@@ -271,6 +273,15 @@ class Money:
 
         sums = await self._database.read(query)
         return tuple(view(each, *sums.get((each.budget, each.period_key), (0, 0))) for each in concerned)
+
+    async def usage_of(self, person_id: str) -> UsageReport:
+        """What a person used today, this week and this month."""
+        now, zone = self._database.now(), self._zone
+        known = self._reports.get(person_id, now)
+        if known is None:
+            known = await self._database.read(lambda connection: own_usage.report(connection, person_id, zone, now))
+            self._reports.put(person_id, now, known)
+        return known
 
     def _terms(self, account: Account, grant: Grant, call: Call, tariff: Tariff, now: float) -> Terms:
         model = self._catalogue.models[grant.target.model]

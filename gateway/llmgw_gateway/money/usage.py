@@ -103,9 +103,12 @@ class Span:
         return lower if self.end is None else (*lower, self.end > ADMITTED)
 
 
-def usage(connection: Connection, by: str, span: Span) -> list[Line]:
-    """Sums of the settled attempts of a span, grouped by one of DIMENSIONS; days in order, all else dearest first."""
-    facts = _facts(by, span)
+def usage(connection: Connection, by: str, span: Span, person_id: str = "") -> list[Line]:
+    """Sums of the settled attempts of a span, grouped by one of DIMENSIONS; days in order, all else dearest first.
+
+    Of everybody, or of one person.
+    """
+    facts = _facts(by, span, person_id)
     part = _day(connection, facts.c.part, span.zone) if by == "day" else facts.c.part
     groups = _groups(facts, part, span.start)
     if by == "user":
@@ -127,8 +130,9 @@ def total(lines: list[Line]) -> Sums:
     return sum((line.sums for line in lines), Sums())
 
 
-def _facts(by: str, span: Span) -> Subquery:
+def _facts(by: str, span: Span, person_id: str) -> Subquery:
     """One row for each attempt: settlement and correction together."""
+    whose = (ledger.c.person_id == person_id,) if person_id else ()
     # A day more than asked for, so that an operation whose first attempt was yesterday is not counted again today.
     query = (
         select(
@@ -139,7 +143,7 @@ def _facts(by: str, span: Span) -> Subquery:
             UNKNOWN.label("unknown"),
             *(func.sum(ledger.c[name]).label(name) for name in _SUMMED),
         )
-        .where(*span.filter(span.start - DAY_MILLISECONDS))
+        .where(*span.filter(span.start - DAY_MILLISECONDS), *whose)
         .group_by(ledger.c.attempt_id)
     )
     return query.subquery("facts")

@@ -181,6 +181,8 @@ ledger = Table(
     Column("settled_at", BigInteger, nullable=False),
     UniqueConstraint("attempt_id", "kind", name="uq_ledger_attempt"),
     Index("ix_ledger_admitted_at", "admitted_at"),
+    # A person's own usage must not read a company's month.
+    Index("ix_ledger_person", "person_id", "admitted_at"),
 )
 
 events = Table(

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from sqlalchemy import NullPool, create_engine
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.money import periods
+from llmgw_gateway.money import own_usage, periods
 from llmgw_gateway.money.usage import DIMENSIONS, Line, Span, Sums, total, usage
+from llmgw_wire.messages import UsageReport
 from tests.gateway.money import accounts, history
 from tests.gateway.money.history import Attempt
 
@@ -244,3 +245,47 @@ def test_what_was_corrected_by_another_estimate_is_an_estimate_still(store: Path
         connection.exec_driver_sql("UPDATE ledger SET estimated = 1")
     (line,) = read(store, "model", Span(BERLIN))
     assert (line.sums.cost, line.sums.estimated) == (30, 30)
+
+
+@settings(max_examples=30)
+@given(some=st.lists(attempts, max_size=12), zone=st.sampled_from(ZONES), now=st.integers(START, START + YEAR))
+def test_what_one_person_sees_is_what_that_person_did(
+    empty_store: Path, some: list[Attempt], zone: str, now: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(shutil.copy(empty_store, Path(folder) / "gateway.db"))
+        history.write(store, some)
+        engine = create_engine(f"sqlite:///{store}", poolclass=NullPool)
+        with engine.connect() as connection:
+            seen = own_usage.report(connection, "per_ada", ZoneInfo(zone), now / 1000)
+            with pytest.raises(ValueError, match="of somebody"):
+                own_usage.report(connection, "", ZoneInfo(zone), now / 1000)
+    mine = [each for each in some if each.person == "per_ada"]
+    today = local(now, ZoneInfo(zone))
+    assert [period.name for period in seen.periods] == ["today", "week", "month"]
+    for period in seen.periods:
+        since = date.fromisoformat(period.since)
+        assert since <= today
+        span = Span(ZoneInfo(zone), since)
+        for lines, group in ((period.models, lambda each: each.model), (period.projects, lambda each: each.project)):
+            sums = expected(mine, group, span)
+            assert {(each.name, each.requests, each.cost, each.estimated) for each in lines} == {
+                (name, each.operations, each.cost, each.estimated) for name, each in sums.items()
+            }
+        whole = expected(mine, lambda _: "", span).get("", Sums())
+        assert (period.total.cost, period.total.input_tokens) == (whole.cost, whole.input_tokens)
+    month, week = seen.periods[2], seen.periods[1]
+    assert month.since == today.replace(day=1).isoformat()
+    assert date.fromisoformat(week.since).weekday() == 0
+
+
+def test_a_report_of_a_moment_ago_is_the_same_one() -> None:
+    reports, made = own_usage.Reports(), UsageReport("UTC", ())
+    reports.put("per_ada", 100.0, made)
+    assert reports.get("per_ada", 114.0) is made
+    assert reports.get("per_grace", 100.0) is None
+    assert reports.get("per_ada", 115.0) is None
+    assert reports.get("per_ada", 99.0) is None  # the clock was set back
+    for number in range(own_usage.MOST_KEPT):
+        reports.put(f"per_{number}", 100.0, made)
+    assert reports.get("per_ada", 100.0) is None

@@ -133,6 +133,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("attempt_id", "kind", name="uq_ledger_attempt"),
     )
     op.create_index("ix_ledger_admitted_at", "ledger", ["admitted_at"], unique=False)
+    op.create_index("ix_ledger_person", "ledger", ["person_id", "admitted_at"], unique=False)
     op.create_table(
         "persons",
         sa.Column("person_id", sa.String(length=40), nullable=False),

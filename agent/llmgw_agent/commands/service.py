@@ -1,0 +1,54 @@
+"""`llmgw service`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from llmgw_agent import output
+from llmgw_agent.commands.options import json_option, show
+
+if TYPE_CHECKING:
+    from llmgw_agent.service import State
+
+
+@click.group()
+def service() -> None:
+    """Have the agent started with your session."""
+
+
+@service.command()
+@json_option
+def install(*, as_json: bool) -> None:
+    """Write the service's files and start it (systemd, or launchd on macOS)."""
+    from llmgw_agent import service as services  # noqa: PLC0415 -- only these commands need it
+
+    _show(services.install(os.environ), as_json=as_json)
+
+
+@service.command()
+@json_option
+def uninstall(*, as_json: bool) -> None:
+    """End the service and remove its files; commands start the agent as before."""
+    from llmgw_agent import service as services  # noqa: PLC0415 -- the same
+
+    _show(services.uninstall(os.environ), as_json=as_json)
+
+
+@service.command(name="status")
+@json_option
+def status_(*, as_json: bool) -> None:
+    """Show whether the service is installed, and what the service manager says."""
+    from llmgw_agent import service as services  # noqa: PLC0415 -- the same
+
+    _show(services.state(os.environ), as_json=as_json)
+
+
+def _show(state: State, *, as_json: bool) -> None:
+    if as_json:
+        files = [str(path) for path in state.files]
+        show({"service": {"installed": state.is_installed, "says": state.says or None, "files": files}})
+    else:
+        click.echo(output.service([str(path) for path in state.files], state.says, is_installed=state.is_installed))
