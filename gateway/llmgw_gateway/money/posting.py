@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 MOST_SWEPT: Final = 500
 """Attempts settled by one sweep: one transaction must not hold all counters for long."""
 MOST_PLACES: Final = 50_000
+MOST_OPEN: Final = 50_000
+ASKING: Final = (Admission, Replay)
+"""What names its counters by budget and period."""
 PAYING: Final = Paying._fields
 USAGE: Final = tuple(f"{name}_tokens" for name in Usage.__annotations__)
 
@@ -61,7 +64,14 @@ _lock_counters = SelectRows(
 _write_counters = UpdateRows(
     counters, "counter_id", "spent", "held", "exposure", "limit_amount", "thresholds", "crossed", "paced_at"
 )
-_lock_attempts = SelectRows(attempts.c.attempt_id, attempts, lock=True)
+_lock_attempts = SelectRows(
+    attempts.c.attempt_id, attempts.c.attempt_id, attempts.c.counters,
+    attempts.c.hold, attempts.c.hold_tokens, attempts.c.hold_weighted,
+    attempts.c.ceiling, attempts.c.ceiling_tokens, attempts.c.ceiling_weighted,
+    attempts.c.observed, attempts.c.observed_tokens, attempts.c.observed_weighted,
+    attempts.c.lease_until, attempts.c.swept, lock=True,
+)  # fmt: skip
+_read_paying = SelectRows(attempts.c.attempt_id, attempts.c.attempt_id, *(attempts.c[name] for name in PAYING))
 ATTEMPT: Final = (
     "attempt_id", *PAYING, "counters", "hold", "hold_tokens", "hold_weighted",
     "ceiling", "ceiling_tokens", "ceiling_weighted",
@@ -92,16 +102,18 @@ class Books:
     def __init__(self) -> None:
         self._places: dict[Place, int] = {}
         """Which counter stands for a budget and period. Rows of counters are never deleted or renumbered."""
+        self._paying: dict[str, Paying] = {}
+        """Of open attempts that were admitted here: it never changes, so it is not read back to be settled."""
 
     def post(self, connection: Connection, items: list[Item]) -> list[Answer]:
         """Apply items in order, in the connection's transaction."""
-        asked = [item for item in items if isinstance(item, Admission | Replay)]
+        asked = [item for item in items if isinstance(item, ASKING)]
         places, ids = self._find(connection, asked)
         undone = {item.attempt_id: item for item in items if isinstance(item, Undo)}
         if undone:
             missing = undone.keys() - _entries(connection, set(undone)).keys()
             _take_places(connection, [_attempt_row(_empty(undone[name])) for name in sorted(missing)])
-        locked = _attempts(connection, items)
+        locked = self._lock(connection, items)
         for attempt in locked.values():
             ids.update(attempt.counters)
         # A settled attempt is no longer among the attempts: its ledger entry says so. Swept ones are in both.
@@ -128,13 +140,33 @@ class Books:
         )
         answers = [book.apply(item) for item in items]
         _write(connection, book)
+        self._remember(book)
         return answers
+
+    def _lock(self, connection: Connection, items: Sequence[Item]) -> dict[str, Attempt]:
+        """The open attempts that the items concern, by their ids."""
+        ids = _concerned(connection, items)
+        rows = _lock_attempts(connection, sorted(ids)) if ids else ()
+        known = self._paying
+        if unknown := {row[0] for row in rows} - known.keys():
+            known = known | {name: Paying._make(paying) for name, *paying in _read_paying(connection, sorted(unknown))}
+        return {row[0]: _attempt(known[row[0]], row) for row in rows}
+
+    def _remember(self, book: Book) -> None:
+        """For whom the attempts are that were admitted: whether or not this commits, their ids stand for the same."""
+        for name in book.closed:
+            self._paying.pop(name, None)
+        if len(self._paying) > MOST_OPEN:
+            self._paying.clear()
+        self._paying.update([(name, attempt.paying) for name, attempt in book.added.items()])
 
     def _find(self, connection: Connection, asked: list[Admission | Replay]) -> tuple[dict[Place, int], set[int]]:
         """The counters of all budgets that are asked, created where missing: by budget and period, and their ids."""
         if len(self._places) > MOST_PLACES:
             self._places.clear()  # of past periods, mostly
-        wanted = {place: unit for each in asked for place, unit in _units(each)}
+        # Calls of one person come with the same tuple of budgets: it is looked at once.
+        distinct = {id(each.budgets if isinstance(each, Admission) else each): each for each in asked}
+        wanted = {place: unit for each in distinct.values() for place, unit in _units(each)}
         places = self._places
         if missing := wanted.keys() - places.keys():
             # Only what was there before this transaction is remembered: it may still be rolled back.
@@ -170,7 +202,7 @@ def _counters(connection: Connection, ids: set[int]) -> dict[int, Counter]:
     }
 
 
-def _attempts(connection: Connection, items: Sequence[Item]) -> dict[str, Attempt]:
+def _concerned(connection: Connection, items: Sequence[Item]) -> set[str]:
     """The open attempts that the items concern: those they name, and those that a sweep finds."""
     ids: set[str] = set()
     for item in items:
@@ -180,7 +212,7 @@ def _attempts(connection: Connection, items: Sequence[Item]) -> dict[str, Attemp
             ids.update(item.draw.allowances)
         else:
             ids.add(item.attempt_id)
-    return {row[0]: _attempt(*row) for row in _lock_attempts(connection, sorted(ids))} if ids else {}
+    return ids
 
 
 def _expired(connection: Connection, now: int) -> Sequence[str]:
@@ -224,11 +256,12 @@ def _write(connection: Connection, book: Book) -> None:
         )
 
 
-def _attempt(attempt_id: str, *row: Any) -> Attempt:  # noqa: ANN401 -- a row, in the table's order
-    counted, *amounts, lease_until, swept = row[len(PAYING) :]
-    hold, ceiling, observed = tuple(amounts[0:3]), tuple(amounts[3:6]), tuple(amounts[6:9])
-    paying = Paying._make(row[: len(PAYING)])
-    return Attempt(attempt_id, paying, _numbers(counted), hold, ceiling, observed, lease_until, bool(swept))
+def _attempt(paying: Paying, row: tuple[Any, ...]) -> Attempt:
+    """From a row of `_lock_attempts`."""
+    attempt_id, counted, *_, lease_until, swept = row
+    return Attempt(
+        attempt_id, paying, _numbers(counted), row[2:5], row[5:8], row[8:11], lease_until, bool(swept),
+    )  # fmt: skip
 
 
 def _entry(attempt_id: str, kind: str, *row: Any) -> Entry:  # noqa: ANN401 -- a row, in the order of `_settled`
@@ -247,7 +280,7 @@ def _empty(undo: Undo) -> Attempt:
 
 def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
     return (
-        attempt.attempt_id, *attempt.paying, str(list(attempt.counters)),
+        attempt.attempt_id, *attempt.paying, _text(attempt.counters),
         *attempt.hold, *attempt.ceiling, *attempt.observed, attempt.lease_until, attempt.swept,
     )  # fmt: skip
 
@@ -255,7 +288,7 @@ def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
 def _entry_row(entry: Entry) -> tuple[Any, ...]:
     usage = entry.usage
     return (
-        entry.attempt_id, entry.kind, *entry.paying, str(list(entry.counters)),
+        entry.attempt_id, entry.kind, *entry.paying, _text(entry.counters),
         usage.input, usage.output, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h,
         *entry.charge, entry.estimated, entry.outcome, entry.settled_at,
     )  # fmt: skip
@@ -264,7 +297,7 @@ def _entry_row(entry: Entry) -> tuple[Any, ...]:
 def _counter_row(counter: Counter) -> tuple[Any, ...]:
     return (
         counter.spent, counter.held, counter.exposure, counter.limit,
-        str(list(counter.thresholds)), counter.crossed, counter.paced_at, counter.counter_id,
+        _text(counter.thresholds), counter.crossed, counter.paced_at, counter.counter_id,
     )  # fmt: skip
 
 
@@ -272,3 +305,9 @@ def _counter_row(counter: Counter) -> tuple[Any, ...]:
 def _numbers(text: str) -> tuple[int, ...]:
     """A JSON list; the same few stand in thousands of rows."""
     return msgspec.json.decode(text, type=tuple[int, ...])
+
+
+@lru_cache(maxsize=4096)
+def _text(numbers: tuple[int, ...]) -> str:
+    """The same list as JSON."""
+    return str(list(numbers))
