@@ -24,7 +24,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="preloads a libr
 
 AMPLE: dict[str, Any] = {"level": "user", "limit_usd": 100, "overshoot_usd": 100}
 TOKENS = {"cluster_secret_file": "cluster.secret", "audience": "llmgw", "life_seconds": 3600}
-USAGE = Usage(1_000, 200)
+USAGE = Usage(20, 50)
+"""Less than is held for it: nothing is topped up, so leases are renewed in their own rhythm, and a step ends them."""
 MINUTES = 240
 """Longer than any lease, and as far as AWS still takes a signature."""
 HOUR = 3600
@@ -58,7 +59,7 @@ def judged(trial: Trial, calls: int) -> None:
     trial.rest()
     assert trial.faults() == []
     assert len(trial.cloud.calls) == calls
-    assert trial.spent() == trial.billed()
+    assert trial.spent() == trial.billed() or (trial.crashes and trial.spent() > trial.billed())
     (counter,) = {name: sums for name, _, sums in trial.books().counters.values()}.items()
     assert counter[1][1] == 0, "nothing is held any more"
 
@@ -103,6 +104,8 @@ def test_calls_that_run_while_the_clock_is_set_are_charged_what_the_provider_cou
     stepped.rest()
     clock.set(0)
     served(stepped)
+    # Two hours after a call the truth about it is no longer waited for: it may stay at what was held, which is more.
+    stepped.crashes = ahead == NEXT_MONTH
     scripted.default = Answer(usage=USAGE)
     assert stepped.ask("afterwards").status == 200
     judged(stepped, RUNNING + 1)
