@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError
 from llmgw_gateway.edge import Edge
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.observe.metrics import Metrics
+from llmgw_gateway.peers import Peers
 from llmgw_wire.errors import TABLE, ErrorCode
 from tests.lab.threaded import ThreadedServer
 
@@ -71,7 +72,16 @@ class Door(ThreadedServer):
 
     async def application(self) -> web.Application:
         nothing: Any = None
-        edge = Edge(cast("Any", self.refusing), nothing, nothing, nothing, nothing, 10, ())
+        edge = Edge(
+            pipeline=cast("Any", self.refusing),
+            exchange=nothing,
+            ring=nothing,
+            revocations=nothing,
+            bootstrap=nothing,
+            body_seconds=10,
+            peers=Peers((), in_clear=False),
+            unready=(),
+        )
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", edge.__call__)
         return app
