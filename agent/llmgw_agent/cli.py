@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import webbrowser
 from typing import Any, Final
 
 import click
 
-from llmgw_agent import __version__, forwarding, output
+from llmgw_agent import __version__, forwarding, launcher, output
 from llmgw_agent.client import Client
 from llmgw_agent.commands.completion import completion
 from llmgw_agent.commands.options import is_asked, json_option, show
@@ -129,7 +130,15 @@ def logout(*, local_only: bool, as_json: bool) -> None:
 @json_option
 def token(*, as_json: bool) -> None:
     """Print a gateway token, as `llmgw-token` does; with `--json` also until when it is good."""
-    if as_json:
+    if launcher.is_ambient(os.environ):
+        from llmgw_agent.ambient import fetch_now  # noqa: PLC0415 -- a third of a second that only CI jobs need
+
+        fetched = fetch_now(os.environ)
+        if as_json:
+            show(output.ambient_token(fetched.value.reveal(), fetched.expires_at, time.time()))
+        else:
+            click.echo(fetched.value.reveal())
+    elif as_json:
         show(Client(os.environ).get("/token"))
     else:
         click.echo(Client(os.environ).token())

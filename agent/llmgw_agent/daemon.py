@@ -148,9 +148,10 @@ class Daemon:
         """Keep the token fresh while tools are at work; the spread keeps a company's laptops out of step."""
         while True:
             await asyncio.sleep(WATCH_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311 -- only a rhythm
-            if time.time() - self._broker.asked_at > ACTIVE_SECONDS:
-                continue
             try:
+                await self._vault.retry()
+                if time.time() - self._broker.asked_at > ACTIVE_SECONDS:
+                    continue
                 await self._broker.renew_if_due()
             except AgentError as error:
                 log.info("not renewed in the background: %s", error)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 POLL_SECONDS: Final = 0.02
+AMBIENT: Final = ("LLMGW_ID_TOKEN", "LLMGW_ID_TOKEN_FILE", "ACTIONS_ID_TOKEN_REQUEST_URL")
+"""What a CI job or a pod has instead of a person who signed in."""
 KEPT: Final = (
     *("HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"),
     *("DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS"),
@@ -28,6 +30,11 @@ KEPT: Final = (
     *("LLMGW_HOME", "LLMGW_GATEWAY_URL", "LLMGW_CA_FILE", "LLMGW_SIGN_IN_METHODS", "LLMGW_FORWARD_PORT"),
 )
 """What the daemon inherits. Not more: a tool's environment may carry credentials of others, or SSL_CERT_FILE."""
+
+
+def is_ambient(environ: Mapping[str, str]) -> bool:
+    """Whether this machine has an identity of its own, so that there is no daemon to ask (ambient.py)."""
+    return any(environ.get(name) for name in AMBIENT)
 
 
 def is_listening(path: Path, deadline: float) -> bool:

@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from llmgw_agent.screens import LABEL, name_of, span, wrapped
@@ -139,6 +140,12 @@ def service(files: Sequence[str], says: str, *, is_installed: bool) -> str:
     if not is_installed:
         return "The service is not installed; commands start the agent when they need it."
     return "\n".join([f"The service is installed{f' ({says})' if says else ''}:", *(f"  {path}" for path in files)])
+
+
+def ambient_token(value: str, expires_at: float, now: float) -> dict[str, Any]:
+    """A token that no daemon was asked for, in the shape of the daemon's answer."""
+    end = datetime.fromtimestamp(int(expires_at), UTC).isoformat().replace("+00:00", "Z")
+    return {"token": {"value": value, "seconds_left": max(0, int(expires_at - now)), "expires_at": end}}
 
 
 def version(own: str, document: dict[str, Any] | None) -> str:

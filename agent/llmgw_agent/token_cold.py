@@ -1,4 +1,7 @@
-"""The slow path of `llmgw-token`: no daemon was listening. Start one, then ask it like the fast path does."""
+"""The slow path of `llmgw-token`: no daemon was listening. Start one, then ask it like the fast path does.
+
+On a machine with an identity of its own (a CI job, a pod) none is started: that identity is traded instead.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,10 @@ def fetch() -> tuple[int, bytes]:
     deadline = time.monotonic() + SECONDS - 0.5
     path = socket_path(dict(os.environ), os.getuid())
     try:
+        if launcher.is_ambient(os.environ):
+            from llmgw_agent.ambient import fetch_now  # noqa: PLC0415 -- a third of a second that nobody else needs
+
+            return 0, f"{fetch_now(os.environ).value.reveal()}\n".encode("ascii")
         launcher.ensure(Path(path), os.environ, deadline)
         return ask(path, deadline)
     except AgentError as error:

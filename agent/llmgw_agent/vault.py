@@ -94,10 +94,14 @@ class SealedFile:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(MAGIC + counter.to_bytes(COUNTER_BYTES, "big") + nonce + ciphertext)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(MAGIC + counter.to_bytes(COUNTER_BYTES, "big") + nonce + ciphertext)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            temporary.unlink()  # half a file would only take what little space there is
+            raise
         temporary.replace(self.path)
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -174,8 +178,18 @@ class Vault:
         self._content: dict[str, Any] = {}
         self._turn = asyncio.Lock()
         self._anchoring: asyncio.Task[None] | None = None
-        self.is_persistent = False
-        self.description = "memory only: not opened yet"
+        self._description = "memory only: not opened yet"
+        self._problem = ""
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether what is kept survives a restart."""
+        return self._file is not None and not self._problem
+
+    @property
+    def description(self) -> str:
+        """Where things are kept, and what is wrong with that, for a person."""
+        return f"memory only: {self._problem}" if self._problem else self._description
 
     async def open(self) -> None:
         """Get the wrapping key, or fall back to memory; read the file. A damaged file is set aside, not used."""
@@ -186,13 +200,12 @@ class Vault:
                 await self._keyring.put("key", key)
             anchor = await self._keyring.get("counter")
         except KeyringUnavailableError as error:
-            self.description = f"memory only: {error}"
+            self._description = f"memory only: {error}"
             log.warning("sign-in is kept in memory only: %s", error)
             return
         self._counter = int(anchor.reveal()) if anchor and anchor.reveal().isdecimal() else 0
         self._file = SealedFile(self._path, key, self._profile)
-        self.is_persistent = True
-        self.description = f"encrypted file, key in {self._keyring.backend}"
+        self._description = f"encrypted file, key in {self._keyring.backend}"
         try:
             self._counter, self._content = await asyncio.to_thread(self._file.read, self._counter)
         except FileNotFoundError:
@@ -201,7 +214,7 @@ class Vault:
             aside = self._path.with_suffix(".damaged")
             log.error("the vault %s is not used: %s; moved to %s", self._path, error, aside)  # noqa: TRY400 -- expected
             self._path.replace(aside)
-            self.description += f" (the file found was not used: {error})"
+            self._description += f" (the file found was not used: {error})"
         except OSError as error:
             raise ConfigurationError(f"{self._path} cannot be read ({error.strerror})") from None
 
@@ -218,14 +231,45 @@ class Vault:
                 self._counter, self._content = await asyncio.to_thread(self._file.read, self._counter)
 
     async def put(self, **values: Any) -> None:  # noqa: ANN401 -- JSON
-        """Set values (None removes). When this returns, the file is on disk."""
+        """Set values (None removes). When this returns, the file is on disk, or `description` says why it is not.
+
+        A full disk must not cost a sign-in: the provider has taken back the old refresh token, and would take a second
+        use of it for theft. So the values are kept in memory, the file, which holds what is no longer true, goes, and
+        `retry` writes it again.
+        """
         async with self._turn:
             content = self._content | values
             self._content = {name: value for name, value in content.items() if value is not None}
-            if self._file is None:
-                return
-            self._counter += 1
+            await self._save()
+        self._tell_keyring()
+
+    async def retry(self) -> None:
+        """Write what could not be written; nothing if all is on disk."""
+        if self._problem:
+            async with self._turn:
+                await self._save()
+            self._tell_keyring()
+
+    async def _save(self) -> None:
+        if self._file is None:
+            return
+        self._counter += 1
+        try:
             await _to_its_end(asyncio.to_thread(self._file.write, self._counter, self._content))
+        except OSError as error:
+            if not self._problem:
+                log.error("the vault %s cannot be written: %s", self._path, error.strerror)  # noqa: TRY400 -- expected
+            self._problem = f"{self._path} cannot be written ({error.strerror})"
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+        else:
+            if self._problem:
+                log.info("the vault is written again")
+            self._problem = ""
+
+    def _tell_keyring(self) -> None:
+        if self._file is None or self._problem:
+            return
         if self._anchoring is None or self._anchoring.done():
             self._anchoring = asyncio.create_task(self._anchor())
 

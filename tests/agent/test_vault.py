@@ -125,6 +125,44 @@ async def test_a_cancelled_write_does_not_come_after_a_later_one(home: Path, mon
     await vault.close()
 
 
+def kept(vault: Vault) -> bool:
+    return vault.is_persistent
+
+
+async def test_a_disk_that_is_full_costs_no_sign_in(sealed: SealedFile, home: Path) -> None:
+    vault = Vault(sealed.path, "profile")
+    vault._file = sealed
+    await vault.put(sign_in="first")
+    assert kept(vault)
+    obstacle = home / "vault.new"  # stands for a full disk, also for root
+    obstacle.mkdir()
+    await vault.put(sign_in="second")
+    assert vault.get("sign_in") == "second"
+    assert not kept(vault)
+    assert vault.description.startswith(f"memory only: {sealed.path} cannot be written (")
+    assert not sealed.path.exists()  # it held a refresh token that is spent
+    await vault.retry()
+    assert not kept(vault)
+    obstacle.rmdir()
+    await vault.retry()
+    assert kept(vault)
+    assert sealed.read(0)[1] == {"sign_in": "second"}
+    await vault.close()
+
+
+def test_half_a_file_does_not_stay(sealed: SealedFile) -> None:
+    """A limit on the size of files, the kernel's, in a process of its own."""
+    code = (
+        "import base64, pathlib, resource, sys; from llmgw_agent.vault import SealedFile; "
+        "from llmgw_wire.secret import Secret; resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64)); "
+        "path = pathlib.Path(sys.argv[1]); file = SealedFile(path, Secret(base64.b64encode(bytes(32)).decode()), 'p')\n"
+        "try: file.write(1, {'a': 'b' * 4096})\n"
+        "except OSError as error: print(error.strerror, [each.name for each in path.parent.iterdir()])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(sealed.path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "File too large []\n"
+
+
 async def test_without_a_keyring_nothing_is_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
     vault = Vault(home / "vault.bin", "profile")
