@@ -265,12 +265,14 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
             ServedModel(
                 name=known.name,
                 display_name=known.display_name,
+                vendor=known.vendor,
                 names=names,
                 bedrock_id=known.bedrock_id,
                 profiles=known.profiles,
                 max_output_tokens=known.max_output_tokens,
                 target=model.target,
                 fallbacks=model.fallbacks,
+                kind=known.kind,
             )
         )
     return Policy(served, settings.bedrock.region, settings.organisation.contact)

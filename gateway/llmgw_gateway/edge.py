@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from llmgw_gateway.dialects import anthropic, bedrock
+from llmgw_gateway import embedding, intake
+from llmgw_gateway.dialects import anthropic, openai
 from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_gateway.listener import address_of
 from llmgw_gateway.observe.audit import CLIENT_CLOSED, Entry, new_request_id, printable
@@ -29,12 +29,11 @@ from llmgw_wire.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from llmgw_gateway.call import Call
     from llmgw_gateway.identity.exchange import Exchange
     from llmgw_gateway.identity.revocation import Revocations
     from llmgw_gateway.identity.ring import Ring
     from llmgw_gateway.peers import Peers
-    from llmgw_gateway.pipeline import Pipeline
+    from llmgw_gateway.pipeline import Dialect, Pipeline
     from llmgw_wire.messages import Bootstrap
 
     Handler = Callable[[web.BaseRequest, Entry], Awaitable[web.StreamResponse]]
@@ -44,42 +43,10 @@ MOST_BODY: Final = 32 * 1024 * 1024
 MOST_FORM: Final = 64 * 1024
 BEDROCK_MODEL: Final = "/bedrock/model/"
 BEDROCK_PROFILES: Final = "/bedrock/inference-profiles"
+OPENAI: Final = "/openai/v1/"
+OPENAI_MODELS: Final = "/openai/v1/models"
 BEDROCK_ACTIONS: Final = {"invoke": False, "invoke-with-response-stream": True}
 log = logging.getLogger("llmgw.edge")
-
-
-@dataclass(frozen=True, slots=True)
-class _Anthropic:
-    """A request in the Anthropic dialect."""
-
-    body_seconds: int
-
-    async def read(self, request: web.BaseRequest) -> Call:
-        betas = ",".join(request.headers.getall("anthropic-beta", []))
-        call = anthropic.read(await read_body(request, MOST_BODY, self.body_seconds), betas)
-        call.session = session_of(request)
-        return call
-
-    def writer(self) -> anthropic.EventWriter:
-        return anthropic.EventWriter()
-
-
-@dataclass(frozen=True, slots=True)
-class _Bedrock:
-    """A request in the Bedrock dialect; model and mode stand in the path."""
-
-    body_seconds: int
-    model: str
-    stream: bool
-
-    async def read(self, request: web.BaseRequest) -> Call:
-        body = await read_body(request, MOST_BODY, self.body_seconds)
-        call = bedrock.read(body, self.model, stream=self.stream)
-        call.session = session_of(request)
-        return call
-
-    def writer(self) -> bedrock.EventWriter:
-        return bedrock.EventWriter()
 
 
 class Edge:
@@ -126,13 +93,16 @@ class Edge:
             ("GET", "/v1/models"): self._models,
             ("POST", "/v1/messages"): self._messages,
             ("POST", "/v1/messages/count_tokens"): self._count_tokens,
+            ("POST", "/openai/v1/chat/completions"): self._chat,
+            ("POST", "/openai/v1/embeddings"): self._embeddings,
+            ("GET", OPENAI_MODELS): self._openai_models,
         }
         self._paths = frozenset(path for _, path in self._routes)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request; whatever happens, the client gets an answer it can read."""
         entry = Entry(new_request_id(), request.method, printable(request.path))
-        entry.client_session = session_of(request)
+        entry.client_session = intake.session_of(request)
         entry.dialect = _dialect(_path(request))
         entry.address = self._peers.client(address_of(request), request.headers.getall(FORWARDED_FOR, ()))
         task = asyncio.current_task()
@@ -196,6 +166,8 @@ class Edge:
         raw = request.raw_path.partition("?")[0]
         if raw.startswith(BEDROCK_MODEL) and request.method == "POST":
             return self._bedrock
+        if raw.startswith(OPENAI_MODELS + "/") and request.method == "GET":
+            return self._openai_models
         if raw.startswith(BEDROCK_PROFILES) and request.method == "GET":
             # Claude Code asks without a credential and waits 8 s for an answer; none of its choices needs the list.
             raise GatewayError(ErrorCode.NOT_FOUND, "Inference profiles are not listed here; name the model instead.")
@@ -208,15 +180,22 @@ class Edge:
         encoded, _, action = request.raw_path.partition("?")[0].removeprefix(BEDROCK_MODEL).rpartition("/")
         if action not in BEDROCK_ACTIONS:
             raise GatewayError(ErrorCode.NOT_FOUND, f"Bedrock's {printable(action)!r} is not served here.")
-        dialect = _Bedrock(self._body_seconds, unquote(encoded), BEDROCK_ACTIONS[action])
+        dialect = intake.Bedrock(self._body, unquote(encoded), BEDROCK_ACTIONS[action])
         return await self._invoke(request, entry, dialect)
 
     async def _messages(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        return await self._invoke(request, entry, _Anthropic(self._body_seconds))
+        return await self._invoke(request, entry, intake.Anthropic(self._body))
 
-    async def _invoke(
-        self, request: web.BaseRequest, entry: Entry, dialect: _Anthropic | _Bedrock
-    ) -> web.StreamResponse:
+    async def _chat(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        return await self._invoke(request, entry, intake.OpenAIChat(self._body))
+
+    async def _embeddings(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        try:
+            return await embedding.embed(self._pipeline, request, entry, self._body)
+        finally:
+            self._pipeline.metrics.count(entry)
+
+    async def _invoke(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
         try:
             return await self._pipeline.invoke(request, entry, dialect)
         finally:
@@ -224,7 +203,7 @@ class Edge:
 
     async def _count_tokens(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         try:
-            return await self._pipeline.count_tokens(request, entry, _Anthropic(self._body_seconds))
+            return await self._pipeline.count_tokens(request, entry, intake.Anthropic(self._body))
         finally:
             self._pipeline.metrics.count(entry)
 
@@ -234,7 +213,22 @@ class Edge:
             entry.caller(caller)
             self._pipeline.rates.question(caller.person_id)
             entry.status = 200
-        return _json(anthropic.models_page(self._pipeline.policy.served))
+        models = [each for each in self._pipeline.policy.models if each.kind == "text"]
+        return _json(anthropic.models_page([(each.name, each.display_name) for each in models]))
+
+    async def _openai_models(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        asked = unquote(request.raw_path.partition("?")[0].removeprefix(OPENAI_MODELS).removeprefix("/"))
+        async with self._pipeline.audit.entry(entry):
+            caller = self._pipeline.authenticator.authenticate(request.headers)
+            entry.caller(caller)
+            self._pipeline.rates.question(caller.person_id)
+            model = self._pipeline.policy.named(asked)
+            if asked and model is None:
+                raise GatewayError(ErrorCode.NOT_FOUND, f"The model {printable(asked, 120)!r} is not served here.")
+            entry.status = 200
+        if model is not None:
+            return _json(openai.model_page(model.name, model.vendor))
+        return _json(openai.models_page([(each.name, each.vendor) for each in self._pipeline.policy.models]))
 
     async def _me(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         async with self._pipeline.audit.entry(entry):
@@ -251,7 +245,7 @@ class Edge:
                 issuer=person.issuer,
                 session=caller.session,
                 token_expires_at=caller.token_expires_at,
-                models=tuple(name for name, _ in self._pipeline.policy.served),
+                models=tuple(each.name for each in self._pipeline.policy.models),
                 budgets=await self._pipeline.money.budgets_of(account),
                 limits=await self._pipeline.rates.views(account),
             )
@@ -289,6 +283,9 @@ class Edge:
             entry.status = 200
         return web.Response(status=200)  # RFC 7009 section 2.2: also for a token that was not good
 
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        return await read_body(request, MOST_BODY, self._body_seconds)
+
     async def _form(self, request: web.BaseRequest) -> dict[str, str]:
         body = await read_body(request, MOST_FORM, self._body_seconds)
         return dict(parse_qsl(body.decode("utf-8", "replace")))
@@ -324,10 +321,12 @@ class Edge:
         return web.Response(status=503, text=f"{why}\n") if why else web.Response(text="ready\n")
 
     def _refuse(self, request: web.BaseRequest, entry: Entry, error: GatewayError) -> web.Response:
-        """An error as its reader expects it: OAuth's form at the token endpoint, the Anthropic envelope elsewhere."""
-        write = errors.oauth_body if request.path == headers.TOKEN_PATH else errors.anthropic_body
+        """An error as its reader expects it: OAuth's form at the token endpoint, the dialect's envelope elsewhere."""
+        write = errors.openai_body if entry.dialect == "openai" else errors.anthropic_body
+        write = errors.oauth_body if request.path == headers.TOKEN_PATH else write
         wire = error.code.wire
-        response = _json(write(error.code, error.message, entry.request_id), status=wire.status)
+        status = errors.status_in(entry.dialect, error.code)
+        response = _json(write(error.code, error.message, entry.request_id), status=status)
         if wire.retry == "never":
             response.headers[headers.SHOULD_RETRY] = "false"
         if error.retry_after is not None:
@@ -339,11 +338,6 @@ class Edge:
         return response
 
 
-def session_of(request: web.BaseRequest) -> str:
-    """The coding session that Claude Code names; "" when the client names none."""
-    return printable(request.headers.get("x-claude-code-session-id", ""), 64)
-
-
 def _path(request: web.BaseRequest) -> str:
     """The path that is routed by. Some clients add `/v1` to a base URL that ends in it."""
     return request.path.removeprefix("/v1") if request.path.startswith("/v1/v1/") else request.path
@@ -352,6 +346,8 @@ def _path(request: web.BaseRequest) -> str:
 def _dialect(path: str) -> str:
     if path.startswith("/bedrock/"):
         return "bedrock"
+    if path.startswith(OPENAI):
+        return "openai"
     return "anthropic" if path.startswith("/v1/messages") else ""
 
 

@@ -324,11 +324,6 @@ def test_prices_that_are_right_have_no_warning(store: Path) -> None:
 
 UNUSABLE: dict[str, tuple[dict[str, Any], str, str]] = {
     "no price": ({"models": [{"name": "gpt-5"}]}, "", "models[0].name: 'gpt-5' has no price"),
-    "an embedding model": (
-        {"models": [{"name": "titan-embed-text-v2"}]},
-        "",
-        "models[0].name: 'titan-embed-text-v2' is an embedding model, and no endpoint of the gateway serves these yet",
-    ),
     "a price that begins later": (
         {"models": [{"name": "claude-next"}], "prices": {"file": "prices.toml"}},
         OWN.replace("claude-sonnet-4-5", 'claude-next"\ndisplay_name = "N"\nvendor = "a"\nbedrock_id = "a.n')

@@ -13,7 +13,7 @@ import json
 import re
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,6 +25,7 @@ from tests.lab.threaded import ThreadedServer
 from tests.lab.usage import Usage
 
 INVOKE = re.compile(r"/model/(?P<model>[^/]+)/(?P<action>invoke|invoke-with-response-stream)")
+EMBEDDING = re.compile(r"(amazon\.titan-embed|([a-z]+\.)?cohere\.embed)")
 LARGEST_BODY = 64 * 1024 * 1024
 KEY = AwsKey("AKIASCRIPTEDBEDROCK1", "scripted/bedrock/secret/never/leaves/gw")
 PIECES = 4
@@ -133,6 +134,14 @@ class ScriptedBedrock(ThreadedServer):
         """Give these answers to the next calls, in this order."""
         self._script.extend(answers)
 
+    def reset(self) -> None:
+        """Forget calls and script: for a test that shares the cloud with others."""
+        self.forget_script()
+        self._tool_loop = None
+        self.counting = None
+        self.calls.clear()
+        self.refused.clear()
+
     def forget_script(self) -> None:
         """Drop the answers for which no call came."""
         self._script.clear()
@@ -183,6 +192,8 @@ class ScriptedBedrock(ThreadedServer):
     def _register(self, received: sigv4.Received, model: str, *, streaming: bool) -> Call:
         body = json.loads(received.body)
         answer = self._next_answer(body)
+        if EMBEDDING.match(model) and answer.usage is not None:
+            answer = replace(answer, usage=Usage(input=sum(len(text.split()) for text in texts_of(body))))
         number = next(self._numbers)
         call = Call(number, model, streaming, received, body, answer, self, asyncio.Event(), status=answer.status)
         self.calls.append(call)
@@ -200,6 +211,10 @@ class ScriptedBedrock(ThreadedServer):
         if call.answer.hold_after is not None:
             await call.released()
         call.finished = True
+        if EMBEDDING.match(call.model):
+            usage = call.answer.usage
+            counted = {"x-amzn-Bedrock-Input-Token-Count": str(usage.input)} if usage else {}
+            return web.json_response(embeddings(call), headers=counted)
         return web.json_response(message(call))
 
     async def _stream(self, request: web.Request, call: Call) -> web.StreamResponse:
@@ -233,6 +248,27 @@ def has_tool_result(body: dict[str, Any]) -> bool:
     contents = [message.get("content") for message in body.get("messages", [])]
     blocks = [block for content in contents if isinstance(content, list) for block in content]
     return any(block.get("type") == "tool_result" for block in blocks if isinstance(block, dict))
+
+
+def texts_of(body: dict[str, Any]) -> list[str]:
+    """The texts of a request for embeddings: Titan's or Cohere's."""
+    return [body["inputText"]] if "inputText" in body else list(body["texts"])
+
+
+def vector_of(text: str, size: int) -> list[float]:
+    """A vector that tells texts apart: its first element is the length of the text."""
+    return [float(len(text)), *([0.5] * (size - 1))]
+
+
+def embeddings(call: Call) -> dict[str, Any]:
+    """The answer to a request for embeddings. Cohere's has no count of tokens: it stands in a header alone."""
+    body = call.body
+    size = body.get("dimensions") or body.get("output_dimension") or 8
+    vectors = [vector_of(text, size) for text in texts_of(body)]
+    if "texts" in body:
+        return {"id": "scripted", "response_type": "embeddings_by_type", "embeddings": {"float": vectors}}
+    counted = {"inputTextTokenCount": call.answer.usage.input} if call.answer.usage else {}
+    return {"embedding": vectors[0], "embeddingsByType": {"float": vectors[0]}} | counted
 
 
 def message(call: Call) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class EventWriter:
         """The bytes for all events of one upstream read, joined into one write."""
         written = b"".join(sse.encode(kind, data) for kind, data in events)
         if broken is not None:
-            written += self.failure(_KINDS.get(broken.exception or "", "api_error"), message_of(broken))
+            written += self.failure(kind_of(broken), message_of(broken))
         return written
 
     def failure(self, kind: str, message: str) -> bytes:
@@ -61,6 +61,11 @@ _KINDS: Final = {
     "modelTimeoutException": "timeout_error",
 }
 """Bedrock's exceptions as Anthropic's error types."""
+
+
+def kind_of(frame: Frame) -> str:
+    """The type of the error that an exception frame reports."""
+    return _KINDS.get(frame.exception or "", "api_error")
 
 
 def models_page(models: Sequence[tuple[str, str]]) -> bytes:

@@ -12,6 +12,8 @@ from llmgw_wire.errors import ErrorCode
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from llmgw_gateway.call import Kind
+
 _PROFILES = (
     ("us-gov-", ("us-gov",)),
     ("us-", ("us", "global")),
@@ -34,6 +36,7 @@ class ServedModel:
 
     name: str
     display_name: str
+    vendor: str
     names: tuple[str, ...]
     bedrock_id: str
     profiles: tuple[str, ...]
@@ -42,6 +45,7 @@ class ServedModel:
     """A fixed invocation id from the configuration; empty: what the client named, or the region's profile."""
     fallbacks: tuple[str, ...] = ()
     """Invocation ids that are tried in this order when the first one refuses."""
+    kind: Kind = "text"
 
     @property
     def invocable(self) -> frozenset[str]:
@@ -59,18 +63,28 @@ class Policy:
         self._contact = contact
 
     @property
-    def served(self) -> tuple[tuple[str, str], ...]:
-        """Name and display name of every model."""
-        return tuple((model.name, model.display_name) for model in self._models.values())
+    def models(self) -> tuple[ServedModel, ...]:
+        """Every model that is served."""
+        return tuple(self._models.values())
 
-    def authorize(self, asked: str, max_tokens: int) -> Grant:
+    def named(self, asked: str) -> ServedModel | None:
+        """The served model that has this name."""
+        return self._names.get(asked)
+
+    def authorize(self, asked: str, max_tokens: int, *, kind: Kind = "text", default: int = 0) -> Grant:
         """Find the target for a model name; GatewayError(MODEL_NOT_ALLOWED) names what is served instead.
 
         A name is looked up, never built upon: no text of a client reaches an upstream path unless the table has it.
+        `default` is the output cap of a call that names none; 0: the model's own.
         """
         model = self._names.get(asked)
-        if model is None:
-            served = ", ".join(self._models)
+        if model is None or model.kind != kind:
+            served = ", ".join(each.name for each in self._models.values() if each.kind == kind) or "none"
+            if model is not None:
+                what = "gives embeddings" if model.kind == "embedding" else "gives no embeddings"
+                raise GatewayError(
+                    ErrorCode.MODEL_NOT_ALLOWED, f"The model {_quoted(asked)} {what}. Served for this: {served}."
+                )
             hint = f" Ask {self._contact} for another." if self._contact else ""
             raise GatewayError(
                 ErrorCode.MODEL_NOT_ALLOWED,
@@ -80,7 +94,7 @@ class Policy:
         cap = model.max_output_tokens
         others = tuple(_target(model, other) for other in model.fallbacks if other != invoke_id)
         # Not cut to the model's cap: what is judged here is what is sent, and the provider says so if it is too much.
-        return Grant(_target(model, invoke_id), max_tokens or cap, others)
+        return Grant(_target(model, invoke_id), max_tokens or min(cap, default or cap), others)
 
     def _profile(self, model: ServedModel) -> str:
         """The inference profile that serves the gateway's region; the bare id where there is none."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "bedrock"
 """The name in the credential scope; the host is bedrock-runtime."""
+INPUT_TOKENS: Final = "x-amzn-bedrock-input-token-count"
 MOST_COUNT_ANSWER: Final = 65_536
 LARGE: Final = 1024 * 1024
 """From this size on, hashing or copying the body would stall the loop for half a millisecond and more."""
@@ -52,6 +53,8 @@ class Upstream:
     """On the monotonic clock."""
     own_words: bool
     """Whether an error is the provider's own, and not that of a proxy on the way, which may have cut off an answer."""
+    input_tokens: str = ""
+    """What Bedrock counted of a call whose answer may not tell, such as one for embeddings; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +198,8 @@ class Attempt:
         sent_at = time.monotonic()
         response = self._response = await self._bedrock.dispatch(question, self._outcome)
         self._outcome.status = response.status
-        return Upstream(response.status, _visible(response), response.content, sent_at, _own_words(response))
+        counted = response.headers.get(INPUT_TOKENS, "")
+        return Upstream(response.status, _visible(response), response.content, sent_at, _own_words(response), counted)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

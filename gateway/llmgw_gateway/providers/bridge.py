@@ -18,6 +18,8 @@ from llmgw_gateway.errors import GatewayError
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llmgw_gateway.call import Call
 
 ENVELOPE = frozenset({"model", "stream", "anthropic_version", "anthropic_beta"})
@@ -48,9 +50,19 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_refuse: str = "drop"
 
 
+class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Something in a body that only some models take, as `member.member`."""
+
+    name: str
+    models: tuple[str, ...]
+    """Catalogue names that take it."""
+    source: str
+
+
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     betas: tuple[Beta, ...]
     fields: tuple[Field, ...]
+    features: tuple[Feature, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,7 @@ class Table:
 
     betas: dict[str, Beta]
     fields: dict[str, Field]
+    features: dict[str, Feature]
 
 
 @cache
@@ -66,7 +79,11 @@ def table() -> Table:
     """The table that ships with the gateway."""
     text = resources.files("llmgw_gateway.providers").joinpath("bridge.toml").read_text(encoding="utf-8")
     document = msgspec.convert(tomllib.loads(text), _Document)
-    return Table({beta.name: beta for beta in document.betas}, {each.name: each for each in document.fields})
+    return Table(
+        {beta.name: beta for beta in document.betas},
+        {each.name: each for each in document.fields},
+        {each.name: each for each in document.features},
+    )
 
 
 def invoke_body(call: Call, model: str) -> bytes:
@@ -75,9 +92,21 @@ def invoke_body(call: Call, model: str) -> bytes:
     GatewayError(REQUEST_MALFORMED) names what cannot be carried over.
     """
     members = dict(call.members or {})
-    if call.dialect == "anthropic":
+    if call.dialect != "bedrock" and call.kind == "text":
+        _demand(call.features, model)
         members = _bridge(members, call.betas, model)
     return msgspec.json.encode(members)
+
+
+def _demand(features: Mapping[str, str], model: str) -> None:
+    """Refuse what a client asks of a model that does not have it, in the client's own words."""
+    for name, called in features.items():
+        having = table().features[name].models
+        if model not in having:
+            raise GatewayError(
+                ErrorCode.REQUEST_MALFORMED,
+                f"{called!r} is not available on {model}: leave it out, or ask for one of {', '.join(having)}.",
+            )
 
 
 def _bridge(members: dict[str, msgspec.Raw], betas: tuple[str, ...], model: str) -> dict[str, msgspec.Raw]:

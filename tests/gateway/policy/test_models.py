@@ -23,6 +23,7 @@ def served(
     return ServedModel(
         name=name,
         display_name=name.title(),
+        vendor="anthropic",
         names=names + ((target,) if target else ()),
         bedrock_id=bedrock_id,
         profiles=profiles,
@@ -162,4 +163,4 @@ def test_what_is_judged_is_what_the_client_asks_for_and_without_it_the_model_s_o
 
 
 def test_every_served_model_is_shown_once() -> None:
-    assert Policy(MODELS, "eu-central-1", "").served == tuple((model.name, model.name.title()) for model in MODELS)
+    assert Policy(MODELS, "eu-central-1", "").models == MODELS

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgw_gateway.dialects import anthropic, bedrock
+from llmgw_gateway.dialects import anthropic, bedrock, openai_request
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.money.prices import built_in
 from llmgw_gateway.providers import bridge
@@ -64,6 +64,33 @@ def test_a_beta_for_other_models_is_left_out() -> None:
 
 def test_every_model_that_the_table_names_is_in_the_catalogue() -> None:
     assert {model for beta in TABLE.betas.values() for model in beta.models} <= set(built_in().models)
+
+
+def openai_body(model: str, **members: Any) -> dict[str, Any]:
+    request = {"model": "m", "messages": [{"role": "user", "content": "hi"}]} | members
+    document = json.loads(bridge.invoke_body(openai_request.read(json.dumps(request).encode()).call, model))
+    assert isinstance(document, dict)
+    return document
+
+
+def test_a_feature_of_some_models_is_refused_in_the_client_s_words_for_the_others() -> None:
+    for feature, called, value in (
+        ("output_config.effort", "reasoning_effort", "low"),
+        ("output_config.format", "response_format", {"type": "json_schema", "json_schema": {"schema": {}}}),
+    ):
+        having = TABLE.features[feature].models
+        assert set(having) < set(built_in().models)
+        for model in built_in().models:
+            if model in having:
+                assert openai_body(model, **{called: value})["output_config"]
+            else:
+                with pytest.raises(GatewayError, match=f"'{called}' is not available on {model}"):
+                    openai_body(model, **{called: value})
+
+
+def test_effort_s_beta_goes_to_the_model_that_wants_it() -> None:
+    assert openai_body("claude-opus-4-5", reasoning_effort="low")["anthropic_beta"] == ["effort-2025-11-24"]
+    assert "anthropic_beta" not in openai_body(MODEL, reasoning_effort="low")
 
 
 def test_two_names_of_one_beta_are_sent_once() -> None:
