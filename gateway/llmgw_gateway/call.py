@@ -23,7 +23,7 @@ LONG_CONTEXT = 1_000_000
 Geography = Literal["global", "regional"]
 Dialect = Literal["anthropic", "bedrock", "openai"]
 Kind = Literal["text", "embedding"]
-Operation = Literal["invoke", "converse"]
+Operation = Literal["invoke", "converse", "count"]
 Completeness = Literal["none", "partial", "complete"]
 
 
@@ -101,9 +101,10 @@ class Call:
     """Whether the request asks for a window larger than the model's usual one."""
     least_tokens: int = LEAST_TOKENS
     """With a smaller max_tokens the call would be refused upstream, or be of no use: it is never clamped below."""
-    kind: Kind = "text"
-    """What is asked for: a model of another kind is refused."""
+    kind: Kind | None = "text"
+    """What is asked for: a model of another kind is refused. None: whatever the named model gives."""
     operation: Operation = "invoke"
+    """What is asked of Bedrock."""
     default_max_tokens: int = 0
     """The output cap of a call that names none, where the upstream wants one; 0: the body goes without."""
     prompts: int = 1
@@ -134,6 +135,8 @@ class Target:
     invoke_id: str
     """What is named towards the provider."""
     geography: Geography
+    foundation_id: str = ""
+    """The model without a profile: what is named where Bedrock takes no profiles."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,7 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from llmgw_gateway import embedding, intake
-from llmgw_gateway.dialects import anthropic, openai
+from llmgw_gateway import embedding, intake, listing
 from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_gateway.listener import address_of
 from llmgw_gateway.observe.audit import CLIENT_CLOSED, Entry, new_request_id, printable
@@ -29,6 +28,7 @@ from llmgw_wire.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from llmgw_gateway.call import Operation
     from llmgw_gateway.identity.exchange import Exchange
     from llmgw_gateway.identity.revocation import Revocations
     from llmgw_gateway.identity.ring import Ring
@@ -42,10 +42,16 @@ MOST_BODY: Final = 32 * 1024 * 1024
 """Claude Code's own limit for a request."""
 MOST_FORM: Final = 64 * 1024
 BEDROCK_MODEL: Final = "/bedrock/model/"
-BEDROCK_PROFILES: Final = "/bedrock/inference-profiles"
 OPENAI: Final = "/openai/v1/"
-OPENAI_MODELS: Final = "/openai/v1/models"
-BEDROCK_ACTIONS: Final = {"invoke": False, "invoke-with-response-stream": True}
+BEDROCK_ACTIONS: Final[dict[str, tuple[Operation, bool]]] = {
+    "invoke": ("invoke", False),
+    "invoke-with-response-stream": ("invoke", True),
+    "converse": ("converse", False),
+    "converse-stream": ("converse", True),
+    "count-tokens": ("count", False),
+}
+"""What is asked for, and whether the answer streams."""
+_ENVELOPES: Final = {"openai": errors.openai_body, "bedrock": errors.bedrock_body}
 log = logging.getLogger("llmgw.edge")
 
 
@@ -90,12 +96,10 @@ class Edge:
             ("POST", headers.REVOKE_PATH): self._revoke,
             ("GET", headers.ME_PATH): self._me,
             ("GET", headers.USAGE_PATH): self._usage,
-            ("GET", "/v1/models"): self._models,
             ("POST", "/v1/messages"): self._messages,
             ("POST", "/v1/messages/count_tokens"): self._count_tokens,
             ("POST", "/openai/v1/chat/completions"): self._chat,
             ("POST", "/openai/v1/embeddings"): self._embeddings,
-            ("GET", OPENAI_MODELS): self._openai_models,
         }
         self._paths = frozenset(path for _, path in self._routes)
 
@@ -166,22 +170,26 @@ class Edge:
         raw = request.raw_path.partition("?")[0]
         if raw.startswith(BEDROCK_MODEL) and request.method == "POST":
             return self._bedrock
-        if raw.startswith(OPENAI_MODELS + "/") and request.method == "GET":
-            return self._openai_models
-        if raw.startswith(BEDROCK_PROFILES) and request.method == "GET":
-            # Claude Code asks without a credential and waits 8 s for an answer; none of its choices needs the list.
-            raise GatewayError(ErrorCode.NOT_FOUND, "Inference profiles are not listed here; name the model instead.")
-        if _path(request) in self._paths:
+        listed = listing.is_listed(raw)
+        if listed and request.method == "GET":
+            return self._listing
+        if listed or _path(request) in self._paths:
             method = printable(request.method, 20)
-            raise GatewayError(ErrorCode.METHOD_NOT_ALLOWED, f"{method} is not served at {request.path}.")
+            raise GatewayError(ErrorCode.METHOD_NOT_ALLOWED, f"{method} is not served at {printable(request.path)}.")
         raise GatewayError(ErrorCode.NOT_FOUND, f"There is nothing at {printable(request.path)}.")
 
     async def _bedrock(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         encoded, _, action = request.raw_path.partition("?")[0].removeprefix(BEDROCK_MODEL).rpartition("/")
         if action not in BEDROCK_ACTIONS:
             raise GatewayError(ErrorCode.NOT_FOUND, f"Bedrock's {printable(action)!r} is not served here.")
-        dialect = intake.Bedrock(self._body, unquote(encoded), BEDROCK_ACTIONS[action])
-        return await self._invoke(request, entry, dialect)
+        operation, stream = BEDROCK_ACTIONS[action]
+        dialect = intake.Bedrock(self._body, unquote(encoded), operation, stream)
+        if operation != "count":
+            return await self._invoke(request, entry, dialect)
+        if "authorization" not in request.headers and "x-api-key" not in request.headers:
+            # Claude Code asks without a credential, some 25 times at once, and is content with its own estimate.
+            raise GatewayError(ErrorCode.NOT_FOUND, "Tokens are counted only for who is signed in.")
+        return await self._count(request, entry, dialect)
 
     async def _messages(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         return await self._invoke(request, entry, intake.Anthropic(self._body))
@@ -202,33 +210,16 @@ class Edge:
             self._pipeline.metrics.count(entry)
 
     async def _count_tokens(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        return await self._count(request, entry, intake.Anthropic(self._body))
+
+    async def _count(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
         try:
-            return await self._pipeline.count_tokens(request, entry, intake.Anthropic(self._body))
+            return await self._pipeline.count_tokens(request, entry, dialect)
         finally:
             self._pipeline.metrics.count(entry)
 
-    async def _models(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        async with self._pipeline.audit.entry(entry):
-            caller = self._pipeline.authenticator.authenticate(request.headers)
-            entry.caller(caller)
-            self._pipeline.rates.question(caller.person_id)
-            entry.status = 200
-        models = [each for each in self._pipeline.policy.models if each.kind == "text"]
-        return _json(anthropic.models_page([(each.name, each.display_name) for each in models]))
-
-    async def _openai_models(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        asked = unquote(request.raw_path.partition("?")[0].removeprefix(OPENAI_MODELS).removeprefix("/"))
-        async with self._pipeline.audit.entry(entry):
-            caller = self._pipeline.authenticator.authenticate(request.headers)
-            entry.caller(caller)
-            self._pipeline.rates.question(caller.person_id)
-            model = self._pipeline.policy.named(asked)
-            if asked and model is None:
-                raise GatewayError(ErrorCode.NOT_FOUND, f"The model {printable(asked, 120)!r} is not served here.")
-            entry.status = 200
-        if model is not None:
-            return _json(openai.model_page(model.name, model.vendor))
-        return _json(openai.models_page([(each.name, each.vendor) for each in self._pipeline.policy.models]))
+    async def _listing(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        return await listing.answer(self._pipeline, request, entry)
 
     async def _me(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         async with self._pipeline.audit.entry(entry):
@@ -322,7 +313,7 @@ class Edge:
 
     def _refuse(self, request: web.BaseRequest, entry: Entry, error: GatewayError) -> web.Response:
         """An error as its reader expects it: OAuth's form at the token endpoint, the dialect's envelope elsewhere."""
-        write = errors.openai_body if entry.dialect == "openai" else errors.anthropic_body
+        write = _ENVELOPES.get(entry.dialect, errors.anthropic_body)
         write = errors.oauth_body if request.path == headers.TOKEN_PATH else write
         wire = error.code.wire
         status = errors.status_in(entry.dialect, error.code)

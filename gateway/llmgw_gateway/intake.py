@@ -9,9 +9,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llmgw_gateway.dialects import anthropic, bedrock, openai, openai_chat, openai_request
+from llmgw_gateway.dialects import anthropic, bedrock, converse, openai, openai_chat, openai_request
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.observe.audit import printable
+from llmgw_gateway.streams.converse import ConverseMeter
+from llmgw_gateway.streams.converse import inner_event as converse_event
 from llmgw_gateway.streams.meter import Meter
 from llmgw_wire.errors import ErrorCode
 
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from llmgw_gateway.call import Call
+    from llmgw_gateway.call import Call, Operation
     from llmgw_gateway.streams.answer import Writer
+    from llmgw_gateway.streams.eventstream import Frame
 
     Body = Callable[[web.BaseRequest], Awaitable[bytes]]
     """Reads a body within the edge's limits."""
@@ -44,6 +47,10 @@ class Anthropic:
         """What follows the answer's usage."""
         return Meter(long_cache=call.long_cache)
 
+    def inner(self, frame: Frame) -> bytes | None:
+        """The event in a frame of the provider."""
+        return bedrock.inner_event(frame)
+
     def writer(self, _meter: Meter) -> Writer:
         """How a stream is written."""
         return anthropic.EventWriter()
@@ -59,21 +66,31 @@ class Anthropic:
 
 @dataclass(frozen=True, slots=True)
 class Bedrock:
-    """`POST /bedrock/model/{model}/...`; model and mode stand in the path."""
+    """`POST /bedrock/model/{model}/...`; model, operation and mode stand in the path."""
 
     body: Body
     model: str
+    operation: Operation
     stream: bool
 
     async def read(self, request: web.BaseRequest) -> Call:
         """Read the body into a call."""
-        call = bedrock.read(await self.body(request), self.model, stream=self.stream)
+        body = await self.body(request)
+        if self.operation == "count":
+            return bedrock.read_count(body, self.model)
+        read = converse.read if self.operation == "converse" else bedrock.read
+        call = read(body, self.model, stream=self.stream)
         call.session = session_of(request)
         return call
 
     def meter(self, call: Call) -> Meter:
         """What follows the answer's usage."""
-        return Meter(long_cache=call.long_cache)
+        kind = ConverseMeter if self.operation == "converse" else Meter
+        return kind(long_cache=call.long_cache)
+
+    def inner(self, frame: Frame) -> bytes | None:
+        """The event in a frame of the provider."""
+        return converse_event(frame) if self.operation == "converse" else bedrock.inner_event(frame)
 
     def writer(self, _meter: Meter) -> Writer:
         """How a stream is written."""
@@ -106,6 +123,10 @@ class OpenAIChat:
     def meter(self, call: Call) -> Meter:
         """What follows the answer's usage."""
         return Meter(long_cache=call.long_cache)
+
+    def inner(self, frame: Frame) -> bytes | None:
+        """The event in a frame of the provider."""
+        return bedrock.inner_event(frame)
 
     def writer(self, meter: Meter) -> Writer:
         """How a stream is written."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from aiohttp import web
 
 from llmgw_gateway.call import MICRO
-from llmgw_gateway.dialects.bedrock import inner_event
+from llmgw_gateway.dialects import embeddings
+from llmgw_gateway.dialects.embeddings import EmbeddingMeter
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.providers import answers
 from llmgw_gateway.providers.answers import OK, REFUSED_BY_ROLE, Refused
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.policy.models import Policy
     from llmgw_gateway.providers.bedrock import Bedrock, Upstream
     from llmgw_gateway.streams.answer import Writer
+    from llmgw_gateway.streams.eventstream import Frame
     from llmgw_gateway.streams.meter import Meter
     from llmgw_gateway.streams.relay import Relay
 
@@ -46,6 +48,9 @@ class Dialect(Protocol):
 
     def meter(self, call: Call, /) -> Meter:
         """What follows the usage of its answer."""
+
+    def inner(self, frame: Frame, /) -> bytes | None:
+        """The event in a frame of the provider, as its meter takes it."""
 
     def writer(self, meter: Meter, /) -> Writer:
         """How its stream is written."""
@@ -98,7 +103,10 @@ class Pipeline:
 
     def grant(self, call: Call) -> Grant:
         """What the caller may have; an output cap that was left out is filled in where the upstream wants one."""
-        grant = self.policy.authorize(call.model, call.max_tokens, kind=call.kind, default=call.default_max_tokens)
+        kind = call.kind or self.policy.kind_of(call.model)
+        grant = self.policy.authorize(call.model, call.max_tokens, kind=kind, default=call.default_max_tokens)
+        if call.kind is None and kind == "embedding":
+            embeddings.prepare(call)
         if call.default_max_tokens and not call.max_tokens:
             call.clamp(grant.max_tokens)
         return grant
@@ -179,7 +187,8 @@ class Pipeline:
     ) -> web.StreamResponse:
         if upstream.status != OK:
             raise await answers.refusal(upstream, hold.outcome)
-        ours, meter = answer_headers(entry, hold), dialect.meter(call)
+        ours = answer_headers(entry, hold)
+        meter = EmbeddingMeter(upstream.input_tokens) if call.kind == "embedding" else dialect.meter(call)
         answers.check_form(upstream, hold.outcome, stream=entry.stream)
         if not entry.stream:
             call.release()
@@ -194,7 +203,7 @@ class Pipeline:
                 request,
                 upstream.content,
                 dialect.writer(meter),
-                inner_event,
+                dialect.inner,
                 ours,
                 meter,
                 hold.outcome,

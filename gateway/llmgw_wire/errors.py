@@ -113,9 +113,14 @@ TABLE: dict[ErrorCode, Wire] = {
 
 
 def anthropic_body(code: ErrorCode, message: str, request_id: str) -> bytes:
-    """The Anthropic error envelope, in the Bedrock dialect too (clients show `error.message` word for word)."""
+    """The Anthropic error envelope (clients show `error.message` word for word)."""
     error = {"type": code.wire.anthropic_type, "message": message, "code": code.value}
     return json.dumps({"type": "error", "request_id": request_id, "error": error}).encode()
+
+
+def bedrock_body(code: ErrorCode, message: str, request_id: str) -> bytes:
+    """The Anthropic error envelope, with `message` where AWS's SDKs look for it."""
+    return json.dumps(json.loads(anthropic_body(code, message, request_id)) | {"message": message}).encode()
 
 
 _OPENAI_FORBIDDEN = frozenset(

@@ -33,9 +33,13 @@ class Shop:
         self.begun = ledger.at_rest(self.gateway.db)
         self.cloud.reset()
 
+    def entries_as_they_are(self, count: int) -> list[Row[Any]]:
+        """The ledger entries of this test, as soon as they are there, whatever they say."""
+        return ledger.settled(self.gateway.db, self.begun + count)[self.begun :]
+
     def entries(self, count: int) -> list[Row[Any]]:
         """The ledger entries of this test, as soon as they are there; they say what the cloud counted."""
-        rows = ledger.settled(self.gateway.db, self.begun + count)[self.begun :]
+        rows = self.entries_as_they_are(count)
         # An entry without usage is one for which the provider billed nothing.
         counted = sorted(repr(ledger.usage_of(row)) for row in rows if row.input_tokens or row.output_tokens)
         assert counted == sorted(map(repr, self.cloud.usages))

@@ -19,12 +19,12 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from tests.lab import aws_frames, sigv4
+from tests.lab import aws_frames, converse, sigv4
 from tests.lab.ministack import REGION, AwsKey
 from tests.lab.threaded import ThreadedServer
 from tests.lab.usage import Usage
 
-INVOKE = re.compile(r"/model/(?P<model>[^/]+)/(?P<action>invoke|invoke-with-response-stream)")
+INVOKE = re.compile(r"/model/(?P<model>[^/]+)/(?P<action>invoke|invoke-with-response-stream|converse|converse-stream)")
 EMBEDDING = re.compile(r"(amazon\.titan-embed|([a-z]+\.)?cohere\.embed)")
 LARGEST_BODY = 64 * 1024 * 1024
 KEY = AwsKey("AKIASCRIPTEDBEDROCK1", "scripted/bedrock/secret/never/leaves/gw")
@@ -66,6 +66,7 @@ class Call:
     model: str
     streaming: bool
     request: sigv4.Received
+    converse: bool
     body: dict[str, Any]
     answer: Answer
     _server: ThreadedServer
@@ -120,6 +121,8 @@ class ScriptedBedrock(ThreadedServer):
         self.refused: list[str] = []
         """The reason of every 403."""
         self.default = default or Answer()
+        self.counted: list[sigv4.Received] = []
+        """The questions for the tokens of a prompt."""
         self.counting: tuple[int, bytes] | None = None
         """Status and body of every CountTokens; None: there is no such operation."""
         self._script: deque[Answer] = deque()
@@ -139,6 +142,7 @@ class ScriptedBedrock(ThreadedServer):
         self.forget_script()
         self._tool_loop = None
         self.counting = None
+        self.counted.clear()
         self.calls.clear()
         self.refused.clear()
 
@@ -172,12 +176,13 @@ class ScriptedBedrock(ThreadedServer):
             self.refused.append(fault)
             return _aws_error(403, "InvalidSignatureException", fault)
         if self.counting is not None and request.raw_path.endswith("/count-tokens"):
+            self.counted.append(received)
             status, body = self.counting
             return web.Response(status=status, body=body, content_type="application/json")
         path = INVOKE.fullmatch(request.raw_path)
         if path is None or request.method != "POST":
             return _aws_error(404, "UnknownOperationException", f"no such operation: {request.raw_path}")
-        call = self._register(received, unquote(path["model"]), streaming=path["action"] != "invoke")
+        call = self._register(received, unquote(path["model"]), path["action"])
         try:
             return await self.answer(request, call)
         finally:
@@ -189,13 +194,16 @@ class ScriptedBedrock(ThreadedServer):
             return _aws_error(call.status, call.answer.error_type, call.answer.error)
         return await (self._stream(request, call) if call.streaming else self._complete(call))
 
-    def _register(self, received: sigv4.Received, model: str, *, streaming: bool) -> Call:
+    def _register(self, received: sigv4.Received, model: str, action: str) -> Call:
         body = json.loads(received.body)
         answer = self._next_answer(body)
         if EMBEDDING.match(model) and answer.usage is not None:
             answer = replace(answer, usage=Usage(input=sum(len(text.split()) for text in texts_of(body))))
         number = next(self._numbers)
-        call = Call(number, model, streaming, received, body, answer, self, asyncio.Event(), status=answer.status)
+        streaming, converse = action.endswith("-stream"), action.startswith("converse")
+        call = Call(
+            number, model, streaming, received, converse, body, answer, self, asyncio.Event(), status=answer.status
+        )
         self.calls.append(call)
         return call
 
@@ -215,7 +223,7 @@ class ScriptedBedrock(ThreadedServer):
             usage = call.answer.usage
             counted = {"x-amzn-Bedrock-Input-Token-Count": str(usage.input)} if usage else {}
             return web.json_response(embeddings(call), headers=counted)
-        return web.json_response(message(call))
+        return web.json_response(converse.answer(call) if call.converse else message(call))
 
     async def _stream(self, request: web.Request, call: Call) -> web.StreamResponse:
         headers = {"Content-Type": "application/vnd.amazon.eventstream", "x-amzn-RequestId": f"scripted-{call.number}"}
@@ -223,7 +231,7 @@ class ScriptedBedrock(ThreadedServer):
         await response.prepare(request)
         answer = call.answer
         try:
-            for event in events(call):
+            for frame in converse.frames(call) if call.converse else map(aws_frames.chunk, events(call)):
                 if call.events_sent == answer.break_after:
                     drop(request)
                     return response
@@ -234,7 +242,7 @@ class ScriptedBedrock(ThreadedServer):
                     await call.released()
                 if answer.pause_seconds:
                     await call.paused(answer.pause_seconds)
-                await response.write(aws_frames.chunk(event))
+                await response.write(frame)
                 call.events_sent += 1
         except (ConnectionError, asyncio.CancelledError):
             call.client_gone = True
@@ -247,7 +255,10 @@ def has_tool_result(body: dict[str, Any]) -> bool:
     """Whether any message of the conversation carries a tool's result."""
     contents = [message.get("content") for message in body.get("messages", [])]
     blocks = [block for content in contents if isinstance(content, list) for block in content]
-    return any(block.get("type") == "tool_result" for block in blocks if isinstance(block, dict))
+    results = (
+        block.get("type") == "tool_result" or "toolResult" in block for block in blocks if isinstance(block, dict)
+    )
+    return any(results)
 
 
 def texts_of(body: dict[str, Any]) -> list[str]:

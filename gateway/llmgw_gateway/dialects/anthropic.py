@@ -70,10 +70,7 @@ def kind_of(frame: Frame) -> str:
 
 def models_page(models: Sequence[tuple[str, str]]) -> bytes:
     """The answer of `GET /v1/models`: (id, display name) of each model that the caller may use."""
-    data = [
-        {"type": "model", "id": name, "display_name": display, "created_at": "1970-01-01T00:00:00Z"}
-        for name, display in models
-    ]
+    data = [_model(name, display) for name, display in models]
     page = {
         "data": data,
         "has_more": False,
@@ -81,3 +78,12 @@ def models_page(models: Sequence[tuple[str, str]]) -> bytes:
         "last_id": data[-1]["id"] if data else None,
     }
     return json.dumps(page).encode()
+
+
+def model_page(name: str, display: str) -> bytes:
+    """The answer of `GET /v1/models/{id}`."""
+    return json.dumps(_model(name, display)).encode()
+
+
+def _model(name: str, display: str) -> dict[str, str]:
+    return {"type": "model", "id": name, "display_name": display, "created_at": "1970-01-01T00:00:00Z"}

@@ -6,7 +6,7 @@ Bedrock user guide, "Amazon Titan Embeddings Text" and "Cohere Embed models".
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -15,6 +15,9 @@ from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.streams.meter import UNREADABLE, Meter
 from llmgw_wire.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from llmgw_gateway.call import Call
 
 Vector = list[float]
 
@@ -47,6 +50,25 @@ def vectors(body: bytes) -> tuple[Vector, ...]:
     if found.embeddings is None:
         raise GatewayError(ErrorCode.UPSTREAM_INVALID, "The provider's answer holds no embeddings.")
     return found.embeddings.floats if isinstance(found.embeddings, _Typed) else found.embeddings
+
+
+def prepare(call: Call) -> None:
+    """Say of a call in the model's own format what money has to know; GatewayError(REQUEST_MALFORMED) for pictures.
+
+    They cost more than texts, and the catalogue does not know how much.
+    """
+    members = call.members or {}
+    for name in ("images", "inputs", "inputImage"):
+        if name in members:
+            raise GatewayError(
+                ErrorCode.REQUEST_MALFORMED,
+                f"{name!r} is not available through this gateway, which gives embeddings of texts only: leave it out.",
+            )
+    try:
+        texts = msgspec.json.decode(members.get("texts", msgspec.Raw(b"[0]")), type=list[msgspec.Raw])
+    except UNREADABLE:
+        texts = []  # the provider will say what is wrong with it
+    call.kind, call.least_tokens, call.prompts = "embedding", 0, max(1, len(texts))
 
 
 class EmbeddingMeter(Meter):

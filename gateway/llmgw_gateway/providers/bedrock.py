@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "bedrock"
 """The name in the credential scope; the host is bedrock-runtime."""
+ACTIONS: Final = {
+    "invoke": ("invoke", "invoke-with-response-stream"),
+    "converse": ("converse", "converse-stream"),
+}
+"""The last part of the path, whole and streamed."""
 INPUT_TOKENS: Final = "x-amzn-bedrock-input-token-count"
 MOST_COUNT_ANSWER: Final = 65_536
 LARGE: Final = 1024 * 1024
@@ -104,26 +109,27 @@ class Bedrock:
         body = bridge.invoke_body(call, target.model)
         if not again:
             call.release()
-        if call.stream:
-            action, timeout = "invoke-with-response-stream", self._stream_timeout
-        else:
-            action, timeout = "invoke", self._timeout
+        action = ACTIONS[call.operation][call.stream]
+        timeout = self._stream_timeout if call.stream else self._timeout
         return Attempt(self, Question(target.invoke_id, action, body, head_by, timeout), outcome)
 
     async def count_tokens(self, target: Target, call: Call) -> tuple[int, bytes]:
-        """Ask Bedrock how many tokens a prompt has (CountTokens, free of charge).
+        """Ask Bedrock how many tokens a prompt has (CountTokens, free of charge), by the model: it knows no profiles.
 
-        Returns status and body: on success in the Anthropic form, otherwise Bedrock's own.
+        Returns status and body: on success in the Anthropic form where that was the question's, else Bedrock's own.
         """
-        inner = base64.b64encode(bridge.invoke_body(call, target.model)).decode()
-        body = json.dumps({"input": {"invokeModel": {"body": inner}}}).encode()
+        body, own = bridge.invoke_body(call, target.model), call.operation == "count"
+        if not own:
+            inner = base64.b64encode(body).decode()
+            body = json.dumps({"input": {"invokeModel": {"body": inner}}}).encode()
         call.release()
-        question = Question(target.invoke_id, "count-tokens", body, self.deadline(), self._timeout)
+        model = target.foundation_id or target.invoke_id
+        question = Question(model, "count-tokens", body, self.deadline(), self._timeout)
         async with Attempt(self, question, Outcome()) as upstream:
             answer = b""
             while len(answer) < MOST_COUNT_ANSWER and (more := await upstream.content.readany()):
                 answer += more
-        count = _count(answer)
+        count = None if own else _count(answer)
         return (upstream.status, answer) if count is None else (200, json.dumps({"input_tokens": count}).encode())
 
     async def dispatch(self, question: Question, outcome: Outcome) -> aiohttp.ClientResponse:

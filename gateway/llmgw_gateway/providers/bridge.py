@@ -92,7 +92,7 @@ def invoke_body(call: Call, model: str) -> bytes:
     GatewayError(REQUEST_MALFORMED) names what cannot be carried over.
     """
     members = dict(call.members or {})
-    if call.dialect != "bedrock" and call.kind == "text":
+    if call.dialect != "bedrock" and call.kind != "embedding":
         _demand(call.features, model)
         members = _bridge(members, call.betas, model)
     return msgspec.json.encode(members)
