@@ -99,6 +99,7 @@ class Edge:
             ("POST", "/v1/messages"): self._messages,
             ("POST", "/v1/messages/count_tokens"): self._count_tokens,
             ("POST", "/openai/v1/chat/completions"): self._chat,
+            ("POST", "/openai/v1/responses"): self._responses,
             ("POST", "/openai/v1/embeddings"): self._embeddings,
         }
         self._paths = frozenset(path for _, path in self._routes)
@@ -196,6 +197,9 @@ class Edge:
 
     async def _chat(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         return await self._invoke(request, entry, intake.OpenAIChat(self._body))
+
+    async def _responses(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        return await self._invoke(request, entry, intake.OpenAIResponses(self._body))
 
     async def _embeddings(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         try:

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from llmgw_gateway.dialects import anthropic, bedrock, converse, openai, openai_chat, openai_request
+from llmgw_gateway.dialects import (
+    anthropic,
+    bedrock,
+    converse,
+    openai,
+    openai_chat,
+    openai_request,
+    openai_response_events,
+    openai_responses,
+)
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.observe.audit import printable
 from llmgw_gateway.streams.converse import ConverseMeter
@@ -137,6 +146,42 @@ class OpenAIChat:
     def answer(self, body: bytes, meter: Meter) -> bytes:
         """A whole answer in this dialect."""
         return _converted(openai_chat.answer(body, model=self._model, created=self.created, usage=meter.usage))
+
+    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
+        """A refusal of the provider in OpenAI's envelope."""
+        return openai.refusal(status, body)
+
+
+@dataclass(slots=True)
+class OpenAIResponses:
+    """`POST /openai/v1/responses`. One for each request: it remembers what the answer repeats."""
+
+    body: Body
+    created: int = field(default_factory=lambda: int(time.time()))
+    _echo: dict[str, Any] = field(default_factory=dict)
+
+    async def read(self, request: web.BaseRequest) -> Call:
+        """Read the body into a call."""
+        asked = openai_responses.read(await self.body(request))
+        self._echo = asked.echo
+        return asked.call
+
+    def meter(self, call: Call) -> Meter:
+        """What follows the answer's usage."""
+        return Meter(long_cache=call.long_cache)
+
+    def inner(self, frame: Frame) -> bytes | None:
+        """The event in a frame of the provider."""
+        return bedrock.inner_event(frame)
+
+    def writer(self, meter: Meter) -> Writer:
+        """How a stream is written."""
+        return openai_response_events.EventWriter(meter, echo=self._echo, created=self.created)
+
+    def answer(self, body: bytes, meter: Meter) -> bytes:
+        """A whole answer in this dialect."""
+        answered = openai_response_events.answer(body, echo=self._echo, created=self.created, usage=meter.usage)
+        return _converted(answered)
 
     def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
         """A refusal of the provider in OpenAI's envelope."""

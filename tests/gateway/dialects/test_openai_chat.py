@@ -42,7 +42,7 @@ def test_a_whole_answer() -> None:
         "prompt_tokens": 34,
         "completion_tokens": 5,
         "total_tokens": 39,
-        "prompt_tokens_details": {"cached_tokens": 7, "audio_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 7, "cache_write_tokens": 24, "audio_tokens": 0},
     }
 
 
