@@ -14,14 +14,17 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, SecretStr
 
+from tests.functional.device import Device
+from tests.lab.gateway import Gateway
 from tests.lab.scripted import Answer, vector_of
 from tests.lab.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from tests.functional.device import Device
     from tests.functional.shop import Shop
+    from tests.lab.canaille import Canaille
     from tests.lab.scripted import ScriptedBedrock
 
 MODEL = "claude-sonnet-4-5"
@@ -210,6 +213,28 @@ def test_effort_reaches_a_model_that_takes_it(scripted: ScriptedBedrock, sdk: op
     body = scripted.calls[0].body
     assert (body["output_config"], body["max_tokens"]) == ({"effort": "low"}, 2_000)
     assert body["anthropic_beta"] == ["effort-2025-11-24"]
+
+
+def test_an_operator_s_row_lets_a_model_have_what_the_release_does_not_know(
+    tmp_path: Path, canaille: Canaille, shop: Shop, sign_in: Callable[[str], str], http: httpx2.Client
+) -> None:
+    row = f'[[features]]\nname = "output_config.effort"\nmodels = ["{MODEL}"]\n'
+    (tmp_path / "bridge.toml").write_text(row, encoding="utf-8")
+    gateway = Gateway(
+        tmp_path / "gateway",
+        issuers=[canaille.issuer_section()],
+        endpoint=shop.cloud.endpoint,
+        region=shop.cloud.region,
+        credentials=shop.cloud.key.environment(),
+        models=(MODEL,),
+    )
+    gateway.document["bedrock"]["bridge_file"] = "../bridge.toml"
+    with gateway:
+        device = Device(gateway.url)
+        key = device.exchange(sign_in("ada"))
+        sdk = openai.OpenAI(base_url=f"{gateway.url}/openai/v1", api_key=key, max_retries=0, http_client=http)
+        sdk.chat.completions.create(model=MODEL, messages=SAY, reasoning_effort="high")
+    assert shop.cloud.calls[0].body["output_config"] == {"effort": "high"}
 
 
 @pytest.mark.parametrize(

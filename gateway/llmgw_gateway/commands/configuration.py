@@ -43,11 +43,12 @@ def read(config: Path) -> tuple[Settings, Catalogue]:
 
 def load(config: Path) -> tuple[Settings, Catalogue]:
     """Configuration and prices that a gateway can start with, or every fault on standard error and exit status 2."""
-    from llmgw_gateway.app import policy  # noqa: PLC0415 -- half of the gateway; what only reads the ledger does without
+    from llmgw_gateway.app import bridging, policy  # noqa: PLC0415 -- half of the gateway; what only reads the ledger does without
 
     with refusals():
         settings, catalogue = read(config)
         policy(settings, catalogue)
+        bridging(settings, catalogue)
         faults = unpriced(settings, catalogue, today())
         if faults:
             raise ConfigurationError(str(config), faults)

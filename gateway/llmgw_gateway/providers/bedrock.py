@@ -80,7 +80,15 @@ class Bedrock:
     cancel_stops_billing: Final = False
     """By one public report, until it is measured on an account: an answer is billed to its end, read or not."""
 
-    def __init__(self, settings: BedrockSettings, credentials: AwsCredentials, http: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        settings: BedrockSettings,
+        credentials: AwsCredentials,
+        http: aiohttp.ClientSession,
+        table: bridge.Table | None = None,
+    ) -> None:
+        self._table = table
+        """What each model takes; None: as it ships."""
         self._settings = settings
         self._credentials = credentials
         self._http = http
@@ -106,7 +114,7 @@ class Bedrock:
 
         GatewayError(UPSTREAM_UNREACHABLE) when nothing was sent, UPSTREAM_TIMEOUT when no head came until `head_by`.
         """
-        body = bridge.invoke_body(call, target.model)
+        body = bridge.invoke_body(call, target.model, self._table)
         if not again:
             call.release()
         action = ACTIONS[call.operation][call.stream]
@@ -118,7 +126,7 @@ class Bedrock:
 
         Returns status and body: on success in the Anthropic form where that was the question's, else Bedrock's own.
         """
-        body, own = bridge.invoke_body(call, target.model), call.operation == "count"
+        body, own = bridge.invoke_body(call, target.model, self._table), call.operation == "count"
         if not own:
             inner = base64.b64encode(body).decode()
             body = json.dumps({"input": {"invokeModel": {"body": inner}}}).encode()
