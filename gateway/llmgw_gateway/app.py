@@ -33,6 +33,7 @@ from llmgw_gateway.peers import Peers
 from llmgw_gateway.pipeline import Pipeline
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.policy.models import Policy, ServedModel
+from llmgw_gateway.providers import bridge
 from llmgw_gateway.providers.bedrock import Bedrock
 from llmgw_gateway.providers.credentials import AwsCredentials
 from llmgw_gateway.store.database import Database
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.listener import Handler
     from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.money.valkey import Valkey
+    from llmgw_gateway.providers.bridge import Table
     from llmgw_gateway.settings import Issuer, Settings
 
 CUT_OFF_SECONDS = 5
@@ -130,7 +132,7 @@ class Gateway:
             policy=policy(settings, self._catalogue),
             rates=rates,
             money=money,
-            bedrock=Bedrock(settings.bedrock, credentials, http),
+            bedrock=Bedrock(settings.bedrock, credentials, http, bridging(settings, self._catalogue)),
             relay=relay,
         )
         issuers = {
@@ -265,15 +267,23 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
             ServedModel(
                 name=known.name,
                 display_name=known.display_name,
+                vendor=known.vendor,
                 names=names,
                 bedrock_id=known.bedrock_id,
                 profiles=known.profiles,
                 max_output_tokens=known.max_output_tokens,
                 target=model.target,
                 fallbacks=model.fallbacks,
+                kind=known.kind,
             )
         )
     return Policy(served, settings.bedrock.region, settings.organisation.contact)
+
+
+def bridging(settings: Settings, catalogue: Catalogue) -> Table:
+    """What each model takes, with the operator's rows; ConfigurationError when they cannot be used."""
+    file = settings.bedrock.bridge_file
+    return bridge.load(settings.path(file) if file else None, catalogue.models)
 
 
 def bootstrap(settings: Settings) -> Bootstrap:

@@ -25,7 +25,9 @@ LONG_CONTEXT = 1_000_000
 """Tokens of the largest window that a provider offers on request."""
 
 Geography = Literal["global", "regional"]
-Dialect = Literal["anthropic", "bedrock"]
+Dialect = Literal["anthropic", "bedrock", "openai"]
+Kind = Literal["text", "embedding"]
+Operation = Literal["invoke", "converse", "count"]
 Completeness = Literal["none", "partial", "complete"]
 
 
@@ -68,8 +70,12 @@ class Usage(Struct, frozen=True, gc=False):
         return self.input + self.cache_read + self.cache_write_5m + self.cache_write_1h
 
 
+def _with_max_tokens(members: Mapping[str, msgspec.Raw], most: int) -> dict[str, msgspec.Raw]:
+    return {**members, "max_tokens": msgspec.Raw(str(most).encode())}
+
+
 class Call(Struct):
-    """One request for a model, as a dialect read it. The body is in the Anthropic Messages format.
+    """One request for a model, as a dialect read it. The body is in the format that the upstream takes.
 
     `members` are the top-level members of the body, undecoded; `body` are the bytes as received. Both are dropped by
     `release` once the upstream has them, so that nothing of a prompt is kept while the answer streams.
@@ -95,11 +101,23 @@ class Call(Struct):
     """Whether the request asks for a window larger than the model's usual one."""
     least_tokens: int = LEAST_TOKENS
     """With a smaller max_tokens the call would be refused upstream, or be of no use: it is never clamped below."""
+    kind: Kind | None = "text"
+    """What is asked for: a model of another kind is refused. None: whatever the named model gives."""
+    operation: Operation = "invoke"
+    """What is asked of Bedrock."""
+    default_max_tokens: int = 0
+    """The output cap of a call that names none, where the upstream wants one; 0: the body goes without."""
+    prompts: int = 1
+    """How many prompts it holds: each of them may fill the model's context."""
+    features: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Features that only some models have, each with what the client calls it: refused by name for the others."""
+    with_cap: Callable[[Mapping[str, msgspec.Raw], int], dict[str, msgspec.Raw]] = _with_max_tokens
+    """Writes an output cap into the members, where the format has it."""
 
     def clamp(self, max_tokens: int) -> None:
         """Ask the provider for no more output than this."""
         self.max_tokens = max_tokens
-        self.members = {**(self.members or {}), "max_tokens": msgspec.Raw(str(max_tokens).encode())}
+        self.members = self.with_cap(self.members or {}, max_tokens)
 
     def release(self) -> None:
         """Let go of the prompt."""
@@ -116,6 +134,8 @@ class Target(Struct, frozen=True, gc=False):
     invoke_id: str
     """What is named towards the provider."""
     geography: Geography
+    foundation_id: str = ""
+    """The model without a profile: what is named where Bedrock takes no profiles."""
 
 
 class Grant(Struct, frozen=True, gc=False):

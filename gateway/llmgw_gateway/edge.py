@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from llmgw_gateway.dialects import anthropic, bedrock
+from llmgw_gateway import embedding, intake, listing
 from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_gateway.listener import address_of
 from llmgw_gateway.observe.audit import CLIENT_CLOSED, Entry, new_request_id, printable
@@ -29,12 +28,12 @@ from llmgw_wire.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from llmgw_gateway.call import Call
+    from llmgw_gateway.call import Operation
     from llmgw_gateway.identity.exchange import Exchange
     from llmgw_gateway.identity.revocation import Revocations
     from llmgw_gateway.identity.ring import Ring
     from llmgw_gateway.peers import Peers
-    from llmgw_gateway.pipeline import Pipeline
+    from llmgw_gateway.pipeline import Dialect, Pipeline
     from llmgw_wire.messages import Bootstrap
 
     Handler = Callable[[web.BaseRequest, Entry], Awaitable[web.StreamResponse]]
@@ -43,43 +42,17 @@ MOST_BODY: Final = 32 * 1024 * 1024
 """Claude Code's own limit for a request."""
 MOST_FORM: Final = 64 * 1024
 BEDROCK_MODEL: Final = "/bedrock/model/"
-BEDROCK_PROFILES: Final = "/bedrock/inference-profiles"
-BEDROCK_ACTIONS: Final = {"invoke": False, "invoke-with-response-stream": True}
+OPENAI: Final = "/openai/v1/"
+BEDROCK_ACTIONS: Final[dict[str, tuple[Operation, bool]]] = {
+    "invoke": ("invoke", False),
+    "invoke-with-response-stream": ("invoke", True),
+    "converse": ("converse", False),
+    "converse-stream": ("converse", True),
+    "count-tokens": ("count", False),
+}
+"""What is asked for, and whether the answer streams."""
+_ENVELOPES: Final = {"openai": errors.openai_body, "bedrock": errors.bedrock_body}
 log = logging.getLogger("llmgw.edge")
-
-
-@dataclass(frozen=True, slots=True)
-class _Anthropic:
-    """A request in the Anthropic dialect."""
-
-    body_seconds: int
-
-    async def read(self, request: web.BaseRequest) -> Call:
-        betas = ",".join(request.headers.getall("anthropic-beta", []))
-        call = anthropic.read(await read_body(request, MOST_BODY, self.body_seconds), betas)
-        call.session = session_of(request)
-        return call
-
-    def writer(self) -> anthropic.EventWriter:
-        return anthropic.EventWriter()
-
-
-@dataclass(frozen=True, slots=True)
-class _Bedrock:
-    """A request in the Bedrock dialect; model and mode stand in the path."""
-
-    body_seconds: int
-    model: str
-    stream: bool
-
-    async def read(self, request: web.BaseRequest) -> Call:
-        body = await read_body(request, MOST_BODY, self.body_seconds)
-        call = bedrock.read(body, self.model, stream=self.stream)
-        call.session = session_of(request)
-        return call
-
-    def writer(self) -> bedrock.EventWriter:
-        return bedrock.EventWriter()
 
 
 class Edge:
@@ -123,16 +96,18 @@ class Edge:
             ("POST", headers.REVOKE_PATH): self._revoke,
             ("GET", headers.ME_PATH): self._me,
             ("GET", headers.USAGE_PATH): self._usage,
-            ("GET", "/v1/models"): self._models,
             ("POST", "/v1/messages"): self._messages,
             ("POST", "/v1/messages/count_tokens"): self._count_tokens,
+            ("POST", "/openai/v1/chat/completions"): self._chat,
+            ("POST", "/openai/v1/responses"): self._responses,
+            ("POST", "/openai/v1/embeddings"): self._embeddings,
         }
         self._paths = frozenset(path for _, path in self._routes)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request; whatever happens, the client gets an answer it can read."""
         entry = Entry(new_request_id(), request.method, printable(request.path))
-        entry.client_session = session_of(request)
+        entry.client_session = intake.session_of(request)
         entry.dialect = _dialect(_path(request))
         entry.address = self._peers.client(address_of(request), request.headers.getall(FORWARDED_FOR, ()))
         task = asyncio.current_task()
@@ -196,45 +171,59 @@ class Edge:
         raw = request.raw_path.partition("?")[0]
         if raw.startswith(BEDROCK_MODEL) and request.method == "POST":
             return self._bedrock
-        if raw.startswith(BEDROCK_PROFILES) and request.method == "GET":
-            # Claude Code asks without a credential and waits 8 s for an answer; none of its choices needs the list.
-            raise GatewayError(ErrorCode.NOT_FOUND, "Inference profiles are not listed here; name the model instead.")
-        if _path(request) in self._paths:
+        listed = listing.is_listed(raw)
+        if listed and request.method == "GET":
+            return self._listing
+        if listed or _path(request) in self._paths:
             method = printable(request.method, 20)
-            raise GatewayError(ErrorCode.METHOD_NOT_ALLOWED, f"{method} is not served at {request.path}.")
+            raise GatewayError(ErrorCode.METHOD_NOT_ALLOWED, f"{method} is not served at {printable(request.path)}.")
         raise GatewayError(ErrorCode.NOT_FOUND, f"There is nothing at {printable(request.path)}.")
 
     async def _bedrock(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         encoded, _, action = request.raw_path.partition("?")[0].removeprefix(BEDROCK_MODEL).rpartition("/")
         if action not in BEDROCK_ACTIONS:
             raise GatewayError(ErrorCode.NOT_FOUND, f"Bedrock's {printable(action)!r} is not served here.")
-        dialect = _Bedrock(self._body_seconds, unquote(encoded), BEDROCK_ACTIONS[action])
-        return await self._invoke(request, entry, dialect)
+        operation, stream = BEDROCK_ACTIONS[action]
+        dialect = intake.Bedrock(self._body, unquote(encoded), operation, stream)
+        if operation != "count":
+            return await self._invoke(request, entry, dialect)
+        if "authorization" not in request.headers and "x-api-key" not in request.headers:
+            # Claude Code asks without a credential, some 25 times at once, and is content with its own estimate.
+            raise GatewayError(ErrorCode.NOT_FOUND, "Tokens are counted only for who is signed in.")
+        return await self._count(request, entry, dialect)
 
     async def _messages(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        return await self._invoke(request, entry, _Anthropic(self._body_seconds))
+        return await self._invoke(request, entry, intake.Anthropic(self._body))
 
-    async def _invoke(
-        self, request: web.BaseRequest, entry: Entry, dialect: _Anthropic | _Bedrock
-    ) -> web.StreamResponse:
+    async def _chat(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        return await self._invoke(request, entry, intake.OpenAIChat(self._body))
+
+    async def _responses(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        return await self._invoke(request, entry, intake.OpenAIResponses(self._body))
+
+    async def _embeddings(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        try:
+            return await embedding.embed(self._pipeline, request, entry, self._body)
+        finally:
+            self._pipeline.metrics.count(entry)
+
+    async def _invoke(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
         try:
             return await self._pipeline.invoke(request, entry, dialect)
         finally:
             self._pipeline.metrics.count(entry)
 
     async def _count_tokens(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        return await self._count(request, entry, intake.Anthropic(self._body))
+
+    async def _count(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
         try:
-            return await self._pipeline.count_tokens(request, entry, _Anthropic(self._body_seconds))
+            return await self._pipeline.count_tokens(request, entry, dialect)
         finally:
             self._pipeline.metrics.count(entry)
 
-    async def _models(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        async with self._pipeline.audit.entry(entry):
-            caller = self._pipeline.authenticator.authenticate(request.headers)
-            entry.caller(caller)
-            self._pipeline.rates.question(caller.person_id)
-            entry.status = 200
-        return _json(anthropic.models_page(self._pipeline.policy.served))
+    async def _listing(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
+        return await listing.answer(self._pipeline, request, entry)
 
     async def _me(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         async with self._pipeline.audit.entry(entry):
@@ -251,7 +240,7 @@ class Edge:
                 issuer=person.issuer,
                 session=caller.session,
                 token_expires_at=caller.token_expires_at,
-                models=tuple(name for name, _ in self._pipeline.policy.served),
+                models=tuple(each.name for each in self._pipeline.policy.models),
                 budgets=await self._pipeline.money.budgets_of(account),
                 limits=await self._pipeline.rates.views(account),
             )
@@ -289,6 +278,9 @@ class Edge:
             entry.status = 200
         return web.Response(status=200)  # RFC 7009 section 2.2: also for a token that was not good
 
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        return await read_body(request, MOST_BODY, self._body_seconds)
+
     async def _form(self, request: web.BaseRequest) -> dict[str, str]:
         body = await read_body(request, MOST_FORM, self._body_seconds)
         return dict(parse_qsl(body.decode("utf-8", "replace")))
@@ -324,10 +316,12 @@ class Edge:
         return web.Response(status=503, text=f"{why}\n") if why else web.Response(text="ready\n")
 
     def _refuse(self, request: web.BaseRequest, entry: Entry, error: GatewayError) -> web.Response:
-        """An error as its reader expects it: OAuth's form at the token endpoint, the Anthropic envelope elsewhere."""
-        write = errors.oauth_body if request.path == headers.TOKEN_PATH else errors.anthropic_body
+        """An error as its reader expects it: OAuth's form at the token endpoint, the dialect's envelope elsewhere."""
+        write = _ENVELOPES.get(entry.dialect, errors.anthropic_body)
+        write = errors.oauth_body if request.path == headers.TOKEN_PATH else write
         wire = error.code.wire
-        response = _json(write(error.code, error.message, entry.request_id), status=wire.status)
+        status = errors.status_in(entry.dialect, error.code)
+        response = _json(write(error.code, error.message, entry.request_id), status=status)
         if wire.retry == "never":
             response.headers[headers.SHOULD_RETRY] = "false"
         if error.retry_after is not None:
@@ -339,11 +333,6 @@ class Edge:
         return response
 
 
-def session_of(request: web.BaseRequest) -> str:
-    """The coding session that Claude Code names; "" when the client names none."""
-    return printable(request.headers.get("x-claude-code-session-id", ""), 64)
-
-
 def _path(request: web.BaseRequest) -> str:
     """The path that is routed by. Some clients add `/v1` to a base URL that ends in it."""
     return request.path.removeprefix("/v1") if request.path.startswith("/v1/v1/") else request.path
@@ -352,6 +341,8 @@ def _path(request: web.BaseRequest) -> str:
 def _dialect(path: str) -> str:
     if path.startswith("/bedrock/"):
         return "bedrock"
+    if path.startswith(OPENAI):
+        return "openai"
     return "anthropic" if path.startswith("/v1/messages") else ""
 
 

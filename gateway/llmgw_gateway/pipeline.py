@@ -7,17 +7,18 @@ budget only through them.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
+from msgspec import structs
 
 from llmgw_gateway.call import MICRO
-from llmgw_gateway.dialects import bedrock as bedrock_dialect
+from llmgw_gateway.dialects import embeddings
+from llmgw_gateway.dialects.embeddings import EmbeddingMeter
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.providers import answers
 from llmgw_gateway.providers.answers import OK, REFUSED_BY_ROLE, Refused
-from llmgw_gateway.streams.meter import Meter
 from llmgw_gateway.streams.presence import Presence, gone
 from llmgw_gateway.streams.refusals import StreamRefused
 from llmgw_wire import headers
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from llmgw_gateway.policy.models import Policy
     from llmgw_gateway.providers.bedrock import Bedrock, Upstream
     from llmgw_gateway.streams.answer import Writer
+    from llmgw_gateway.streams.eventstream import Frame
+    from llmgw_gateway.streams.meter import Meter
     from llmgw_gateway.streams.relay import Relay
 
 
@@ -44,8 +47,20 @@ class Dialect(Protocol):
     async def read(self, request: web.BaseRequest) -> Call:
         """Read the body into a call."""
 
-    def writer(self) -> Writer:
+    def meter(self, call: Call, /) -> Meter:
+        """What follows the usage of its answer."""
+
+    def inner(self, frame: Frame, /) -> bytes | None:
+        """The event in a frame of the provider, as its meter takes it."""
+
+    def writer(self, meter: Meter, /) -> Writer:
         """How its stream is written."""
+
+    def answer(self, body: bytes, meter: Meter, /) -> bytes:
+        """A whole answer of the provider as the client reads it."""
+
+    def refusal(self, status: int, body: bytes, /) -> tuple[int, bytes]:
+        """A refusal of the provider as the client reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +84,33 @@ class Pipeline:
     async def invoke(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
         """One call to one model."""
         async with self.audit.entry(entry):  # written on every way out
-            caller = self.authenticator.authenticate(request.headers)  # 401
-            entry.caller(caller)
-            account = await self.directory.account(caller, request.headers.get(headers.PROJECT, ""))  # 400
-            entry.account(account)
+            account = await self.account(request, entry)  # 401, 400
             call = await dialect.read(request)  # 400
             entry.call(call)
-            grant = self.policy.authorize(call.model, call.max_tokens)  # refusal by policy: model, caps
+            grant = self.grant(call)  # refusal by policy: model, caps
             entry.granted(grant.target)
             async with self.rates.admit(account, grant, call) as place:  # 429; given back if money refuses
                 response = await self._attempts(request, entry, dialect, account, grant, call, place)
             entry.status = response.status
             return response
+
+    async def account(self, request: web.BaseRequest, entry: Entry) -> Account:
+        """Who calls and who pays."""
+        caller = self.authenticator.authenticate(request.headers)
+        entry.caller(caller)
+        account = await self.directory.account(caller, request.headers.get(headers.PROJECT, ""))
+        entry.account(account)
+        return account
+
+    def grant(self, call: Call) -> Grant:
+        """What the caller may have; an output cap that was left out is filled in where the upstream wants one."""
+        kind = call.kind or self.policy.kind_of(call.model)
+        grant = self.policy.authorize(call.model, call.max_tokens, kind=kind, default=call.default_max_tokens)
+        if call.kind is None and kind == "embedding":
+            embeddings.prepare(call)
+        if call.default_max_tokens and not call.max_tokens:
+            call.clamp(grant.max_tokens)
+        return grant
 
     async def count_tokens(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
         """How many tokens a prompt has: asked of Bedrock, free of charge, hence without the money stage."""
@@ -90,7 +120,7 @@ class Pipeline:
             self.rates.question(caller.person_id)  # 429
             call = await dialect.read(request)
             entry.call(call)
-            grant = self.policy.authorize(call.model, call.max_tokens)
+            grant = self.grant(call)
             entry.granted(grant.target)
             upstream_status, body = await self.bedrock.count_tokens(grant.target, call)
             if upstream_status in REFUSED_BY_ROLE:
@@ -117,7 +147,7 @@ class Pipeline:
         targets = (grant.target, *grant.fallbacks)
         for number, target in enumerate(targets, 1):
             entry.granted(target)
-            aimed = replace(grant, target=target, max_tokens=call.max_tokens or grant.max_tokens)
+            aimed = structs.replace(grant, target=target, max_tokens=call.max_tokens or grant.max_tokens)
             try:
                 async with self.money.admit(account, aimed, call, entry.request_id) as hold:  # 402; settles on leaving
                     entry.outcome = hold.outcome
@@ -127,7 +157,7 @@ class Pipeline:
                     )
             except Refused as refused:
                 if number == len(targets) or not refused.elsewhere or _late(head_by) or gone(request):
-                    return _told(refused, _headers(entry, hold))
+                    return told(refused, dialect, answer_headers(entry, hold))
                 self.metrics.fallbacks.labels(target.model).inc()
         raise AssertionError  # a grant has a target
 
@@ -158,7 +188,8 @@ class Pipeline:
     ) -> web.StreamResponse:
         if upstream.status != OK:
             raise await answers.refusal(upstream, hold.outcome)
-        ours, meter = _headers(entry, hold), Meter(long_cache=call.long_cache)
+        ours = answer_headers(entry, hold)
+        meter = EmbeddingMeter(upstream.input_tokens) if call.kind == "embedding" else dialect.meter(call)
         answers.check_form(upstream, hold.outcome, stream=entry.stream)
         if not entry.stream:
             call.release()
@@ -166,13 +197,14 @@ class Pipeline:
             self.authenticator.check(entry.session)  # 401: paid and settled, but not for who must not have it
             if meter.completeness == "complete":
                 ours |= {headers.COST: f"{hold.cost(meter.usage) / MICRO:.6f}"}
-            return web.Response(status=OK, body=body, content_type="application/json", headers=ours)
+            answer = dialect.answer(body, meter)
+            return web.Response(status=OK, body=answer, content_type="application/json", headers=ours)
         try:
             return await self.relay.run(
                 request,
                 upstream.content,
-                dialect.writer(),
-                bedrock_dialect.inner_event,
+                dialect.writer(meter),
+                dialect.inner,
                 ours,
                 meter,
                 hold.outcome,
@@ -189,14 +221,23 @@ def _late(head_by: float) -> bool:
     return asyncio.get_running_loop().time() >= head_by
 
 
-def _told(refused: Refused, ours: dict[str, str]) -> web.Response:
+class Refusing(Protocol):
+    """How a client is told of a refusal."""
+
+    def refusal(self, status: int, body: bytes, /) -> tuple[int, bytes]:
+        """A refusal of the provider as the client reads it."""
+
+
+def told(refused: Refused, dialect: Refusing, ours: dict[str, str]) -> web.Response:
     """What the client is told when no other target is asked."""
     if refused.error is not None:
         raise refused.error
-    return web.Response(status=refused.status, body=refused.body, headers=refused.headers | ours)
+    status, body = dialect.refusal(refused.status, refused.body)
+    return web.Response(status=status, body=body, headers=refused.headers | ours)
 
 
-def _headers(entry: Entry, hold: Hold) -> dict[str, str]:
+def answer_headers(entry: Entry, hold: Hold) -> dict[str, str]:
+    """What every answer of a model says about itself."""
     ours = {
         headers.REQUEST_ID: entry.request_id,
         headers.LLMGW_REQUEST_ID: entry.request_id,

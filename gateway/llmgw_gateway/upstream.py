@@ -24,6 +24,8 @@ class Bedrock(Section, frozen=True, kw_only=True):
     region: Text
     endpoint: str = ""
     """Base URL of a Bedrock-compatible endpoint (VPC endpoint, test double); empty: AWS's own for the region."""
+    bridge_file: str = ""
+    """Rows for the table of what each model takes (`anthropic-beta` values, body fields); empty: as it ships."""
     connect_seconds: Seconds = 10
     first_byte_seconds: Seconds = 240
     """From the first dispatch to the head of an answer, fallbacks included: clients give up after 300."""
@@ -36,11 +38,13 @@ class Bedrock(Section, frozen=True, kw_only=True):
     total_seconds: Annotated[int, Meta(ge=1, le=3600)] = 3600
     """Well within the two hours for which the ledger waits for the truth about an attempt that it had to estimate."""
 
-    def faults(self, _base: Path) -> list[str]:
-        """A region that is none, an endpoint that is not safe."""
+    def faults(self, base: Path) -> list[str]:
+        """A region that is none, an endpoint that is not safe, a file that is not there."""
         found = faults.url_faults("endpoint", self.endpoint) if self.endpoint else []
         if not _REGION.fullmatch(self.region):
             found.append(f"region: {self.region!r} is not an AWS region such as us-east-1")
+        if self.bridge_file:
+            found += faults.path_faults("bridge_file", base / self.bridge_file)
         return found
 
 

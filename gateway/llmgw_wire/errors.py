@@ -113,9 +113,49 @@ TABLE: dict[ErrorCode, Wire] = {
 
 
 def anthropic_body(code: ErrorCode, message: str, request_id: str) -> bytes:
-    """The Anthropic error envelope, in the Bedrock dialect too (clients show `error.message` word for word)."""
+    """The Anthropic error envelope (clients show `error.message` word for word)."""
     error = {"type": code.wire.anthropic_type, "message": message, "code": code.value}
     return json.dumps({"type": "error", "request_id": request_id, "error": error}).encode()
+
+
+def bedrock_body(code: ErrorCode, message: str, request_id: str) -> bytes:
+    """The Anthropic error envelope, with `message` where AWS's SDKs look for it."""
+    return json.dumps(json.loads(anthropic_body(code, message, request_id)) | {"message": message}).encode()
+
+
+_OPENAI_FORBIDDEN = frozenset(
+    {ErrorCode.PERSON_DISABLED, ErrorCode.MODEL_NOT_ALLOWED, ErrorCode.UPSTREAM_DENIED},
+)
+OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    429: "rate_limit_error",
+    431: "invalid_request_error",
+}
+"""`error.type` by status; every other is a `server_error`."""
+
+
+def openai_status(code: ErrorCode) -> int:
+    """The status in the OpenAI dialect: its clients do not repeat 403, and do not know 529."""
+    if code in _OPENAI_FORBIDDEN:
+        return 403
+    return 504 if code is ErrorCode.UPSTREAM_TIMEOUT else code.wire.status
+
+
+def status_in(dialect: str, code: ErrorCode) -> int:
+    """The status of a refusal as clients of a dialect see it."""
+    return openai_status(code) if dialect == "openai" else code.wire.status
+
+
+def openai_body(code: ErrorCode, message: str, request_id: str) -> bytes:
+    """OpenAI's error envelope; `code` is our code, so that programs can tell refusals apart."""
+    kind = OPENAI_TYPES.get(openai_status(code), "server_error")
+    error = {"message": message, "type": kind, "param": None, "code": code.value, "request_id": request_id}
+    return json.dumps({"error": error}).encode()
 
 
 def oauth_body(code: ErrorCode, message: str, request_id: str) -> bytes:

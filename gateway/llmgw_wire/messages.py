@@ -47,7 +47,7 @@ class Bootstrap:
     audience: str
     issuers: tuple[IssuerOffer, ...]
     minimum_agent_version: str = "0.1.0"
-    dialects: tuple[str, ...] = ("anthropic", "bedrock")
+    dialects: tuple[str, ...] = ("anthropic", "bedrock", "openai")
 
     def dump(self) -> bytes:
         """The JSON document."""

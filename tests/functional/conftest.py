@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llmgw_gateway.money.prices import built_in
 from tests.functional.device import Device
+from tests.functional.shop import Shop
 from tests.functional.trial import Trial
 from tests.lab.fixtures import canaille, ministack, oidc_provider, postgres, recorder, scripted, system, valkey
 from tests.lab.gateway import Gateway
 from tests.lab.native_app import NativeApp
+from tests.lab.scripted import ScriptedBedrock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
 
     from tests.lab.canaille import Canaille
     from tests.lab.postgres import Postgres
-    from tests.lab.scripted import ScriptedBedrock
     from tests.lab.valkey import Valkey
 
 __all__ = ["canaille", "ministack", "oidc_provider", "postgres", "recorder", "scripted", "system", "valkey"]
@@ -54,6 +56,34 @@ def ada(gateway: Gateway, sign_in: Callable[[str], str]) -> Device:
     device = Device(gateway.url)
     device.exchange(sign_in("ada"))
     return device
+
+
+@pytest.fixture(scope="module")
+def open_shop(
+    tmp_path_factory: pytest.TempPathFactory, canaille: Canaille, sign_in: Callable[[str], str]
+) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("shop")
+    with ScriptedBedrock() as cloud:
+        gateway = Gateway(
+            folder / "gateway",
+            issuers=[canaille.issuer_section()],
+            endpoint=cloud.endpoint,
+            region=cloud.region,
+            credentials=cloud.key.environment(),
+            models=tuple(built_in(embeddings=True).models),
+        )
+        with gateway:
+            device = Device(gateway.url)
+            device.exchange(sign_in("ada"))
+            yield Shop(gateway, cloud, device)
+
+
+@pytest.fixture
+def shop(open_shop: Shop, sign_in: Callable[[str], str]) -> Shop:
+    """The shop of the test's file, with nothing in it of the tests before, and a fresh token."""
+    open_shop.begin()
+    open_shop.ada.exchange(sign_in("ada"))
+    return open_shop
 
 
 @pytest.fixture

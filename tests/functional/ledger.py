@@ -48,6 +48,15 @@ def settled(db: Path, count: int, *, seconds: float = DEADLINE_SECONDS) -> list[
     return found
 
 
+def at_rest(db: Path, *, seconds: float = DEADLINE_SECONDS) -> int:
+    """How many entries there are once no attempt is open."""
+    deadline = time.monotonic() + seconds
+    while read(db, lambda c: c.scalars(select(attempts.c.attempt_id).where(~attempts.c.swept)).all()):
+        assert time.monotonic() < deadline, "an attempt stays open"
+        time.sleep(0.02)
+    return len(rows(db))
+
+
 def usage_of(row: Row[Any]) -> Usage:
     """The token classes of an entry."""
     return Usage(

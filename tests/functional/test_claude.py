@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llmgw_gateway.money.prices import built_in
 from tests.functional import ledger
 from tests.functional.device import Device
 from tests.lab import node
@@ -131,3 +132,14 @@ def test_a_person_who_is_not_signed_in_is_told_what_to_type(system: System, scri
     answered = system.claude("bedrock").ask("Say it.")
     assert "llmgw login" in answered.text + answered.finished.stderr
     assert scripted.calls == []
+
+
+def test_claude_discovers_the_models(system: System) -> None:
+    """It asks at its start, waits three seconds for the answer, and keeps it for its menu of models."""
+    claude = system.claude("anthropic")
+    answered = claude.ask(
+        "Say it.", CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY="1", CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=""
+    )
+    assert not answered.result["is_error"]
+    kept = json.loads((claude.home / ".claude" / "cache" / "gateway-models.json").read_text(encoding="utf-8"))
+    assert [model["id"] for model in kept["models"]] == list(built_in().models)

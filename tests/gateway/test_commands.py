@@ -322,13 +322,21 @@ def test_prices_that_are_right_have_no_warning(store: Path) -> None:
     assert "the model has its price, no warnings" in good(["prices", "check"], written(store))
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("", "bedrock.bridge_file: no such file"), ('[[betas]]\nname = "x"', "is no bridging table")],
+)
+def test_a_bridging_table_that_cannot_be_used_is_refused(store: Path, text: str, sentence: str) -> None:
+    if text:
+        (store.parent / "bridge.toml").write_text(text, encoding="utf-8")
+    bedrock = configuration.good()["bedrock"] | {"bridge_file": "bridge.toml"}
+    code, out, err = run(["check"], written(store, bedrock=bedrock))
+    assert (code, out) == (2, "")
+    assert sentence in err
+
+
 UNUSABLE: dict[str, tuple[dict[str, Any], str, str]] = {
     "no price": ({"models": [{"name": "gpt-5"}]}, "", "models[0].name: 'gpt-5' has no price"),
-    "an embedding model": (
-        {"models": [{"name": "titan-embed-text-v2"}]},
-        "",
-        "models[0].name: 'titan-embed-text-v2' is an embedding model, and no endpoint of the gateway serves these yet",
-    ),
     "a price that begins later": (
         {"models": [{"name": "claude-next"}], "prices": {"file": "prices.toml"}},
         OWN.replace("claude-sonnet-4-5", 'claude-next"\ndisplay_name = "N"\nvendor = "a"\nbedrock_id = "a.n')

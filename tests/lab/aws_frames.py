@@ -39,6 +39,12 @@ def chunk(event: dict[str, Any]) -> bytes:
     return frame(headers, json.dumps(payload).encode())
 
 
+def event(kind: str, payload: dict[str, Any]) -> bytes:
+    """An event of Converse: its type stands in a header."""
+    headers = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
+    return frame(headers, json.dumps(payload).encode())
+
+
 def exception(kind: str, message: str) -> bytes:
     """An error in the middle of a stream, such as `throttlingException`."""
     headers = {":exception-type": kind, ":content-type": "application/json", ":message-type": "exception"}

@@ -13,18 +13,19 @@ import json
 import re
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
 
-from tests.lab import aws_frames, sigv4
+from tests.lab import aws_frames, converse, sigv4
 from tests.lab.ministack import REGION, AwsKey
 from tests.lab.threaded import ThreadedServer
 from tests.lab.usage import Usage
 
-INVOKE = re.compile(r"/model/(?P<model>[^/]+)/(?P<action>invoke|invoke-with-response-stream)")
+INVOKE = re.compile(r"/model/(?P<model>[^/]+)/(?P<action>invoke|invoke-with-response-stream|converse|converse-stream)")
+EMBEDDING = re.compile(r"(amazon\.titan-embed|([a-z]+\.)?cohere\.embed)")
 LARGEST_BODY = 64 * 1024 * 1024
 KEY = AwsKey("AKIASCRIPTEDBEDROCK1", "scripted/bedrock/secret/never/leaves/gw")
 PIECES = 4
@@ -65,6 +66,7 @@ class Call:
     model: str
     streaming: bool
     request: sigv4.Received
+    converse: bool
     body: dict[str, Any]
     answer: Answer
     _server: ThreadedServer
@@ -119,6 +121,8 @@ class ScriptedBedrock(ThreadedServer):
         self.refused: list[str] = []
         """The reason of every 403."""
         self.default = default or Answer()
+        self.counted: list[sigv4.Received] = []
+        """The questions for the tokens of a prompt."""
         self.counting: tuple[int, bytes] | None = None
         """Status and body of every CountTokens; None: there is no such operation."""
         self._script: deque[Answer] = deque()
@@ -132,6 +136,15 @@ class ScriptedBedrock(ThreadedServer):
     def script(self, *answers: Answer) -> None:
         """Give these answers to the next calls, in this order."""
         self._script.extend(answers)
+
+    def reset(self) -> None:
+        """Forget calls and script: for a test that shares the cloud with others."""
+        self.forget_script()
+        self._tool_loop = None
+        self.counting = None
+        self.counted.clear()
+        self.calls.clear()
+        self.refused.clear()
 
     def forget_script(self) -> None:
         """Drop the answers for which no call came."""
@@ -163,12 +176,13 @@ class ScriptedBedrock(ThreadedServer):
             self.refused.append(fault)
             return _aws_error(403, "InvalidSignatureException", fault)
         if self.counting is not None and request.raw_path.endswith("/count-tokens"):
+            self.counted.append(received)
             status, body = self.counting
             return web.Response(status=status, body=body, content_type="application/json")
         path = INVOKE.fullmatch(request.raw_path)
         if path is None or request.method != "POST":
             return _aws_error(404, "UnknownOperationException", f"no such operation: {request.raw_path}")
-        call = self._register(received, unquote(path["model"]), streaming=path["action"] != "invoke")
+        call = self._register(received, unquote(path["model"]), path["action"])
         try:
             return await self.answer(request, call)
         finally:
@@ -180,11 +194,16 @@ class ScriptedBedrock(ThreadedServer):
             return _aws_error(call.status, call.answer.error_type, call.answer.error)
         return await (self._stream(request, call) if call.streaming else self._complete(call))
 
-    def _register(self, received: sigv4.Received, model: str, *, streaming: bool) -> Call:
+    def _register(self, received: sigv4.Received, model: str, action: str) -> Call:
         body = json.loads(received.body)
         answer = self._next_answer(body)
+        if EMBEDDING.match(model) and answer.usage is not None:
+            answer = replace(answer, usage=Usage(input=sum(len(text.split()) for text in texts_of(body))))
         number = next(self._numbers)
-        call = Call(number, model, streaming, received, body, answer, self, asyncio.Event(), status=answer.status)
+        streaming, converse = action.endswith("-stream"), action.startswith("converse")
+        call = Call(
+            number, model, streaming, received, converse, body, answer, self, asyncio.Event(), status=answer.status
+        )
         self.calls.append(call)
         return call
 
@@ -200,7 +219,11 @@ class ScriptedBedrock(ThreadedServer):
         if call.answer.hold_after is not None:
             await call.released()
         call.finished = True
-        return web.json_response(message(call))
+        if EMBEDDING.match(call.model):
+            usage = call.answer.usage
+            counted = {"x-amzn-Bedrock-Input-Token-Count": str(usage.input)} if usage else {}
+            return web.json_response(embeddings(call), headers=counted)
+        return web.json_response(converse.answer(call) if call.converse else message(call))
 
     async def _stream(self, request: web.Request, call: Call) -> web.StreamResponse:
         headers = {"Content-Type": "application/vnd.amazon.eventstream", "x-amzn-RequestId": f"scripted-{call.number}"}
@@ -208,7 +231,7 @@ class ScriptedBedrock(ThreadedServer):
         await response.prepare(request)
         answer = call.answer
         try:
-            for event in events(call):
+            for frame in converse.frames(call) if call.converse else map(aws_frames.chunk, events(call)):
                 if call.events_sent == answer.break_after:
                     drop(request)
                     return response
@@ -219,7 +242,7 @@ class ScriptedBedrock(ThreadedServer):
                     await call.released()
                 if answer.pause_seconds:
                     await call.paused(answer.pause_seconds)
-                await response.write(aws_frames.chunk(event))
+                await response.write(frame)
                 call.events_sent += 1
         except (ConnectionError, asyncio.CancelledError):
             call.client_gone = True
@@ -232,7 +255,31 @@ def has_tool_result(body: dict[str, Any]) -> bool:
     """Whether any message of the conversation carries a tool's result."""
     contents = [message.get("content") for message in body.get("messages", [])]
     blocks = [block for content in contents if isinstance(content, list) for block in content]
-    return any(block.get("type") == "tool_result" for block in blocks if isinstance(block, dict))
+    results = (
+        block.get("type") == "tool_result" or "toolResult" in block for block in blocks if isinstance(block, dict)
+    )
+    return any(results)
+
+
+def texts_of(body: dict[str, Any]) -> list[str]:
+    """The texts of a request for embeddings: Titan's or Cohere's."""
+    return [body["inputText"]] if "inputText" in body else list(body["texts"])
+
+
+def vector_of(text: str, size: int) -> list[float]:
+    """A vector that tells texts apart: its first element is the length of the text."""
+    return [float(len(text)), *([0.5] * (size - 1))]
+
+
+def embeddings(call: Call) -> dict[str, Any]:
+    """The answer to a request for embeddings. Cohere's has no count of tokens: it stands in a header alone."""
+    body = call.body
+    size = body.get("dimensions") or body.get("output_dimension") or 8
+    vectors = [vector_of(text, size) for text in texts_of(body)]
+    if "texts" in body:
+        return {"id": "scripted", "response_type": "embeddings_by_type", "embeddings": {"float": vectors}}
+    counted = {"inputTextTokenCount": call.answer.usage.input} if call.answer.usage else {}
+    return {"embedding": vectors[0], "embeddingsByType": {"float": vectors[0]}} | counted
 
 
 def message(call: Call) -> dict[str, Any]:

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmgw_wire.errors import TABLE, ErrorCode, anthropic_body, oauth_body, read_refusal
+from llmgw_wire.errors import (
+    TABLE,
+    ErrorCode,
+    Refusal,
+    anthropic_body,
+    oauth_body,
+    openai_body,
+    openai_status,
+    read_refusal,
+    status_in,
+)
 
 codes = st.sampled_from(ErrorCode)
 sentences = st.text(min_size=1)
@@ -83,6 +93,33 @@ def test_the_anthropic_envelope_has_the_members_that_clients_read() -> None:
         "request_id": "req_1",
         "error": {"type": "billing_error", "message": "used up", "code": "budget_exceeded"},
     }
+
+
+def test_openai_s_envelope_has_the_members_that_clients_read() -> None:
+    document = json.loads(openai_body(ErrorCode.BUDGET_EXCEEDED, "used up", "req_1"))
+    assert document == {
+        "error": {
+            "message": "used up",
+            "type": "insufficient_quota",
+            "param": None,
+            "code": "budget_exceeded",
+            "request_id": "req_1",
+        }
+    }
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_openai_s_statuses_differ_where_its_clients_do(code: ErrorCode) -> None:
+    changed = {
+        ErrorCode.PERSON_DISABLED: 403,
+        ErrorCode.MODEL_NOT_ALLOWED: 403,
+        ErrorCode.UPSTREAM_DENIED: 403,
+        ErrorCode.UPSTREAM_TIMEOUT: 504,
+    }
+    assert status_in("openai", code) == changed.get(code, code.wire.status)
+    assert status_in("anthropic", code) == code.wire.status
+    body = openai_body(code, "why", "req_1")
+    assert read_refusal(openai_status(code), body) == Refusal(openai_status(code), code, "why")
 
 
 @given(

@@ -43,11 +43,12 @@ def read(config: Path) -> tuple[Settings, Catalogue]:
 
 def load(config: Path) -> tuple[Settings, Catalogue]:
     """Configuration and prices that a gateway can start with, or every fault on standard error and exit status 2."""
-    from llmgw_gateway.app import policy  # noqa: PLC0415 -- half of the gateway; what only reads the ledger does without
+    from llmgw_gateway.app import bridging, policy  # noqa: PLC0415 -- half of the gateway; what only reads the ledger does without
 
     with refusals():
         settings, catalogue = read(config)
         policy(settings, catalogue)
+        bridging(settings, catalogue)
         faults = unpriced(settings, catalogue, today())
         if faults:
             raise ConfigurationError(str(config), faults)
@@ -55,14 +56,12 @@ def load(config: Path) -> tuple[Settings, Catalogue]:
 
 
 def unpriced(settings: Settings, catalogue: Catalogue, day: date) -> list[str]:
-    """Configured models that cannot be charged: unknown ones, ones whose price begins later, ones of another kind."""
+    """Configured models that cannot be charged: unknown ones, ones whose price begins later."""
     faults = []
     for number, model in enumerate(settings.models):
         known = catalogue.models.get(model.name)
         if known is None:
             what = "has no price"
-        elif known.kind == "embedding":
-            what = "is an embedding model, and no endpoint of the gateway serves these yet"
         elif not any(p.tier == "standard" and not p.context_over for p in catalogue.in_force(model.name, day)):
             what = f"has no price in force on {day}: its first one begins later"
         else:

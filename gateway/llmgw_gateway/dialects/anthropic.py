@@ -45,7 +45,7 @@ class EventWriter:
         """The bytes for all events of one upstream read, joined into one write."""
         written = b"".join(sse.encode(kind, data) for kind, data in events)
         if broken is not None:
-            written += self.failure(_KINDS.get(broken.exception or "", "api_error"), message_of(broken))
+            written += self.failure(kind_of(broken), message_of(broken))
         return written
 
     def failure(self, kind: str, message: str) -> bytes:
@@ -63,12 +63,14 @@ _KINDS: Final = {
 """Bedrock's exceptions as Anthropic's error types."""
 
 
+def kind_of(frame: Frame) -> str:
+    """The type of the error that an exception frame reports."""
+    return _KINDS.get(frame.exception or "", "api_error")
+
+
 def models_page(models: Sequence[tuple[str, str]]) -> bytes:
     """The answer of `GET /v1/models`: (id, display name) of each model that the caller may use."""
-    data = [
-        {"type": "model", "id": name, "display_name": display, "created_at": "1970-01-01T00:00:00Z"}
-        for name, display in models
-    ]
+    data = [_model(name, display) for name, display in models]
     page = {
         "data": data,
         "has_more": False,
@@ -76,3 +78,12 @@ def models_page(models: Sequence[tuple[str, str]]) -> bytes:
         "last_id": data[-1]["id"] if data else None,
     }
     return json.dumps(page).encode()
+
+
+def model_page(name: str, display: str) -> bytes:
+    """The answer of `GET /v1/models/{id}`."""
+    return json.dumps(_model(name, display)).encode()
+
+
+def _model(name: str, display: str) -> dict[str, str]:
+    return {"type": "model", "id": name, "display_name": display, "created_at": "1970-01-01T00:00:00Z"}

@@ -40,6 +40,22 @@ def read(body: bytes, model: str, *, stream: bool) -> Call:
         long_cache=messages.wants_long_cache(body),
         least_tokens=messages.least_tokens_of(members),
         long_context=messages.wants_long_context(messages.betas_of(members)),
+        kind=None,
+    )
+
+
+def read_count(body: bytes, model: str) -> Call:
+    """Read a question for the tokens of a prompt, which holds the prompt in either of Bedrock's formats."""
+    members = messages.members_of(body)
+    return Call(
+        dialect="bedrock",
+        model=model,
+        stream=False,
+        max_tokens=0,
+        size=len(body),
+        body=body,
+        members=members,
+        operation="count",
     )
 
 

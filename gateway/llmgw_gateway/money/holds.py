@@ -299,6 +299,7 @@ class Money:
     def _terms(self, account: Account, grant: Grant, call: Call, tariff: Tariff, now: float) -> Terms:
         model = self._catalogue.models[grant.target.model]
         context = max(model.context_tokens, LONG_CONTEXT) if call.long_context else model.context_tokens
+        context *= call.prompts
         likely = self.learned.expect(
             model=model.name,
             person=account.person_id,

@@ -99,7 +99,7 @@ class CatalogueModel(Struct, frozen=True, forbid_unknown_fields=True):
     """Prefixes of its cross-region inference profiles: us, eu, apac, global, ..."""
     aliases: tuple[str, ...] = ()
     kind: Kind = "text"
-    """An embedding model has no output, no cache, and so far no endpoint that serves it."""
+    """An embedding model has no output and no cache."""
     output_burndown: Annotated[int, Meta(ge=1, le=1000)] = 1
     """Tokens of the provider's quota that one output token takes."""
 
@@ -221,10 +221,7 @@ class Catalogue:
 
 
 def built_in(*, embeddings: bool = False) -> Catalogue:
-    """The catalogue that ships with the gateway: the models that its endpoints can serve.
-
-    With `embeddings` also those that have a price, but no endpoint yet.
-    """
+    """The catalogue that ships with the gateway: the models that answer prompts; with `embeddings` also those."""
     texts = parse(_shipped("bedrock.toml"), "the built-in price catalogue")
     if not embeddings:
         return texts

@@ -164,7 +164,7 @@ class Rates:
                 person=account.person_id,
                 session=call.session,
                 size=call.size,
-                most_prompt=self._catalogue.models[grant.target.model].context_tokens,
+                most_prompt=self._catalogue.models[grant.target.model].context_tokens * call.prompts,
                 most_output=grant.max_tokens,
                 now=time.time(),
             )

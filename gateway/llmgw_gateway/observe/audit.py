@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from llmgw_gateway.errors import ClientGoneError, GatewayError
-from llmgw_wire.errors import ErrorCode
+from llmgw_wire.errors import ErrorCode, status_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -227,7 +227,7 @@ class _Writing:
     ) -> None:
         entry = self._entry
         if isinstance(error, GatewayError):
-            entry.code, entry.status = error.code.value, error.code.wire.status
+            entry.code, entry.status = error.code.value, status_in(entry.dialect, error.code)
         elif isinstance(error, ClientGoneError):
             entry.code, entry.status = CLIENT_GONE, CLIENT_CLOSED
         elif isinstance(error, asyncio.CancelledError):

@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "bedrock"
 """The name in the credential scope; the host is bedrock-runtime."""
+ACTIONS: Final = {
+    "invoke": ("invoke", "invoke-with-response-stream"),
+    "converse": ("converse", "converse-stream"),
+}
+"""The last part of the path, whole and streamed."""
+INPUT_TOKENS: Final = "x-amzn-bedrock-input-token-count"
 MOST_COUNT_ANSWER: Final = 65_536
 LARGE: Final = 1024 * 1024
 """From this size on, hashing or copying the body would stall the loop for half a millisecond and more."""
@@ -52,6 +58,8 @@ class Upstream:
     """On the monotonic clock."""
     own_words: bool
     """Whether an error is the provider's own, and not that of a proxy on the way, which may have cut off an answer."""
+    input_tokens: str = ""
+    """What Bedrock counted of a call whose answer may not tell, such as one for embeddings; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,15 @@ class Bedrock:
     cancel_stops_billing: Final = False
     """By one public report, until it is measured on an account: an answer is billed to its end, read or not."""
 
-    def __init__(self, settings: BedrockSettings, credentials: AwsCredentials, http: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        settings: BedrockSettings,
+        credentials: AwsCredentials,
+        http: aiohttp.ClientSession,
+        table: bridge.Table | None = None,
+    ) -> None:
+        self._table = table
+        """What each model takes; None: as it ships."""
         self._settings = settings
         self._credentials = credentials
         self._http = http
@@ -98,29 +114,30 @@ class Bedrock:
 
         GatewayError(UPSTREAM_UNREACHABLE) when nothing was sent, UPSTREAM_TIMEOUT when no head came until `head_by`.
         """
-        body = bridge.invoke_body(call, target.model)
+        body = bridge.invoke_body(call, target.model, self._table)
         if not again:
             call.release()
-        if call.stream:
-            action, timeout = "invoke-with-response-stream", self._stream_timeout
-        else:
-            action, timeout = "invoke", self._timeout
+        action = ACTIONS[call.operation][call.stream]
+        timeout = self._stream_timeout if call.stream else self._timeout
         return Attempt(self, Question(target.invoke_id, action, body, head_by, timeout), outcome)
 
     async def count_tokens(self, target: Target, call: Call) -> tuple[int, bytes]:
-        """Ask Bedrock how many tokens a prompt has (CountTokens, free of charge).
+        """Ask Bedrock how many tokens a prompt has (CountTokens, free of charge), by the model: it knows no profiles.
 
-        Returns status and body: on success in the Anthropic form, otherwise Bedrock's own.
+        Returns status and body: on success in the Anthropic form where that was the question's, else Bedrock's own.
         """
-        inner = base64.b64encode(bridge.invoke_body(call, target.model)).decode()
-        body = json.dumps({"input": {"invokeModel": {"body": inner}}}).encode()
+        body, own = bridge.invoke_body(call, target.model, self._table), call.operation == "count"
+        if not own:
+            inner = base64.b64encode(body).decode()
+            body = json.dumps({"input": {"invokeModel": {"body": inner}}}).encode()
         call.release()
-        question = Question(target.invoke_id, "count-tokens", body, self.deadline(), self._timeout)
+        model = target.foundation_id or target.invoke_id
+        question = Question(model, "count-tokens", body, self.deadline(), self._timeout)
         async with Attempt(self, question, Outcome()) as upstream:
             answer = b""
             while len(answer) < MOST_COUNT_ANSWER and (more := await upstream.content.readany()):
                 answer += more
-        count = _count(answer)
+        count = None if own else _count(answer)
         return (upstream.status, answer) if count is None else (200, json.dumps({"input_tokens": count}).encode())
 
     async def dispatch(self, question: Question, outcome: Outcome) -> aiohttp.ClientResponse:
@@ -195,7 +212,8 @@ class Attempt:
         sent_at = time.monotonic()
         response = self._response = await self._bedrock.dispatch(question, self._outcome)
         self._outcome.status = response.status
-        return Upstream(response.status, _visible(response), response.content, sent_at, _own_words(response))
+        counted = response.headers.get(INPUT_TOKENS, "")
+        return Upstream(response.status, _visible(response), response.content, sent_at, _own_words(response), counted)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

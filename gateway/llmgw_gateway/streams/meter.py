@@ -88,7 +88,7 @@ class Meter:
     """
 
     def __init__(self, *, long_cache: bool = False) -> None:
-        self._long_cache = long_cache
+        self.long_cache = long_cache
         self.usage = Usage()
         self.completeness: Completeness = "none"
         self.started = False
@@ -156,7 +156,7 @@ class Meter:
             # A later event repeats the total without the split: what an hour's share is already known stays.
             total = seen.cache_creation_input_tokens
             known = usage.cache_write_5m + usage.cache_write_1h > 0
-            hour = min(usage.cache_write_1h, total) if known or not self._long_cache else total
+            hour = min(usage.cache_write_1h, total) if known or not self.long_cache else total
             usage = replace(usage, cache_write_1h=hour, cache_write_5m=total - hour)
         if seen.output_tokens is not None:
             usage = replace(usage, output=seen.output_tokens)

@@ -23,6 +23,7 @@ def served(
     return ServedModel(
         name=name,
         display_name=name.title(),
+        vendor="anthropic",
         names=names + ((target,) if target else ()),
         bedrock_id=bedrock_id,
         profiles=profiles,
@@ -107,13 +108,34 @@ def test_fallbacks_are_targets_of_the_same_model_without_the_one_that_is_asked_f
     assert Policy(MODELS, "eu-central-1", "").authorize("sonnet", 1).fallbacks == ()
 
 
+@pytest.mark.parametrize(
+    ("resource", "expected"),
+    [
+        (f":foundation-model/{SONNET_ID}", SONNET_ID),
+        (f"123456789012:inference-profile/eu.{SONNET_ID}", f"eu.{SONNET_ID}"),
+        (f":inference-profile/global.{SONNET_ID}", f"global.{SONNET_ID}"),
+    ],
+)
+def test_an_arn_of_the_region_means_the_id_in_it(resource: str, expected: str) -> None:
+    assert invoke_id(f"arn:aws:bedrock:eu-central-1:{resource}") == expected
+
+
+def test_profiles_of_a_model_that_serve_the_region() -> None:
+    policy = Policy(MODELS, "eu-central-1", "")
+    assert policy.profiles(SONNET) == (f"eu.{SONNET_ID}", f"global.{SONNET_ID}")
+    assert policy.profiles(PLAIN) == ()
+
+
 HOSTILE = [
     *("", "..", "../sonnet", "sonnet/..", "%2e%2e", "sonnet%00", "sonnet\0", "sonnet\r\nX-Evil: 1", " sonnet"),
     *("sonnet ", "SONNET", "Sonnet", "sonnet/../../guardrail/1", "x/../../guardrail/1", f"{SONNET_ID}/invoke?x=1"),
     *("\uff53onnet", "sonnet\u200b", "sonn\u0435t"),
     *(f"eu.eu.{SONNET_ID}", f"xx.{SONNET_ID}", f"us-gov.{SONNET_ID}", f"evil.{SONNET_ID}", f"/{SONNET_ID}"),
     *(SONNET_ID[:-1], ARN + "x", ARN[:-1], ARN.upper()),
-    f"arn:aws:bedrock:eu-central-1::foundation-model/{SONNET_ID}",
+    f"arn:aws:bedrock:us-west-2::foundation-model/{SONNET_ID}",
+    f"arn:aws:bedrock:eu-central-1::foundation-model/{SONNET_ID}/invoke",
+    f"arn:aws:bedrock:eu-central-1:x:inference-profile/eu.{SONNET_ID}",
+    "arn:aws:bedrock:eu-central-1::foundation-model/anthropic.unknown",
     "arn:aws:bedrock:eu-central-1:999999999999:application-inference-profile/abc123",
 ]
 
@@ -162,4 +184,4 @@ def test_what_is_judged_is_what_the_client_asks_for_and_without_it_the_model_s_o
 
 
 def test_every_served_model_is_shown_once() -> None:
-    assert Policy(MODELS, "eu-central-1", "").served == tuple((model.name, model.name.title()) for model in MODELS)
+    assert Policy(MODELS, "eu-central-1", "").models == MODELS

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgw_gateway.dialects import anthropic, bedrock
-from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.dialects import anthropic, bedrock, openai_request
+from llmgw_gateway.errors import ConfigurationError, GatewayError
 from llmgw_gateway.money.prices import built_in
 from llmgw_gateway.providers import bridge
 from llmgw_wire.errors import ErrorCode
@@ -64,6 +64,77 @@ def test_a_beta_for_other_models_is_left_out() -> None:
 
 def test_every_model_that_the_table_names_is_in_the_catalogue() -> None:
     assert {model for beta in TABLE.betas.values() for model in beta.models} <= set(built_in().models)
+
+
+def openai_body(model: str, **members: Any) -> dict[str, Any]:
+    request = {"model": "m", "messages": [{"role": "user", "content": "hi"}]} | members
+    document = json.loads(bridge.invoke_body(openai_request.read(json.dumps(request).encode()).call, model))
+    assert isinstance(document, dict)
+    return document
+
+
+def test_a_feature_of_some_models_is_refused_in_the_client_s_words_for_the_others() -> None:
+    for feature, called, value in (
+        ("output_config.effort", "reasoning_effort", "low"),
+        ("output_config.format", "response_format", {"type": "json_schema", "json_schema": {"schema": {}}}),
+    ):
+        having = TABLE.features[feature].models
+        assert set(having) < set(built_in().models)
+        for model in built_in().models:
+            if model in having:
+                assert openai_body(model, **{called: value})["output_config"]
+            else:
+                with pytest.raises(GatewayError, match=f"'{called}' is not available on {model}"):
+                    openai_body(model, **{called: value})
+
+
+def test_effort_s_beta_goes_to_the_model_that_wants_it() -> None:
+    assert openai_body("claude-opus-4-5", reasoning_effort="low")["anthropic_beta"] == ["effort-2025-11-24"]
+    assert "anthropic_beta" not in openai_body(MODEL, reasoning_effort="low")
+
+
+def own(text: str) -> bridge.Table:
+    return bridge.extended(TABLE, text, "bridge.toml", built_in().models)
+
+
+def test_rows_of_an_operator_replace_and_join_those_that_ship() -> None:
+    table = own(
+        '[[betas]]\nname = "new-2027"\nbedrock = true\nfields = ["new"]\n'
+        '[[fields]]\nname = "speed"\nbedrock = false\non_refuse = "refuse"\n'
+        '[[features]]\nname = "output_config.effort"\nmodels = ["claude-sonnet-4-5"]\n'
+    )
+    call = anthropic.read(json.dumps(BODY | {"new": 1}).encode(), "new-2027")
+    assert json.loads(bridge.invoke_body(call, MODEL, table))["anthropic_beta"] == ["new-2027"]
+    assert sent("new-2027", new=1).get("anthropic_beta") is None
+    with pytest.raises(GatewayError, match="'speed'"):
+        bridge.invoke_body(anthropic.read(json.dumps(BODY | {"speed": "fast"}).encode(), ""), MODEL, table)
+    assert table.features["output_config.effort"].models == ("claude-sonnet-4-5",)
+    assert table.features["output_config.format"] == TABLE.features["output_config.format"]
+    assert len(table.betas) == len(TABLE.betas) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[[betas]", "no bridging table"),
+        ('[[betas]]\nname = "x"', "no bridging table"),
+        ('[[betas]]\nname = "x"\nbedrock = true\nmodel = "m"', "no bridging table"),
+        ('[[fields]]\nname = "x"\nbedrock = false\non_refuse = "shout"', "no bridging table"),
+        ('[[betas]]\nname = "x"\nbedrock = true\n' * 2, "betas: 'x' stands there twice"),
+        ('[[features]]\nname = "x"\nmodels = ["gpt-5"]', "features.x.models: 'gpt-5' is not in the price catalogue"),
+        ('[[betas]]\nname = "compact-2026-01-12"\nbedrock = true', "betas.compact-2026-01-12.bedrock: must stay false"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_named(text: str, fault: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        own(text)
+    assert fault in caught.value.faults[0]
+
+
+def test_every_row_that_ships_has_a_source() -> None:
+    rows: list[bridge.Beta | bridge.Field | bridge.Feature] = [*TABLE.betas.values(), *TABLE.fields.values()]
+    rows += TABLE.features.values()
+    assert [row.name for row in rows if not row.source] == []
 
 
 def test_two_names_of_one_beta_are_sent_once() -> None:
