@@ -7,10 +7,10 @@ finish and are paid, because the provider bills them.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
+from msgspec import structs
 
 from llmgw_gateway.call import MICRO, Completeness, Outcome, Usage
 from llmgw_gateway.dialects import openai, openai_embeddings
@@ -119,7 +119,7 @@ class _Work:
 
     async def _ask(self, target: Target, call: Call, head_by: float, *, again: bool) -> tuple[Vector, ...]:
         pipeline = self._pipeline
-        aimed = replace(self._grant, target=target)
+        aimed = structs.replace(self._grant, target=target)
         async with pipeline.money.admit(self._account, aimed, call, self._entry.request_id) as hold:
             self.holds.append(hold)
             async with pipeline.bedrock.send(target, call, hold.outcome, head_by, again=again) as upstream:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import array
 import base64
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -105,7 +105,7 @@ def _call(model: str, prompts: int, body: Table) -> Call:
 def whole(calls_: list[Call]) -> Call:
     """All calls of a request as one: what it takes of the limits on rates."""
     size, prompts = sum(each.size for each in calls_), sum(each.prompts for each in calls_)
-    return replace(calls_[0], size=size, prompts=prompts, members=None)
+    return msgspec.structs.replace(calls_[0], size=size, prompts=prompts, members=None)
 
 
 def _texts(value: object) -> tuple[str, ...]:
