@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from llmgw_gateway.call import MICRO
+from llmgw_gateway.money.amounts import smaller
 
 if TYPE_CHECKING:
     from llmgw_gateway.call import Usage
@@ -62,15 +63,9 @@ class Terms(Struct, frozen=True, gc=False):
     def amounts(self, max_tokens: int) -> tuple[Amounts, Amounts]:
         """Hold and ceiling in every unit."""
         output = min(max_tokens, self.likely_output)
-        (one, two, three), (first, second, third) = self.likely_prompt, self.likely_rate
-        likely = (_whole(one + output * first), _whole(two + output * second), _whole(three + output * third))
-        (one, two, three), (first, second, third) = self.most_prompt, self.most_rate
-        most = (
-            _whole(one + max_tokens * first),
-            _whole(two + max_tokens * second),
-            _whole(three + max_tokens * third),
-        )
-        return (min(likely[0], most[0]), min(likely[1], most[1]), min(likely[2], most[2])), most
+        likely = _along(self.likely_prompt, output, self.likely_rate)
+        most = _along(self.most_prompt, max_tokens, self.most_rate)
+        return smaller(likely, most), most
 
 
 def estimate(
@@ -82,14 +77,15 @@ def estimate(
     prompt exceeds the model's context.
     """
     most = min(size + PROVIDER_OVERHEAD, context_tokens)
-    price = tariff.price(likely.prompt)
+    prompt = likely.prompt
+    price = tariff.price(prompt)
     prompt_cost = price.numerator(likely) - likely.output * price.output
     top = tariff.dearest
     return Terms(
         max_tokens=max_tokens,
         least_tokens=least_tokens,
         likely_output=likely.output,
-        likely_prompt=(prompt_cost, likely.prompt * MICRO, price.weight(prompt_cost)),
+        likely_prompt=(prompt_cost, prompt * MICRO, price.weight(prompt_cost)),
         likely_rate=(price.output, MICRO, price.weight(price.output)),
         most_prompt=(most * top.prompt, most * MICRO, most * top.prompt_weight),
         most_rate=(top.output, MICRO, top.output_weight),
@@ -100,6 +96,15 @@ def charged(price: Price, usage: Usage) -> Amounts:
     """What `usage` comes to in every unit."""
     numerator = price.numerator(usage)
     return (_whole(numerator), usage.prompt + usage.output, _whole(price.weight(numerator)))
+
+
+def _along(prompt: Amounts, output: int, rate: Amounts) -> Amounts:
+    """`_whole` in each unit; written out, because every admission asks for six."""
+    return (
+        -(-(prompt[0] + output * rate[0]) // MICRO),
+        -(-(prompt[1] + output * rate[1]) // MICRO),
+        -(-(prompt[2] + output * rate[2]) // MICRO),
+    )
 
 
 def _whole(millionths: int) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
 
 from llmgw_gateway.call import Outcome, Usage
 from llmgw_gateway.money import items
@@ -19,8 +21,7 @@ LONGEST_NOTE = 64
 _NOTE = frozenset(string.ascii_letters + string.digits + "_")
 
 
-@dataclass(slots=True)
-class Hold:
+class Hold(Struct):
     """What is kept for one attempt, and what became of it."""
 
     attempt_id: str
@@ -42,7 +43,7 @@ class Hold:
     size: int
     renewed: float
     """When the lease was last extended, on the monotonic clock."""
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: Outcome = msgspec.field(default_factory=Outcome)
 
     def cost(self, usage: Usage) -> int:
         """What `usage` costs in micro-USD, by the price of the day the attempt was admitted."""
@@ -60,7 +61,9 @@ class Hold:
     def close(self, now: int) -> items.Settlement:
         """Decide what the attempt is charged. Unknown usage is never zero; what was never sent costs nothing."""
         outcome = self.outcome
-        note = "".join(filter(_NOTE.__contains__, outcome.note))[:LONGEST_NOTE]  # upstreams name their own exceptions
+        note = outcome.note
+        if not _NOTE.issuperset(note) or len(note) > LONGEST_NOTE:  # upstreams name their own exceptions
+            note = "".join(filter(_NOTE.__contains__, note))[:LONGEST_NOTE]
         if not outcome.dispatched:
             return items.Settlement(self.attempt_id, items.RELEASED, now, charge=NOTHING)
         if outcome.refused_upstream:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import secrets
 import time
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from zoneinfo import ZoneInfo
@@ -33,7 +33,7 @@ from llmgw_gateway.store.schema import counters
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import Callable, Coroutine
 
     from sqlalchemy import Connection
 
@@ -55,6 +55,23 @@ TIGHT = 0.9
 GROWTH = 1.5
 """A topped-up hold, as a multiple of what was seen."""
 log = logging.getLogger("llmgw.money")
+
+
+class _Running(AbstractAsyncContextManager[Hold]):
+    """An attempt as a block of `async with`. A class, because `asynccontextmanager` costs more."""
+
+    __slots__ = ("_begin", "_finish", "_hold")
+
+    def __init__(self, begin: Coroutine[None, None, Hold], finish: Callable[[Hold], None]) -> None:
+        self._begin = begin
+        self._finish = finish
+
+    async def __aenter__(self) -> Hold:
+        self._hold = await self._begin
+        return self._hold
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._finish(self._hold)
 
 
 class Money:
@@ -112,43 +129,43 @@ class Money:
             return "leases are not renewed"  # attempts that run would be settled as lost
         return self._database.unready()
 
-    @contextlib.asynccontextmanager
-    async def admit(self, account: Account, grant: Grant, call: Call, operation_id: str) -> AsyncIterator[Hold]:
+    def admit(self, account: Account, grant: Grant, call: Call, operation_id: str) -> AbstractAsyncContextManager[Hold]:
         """Hold the expected cost of one attempt; settle or release it on leaving, off the response path.
 
         Near a limit the call may be admitted with a smaller `max_tokens`: the call is changed accordingly.
         GatewayError(BUDGET_EXCEEDED) names the budget, what is spent and held of it, and when it resets;
         BUDGET_PACED says when the next call is admitted.
         """
+        return _Running(self._begin(account, grant, call, operation_id), self._finish)
+
+    async def _begin(self, account: Account, grant: Grant, call: Call, operation_id: str) -> Hold:
         hold = await self._hold(account, grant, call, operation_id)
         if hold.max_tokens < grant.max_tokens:
             call.clamp(hold.max_tokens)
         if hold.attempt_id not in self.standby:
             self._open[hold.attempt_id] = hold
-        try:
-            yield hold
-        finally:
-            self._finish(hold)
+        return hold
 
     async def _hold(self, account: Account, grant: Grant, call: Call, operation_id: str) -> Hold:
         asked_at = time.monotonic()
         now = self._database.now()
-        tariff = self._tariffs.of(grant.target, now)
+        target = grant.target
+        tariff = self._tariffs.of(target, now)
         asked = items.Admission(
             attempt_id=self._attempt_id(),
             paying=items.Paying(
-                operation_id=operation_id,
-                person_id=account.person_id,
-                access_key=account.key,
-                team=account.team,
-                project=account.project,
-                model=grant.target.model,
-                target=grant.target.invoke_id,
-                price_version=self._catalogue.version,
-                admitted_at=int(now * 1000),
+                operation_id,
+                account.person_id,
+                account.key,
+                account.team,
+                account.project,
+                target.model,
+                target.invoke_id,
+                self._catalogue.version,
+                int(now * 1000),
             ),
             terms=self._terms(account, grant, call, tariff, now),
-            budgets=self._budgets.concerning(account, now, grant.target.model),
+            budgets=self._budgets.concerning(account, now, target.model),
             lease_until=int((now + LEASE_SECONDS) * 1000),
         )
         try:
@@ -171,7 +188,7 @@ class Money:
             answer.max_tokens,
             answer.clamped_by,
             tariff,
-            grant.target.model,
+            target.model,
             account.person_id,
             call.session,
             call.size,

@@ -9,8 +9,9 @@ are moved by what another one sends. Everything is bounded.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from msgspec import Struct
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money.estimate import BYTES_PER_TOKEN, EXPECTED_OUTPUT
@@ -29,14 +30,35 @@ WEIGHT = 0.1
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
-class Shares:
+class Shares(Struct, frozen=True, gc=False):
     """How a prompt was billed: the share of each class. They sum to 1."""
 
     input: float = 1.0
     cache_read: float = 0.0
     cache_write_5m: float = 0.0
     cache_write_1h: float = 0.0
+
+
+class _Habit(Struct):
+    """What a person's calls of one model were like."""
+
+    bytes_per_token: float
+    outputs: deque[int]
+    """The most recent ones."""
+    output: int
+    """To expect of the next call. Kept, because more calls ask for it than change it: each asks twice."""
+
+    def answered(self, output: int) -> None:
+        """One more answer."""
+        self.outputs.append(output)
+        count = len(self.outputs)
+        if count >= FEWEST:
+            self.output = max(1, sorted(self.outputs)[(count * 9) // 10])
+
+
+WHOLE = Shares()
+NOBODY = _Habit(float(BYTES_PER_TOKEN), deque(), EXPECTED_OUTPUT)
+"""What is expected of whom nothing is known."""
 
 
 class _Kept(OrderedDict["Hashable", V], Generic[V]):
@@ -53,18 +75,21 @@ class Learned:
     """What one process has seen. A new process starts from the general expectation and learns within minutes."""
 
     def __init__(self) -> None:
-        self._bytes_per_token: _Kept[float] = _Kept()
-        self._outputs: _Kept[deque[int]] = _Kept()
+        self._habits: _Kept[_Habit] = _Kept()
         self._sessions: _Kept[tuple[Shares, float]] = _Kept()
 
     def observe(self, *, model: str, person: str, session: str, size: int, usage: Usage, now: float) -> None:
         """Learn from a call whose usage is completely known. `size` is its body in bytes; `session` may be empty."""
+        who = (person, model)
+        habit = self._habits.get(who)
+        if habit is None:
+            habit = _Habit(NOBODY.bytes_per_token, deque(maxlen=RECENT), NOBODY.output)
+        habit.answered(usage.output)
         prompt = usage.prompt
         if prompt > 0 and size > 0:
-            before = self._bytes_per_token.get((person, model), float(BYTES_PER_TOKEN))
             # Text has three to five bytes a token; pictures lie far out on either side.
             ratio = min(max(size / prompt, 1.0), 50.0)
-            self._bytes_per_token.keep((person, model), before + WEIGHT * (ratio - before))
+            habit.bytes_per_token += WEIGHT * (ratio - habit.bytes_per_token)
             if session:
                 shares = Shares(
                     usage.input / prompt,
@@ -73,30 +98,23 @@ class Learned:
                     usage.cache_write_1h / prompt,
                 )
                 self._sessions.keep((person, session, model), (shares, now))
-        outputs = self._outputs.get((person, model)) or deque(maxlen=RECENT)
-        outputs.append(usage.output)
-        self._outputs.keep((person, model), outputs)
+        self._habits.keep(who, habit)
 
     def expect(
         self, *, model: str, person: str, session: str, size: int, most_prompt: int, most_output: int, now: float
     ) -> Usage:
         """The usage to expect of a call that is about to be made: no more than the model takes and may give."""
-        prompt = size / self._bytes_per_token.get((person, model), float(BYTES_PER_TOKEN))
+        habit = self._habits.get((person, model), NOBODY)
+        prompt = size / habit.bytes_per_token
         prompt = min(prompt, most_prompt)
-        shares, seen = self._sessions.get((person, session, model), (Shares(), now))
+        shares, seen = self._sessions.get((person, session, model), (WHOLE, now))
         if now - seen > CACHE_SECONDS:
             # The cache has forgotten: what was read from it has to be written again.
             shares = Shares(shares.input, 0.0, shares.cache_read + shares.cache_write_5m, shares.cache_write_1h)
         return Usage(
             input=round(prompt * shares.input),
-            output=min(most_output, self._output(person, model)),
+            output=min(most_output, habit.output),
             cache_read=round(prompt * shares.cache_read),
             cache_write_5m=round(prompt * shares.cache_write_5m),
             cache_write_1h=round(prompt * shares.cache_write_1h),
         )
-
-    def _output(self, person: str, model: str) -> int:
-        recent = self._outputs.get((person, model))
-        if recent is None or len(recent) < FEWEST:
-            return EXPECTED_OUTPUT
-        return max(1, sorted(recent)[(len(recent) * 9) // 10])

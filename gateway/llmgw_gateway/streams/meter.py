@@ -6,11 +6,11 @@ decoded as JSON. Three outcomes, and settlement depends on them: nothing known, 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from llmgw_gateway.call import Completeness, Usage
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,7 +57,7 @@ HOLD = 1000 + 10 * 1000
 """What is held for it: a quarter of its bytes as prompt, and all of the output that it may produce."""
 
 
-@dataclasses.dataclass
+@dataclass
 class Bench:
     money: Money
     database: Database
@@ -205,12 +206,12 @@ async def test_a_budget_that_is_used_up_is_refused_in_words(database: Database, 
 async def test_the_worst_case_of_what_runs_is_refused_in_other_words(database: Database, tmp_path: Path) -> None:
     tight = money(database, tmp_path, limit_usd=0.02, overshoot_usd=0)
     with pytest.raises(GatewayError, match="worst case of what is running"):
-        await tight.admit(ACCOUNT, dataclasses.replace(GRANT, max_tokens=10_000), CALL, "req_1").__aenter__()
+        await tight.admit(ACCOUNT, msgspec.structs.replace(GRANT, max_tokens=10_000), CALL, "req_1").__aenter__()
 
 
 async def test_another_person_has_a_budget_of_their_own(database: Database, store: Path, tmp_path: Path) -> None:
     both = money(database, tmp_path)
-    other = dataclasses.replace(ACCOUNT, person_id="per_2")
+    other = msgspec.structs.replace(ACCOUNT, person_id="per_2")
     for account in (ACCOUNT, other):
         async with both.admit(account, GRANT, CALL, "req_1") as hold:
             outcome(hold.outcome, {"dispatched": True, "usage": SEEN, "completeness": "complete"})
@@ -218,7 +219,7 @@ async def test_another_person_has_a_budget_of_their_own(database: Database, stor
     assert [spent for spent, *_ in accounts.counters(store).values()] == [SEEN_COST, SEEN_COST]
     (view,) = await both.budgets_of(other)
     assert (view.spent, view.held, view.limit, view.remaining) == (SEEN_COST, 0, 10**6, 10**6 - SEEN_COST)
-    (fresh,) = await both.budgets_of(dataclasses.replace(ACCOUNT, person_id="per_3"))
+    (fresh,) = await both.budgets_of(msgspec.structs.replace(ACCOUNT, person_id="per_3"))
     assert (fresh.spent, fresh.held) == (0, 0)
     assert fresh.resets_at > time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 

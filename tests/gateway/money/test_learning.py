@@ -72,7 +72,7 @@ def test_nothing_grows_without_bound() -> None:
     learned = Learned()
     for number in range(learning.MOST_KEPT + 10):
         learned.observe(model="m", person=str(number), session=str(number), size=4, usage=Usage(1, 1), now=0)
-    assert len(learned._outputs) == len(learned._sessions) == learning.MOST_KEPT
+    assert len(learned._habits) == len(learned._sessions) == learning.MOST_KEPT
 
 
 @given(st.lists(usages, min_size=1, max_size=learning.RECENT), st.integers(1, 10**6))

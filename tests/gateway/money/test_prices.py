@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from datetime import date, timedelta
 from fractions import Fraction
 from math import ceil
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from llmgw_gateway.call import Geography, Usage
 from llmgw_gateway.errors import ConfigurationError
@@ -20,7 +20,7 @@ from llmgw_gateway.money.prices import Catalogue, CatalogueModel, Price
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CLASSES = [field.name for field in fields(Usage)]
+CLASSES = list(Usage.__struct_fields__)
 DAY = date(2026, 6, 1)
 counts = st.integers(0, 10**9)
 rates = st.integers(0, 10**8)

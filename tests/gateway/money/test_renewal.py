@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import sqlite3
 import time
 from contextlib import AsyncExitStack, closing
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from llmgw_gateway import settings
@@ -61,7 +61,7 @@ async def test_an_attempt_that_cannot_be_priced_costs_no_other_its_lease_nor_its
 
 async def test_an_outcome_that_cannot_be_priced_is_charged_as_unknown(money: Money, store: Path) -> None:
     async with money.admit(Account("per_1"), GRANT, CALL, "req_1") as hold:
-        hold.outcome = dataclasses.replace(hold.outcome, dispatched=True, usage=BAD, completeness="complete")
+        hold.outcome = msgspec.structs.replace(hold.outcome, dispatched=True, usage=BAD, completeness="complete")
         kept = hold.amounts[0]
     await money.drain()
     assert accounts.entries(store) == {(hold.attempt_id, "settlement"): (kept, True)}
