@@ -155,7 +155,7 @@ class Gateway:
             [each.unready for each in (ring, revocations, adjustments, rates, relay, pipeline)],
         )
         runners = await self._listen(edge, pipeline, peers)
-        _spare_the_collector()
+        spare_the_collector()
         log.info("listening on %s for %s", settings.server.listen, public_url)
         await self._stopping.wait()
         unsettled = await self._drain(edge, money, runners)
@@ -224,7 +224,7 @@ class Gateway:
         return unsettled
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
     """Take what lives as long as the process out of garbage collection, and collect less often.
 
     Requests leave hardly any cycles behind; looking for them with Python's defaults is a tenth of what a request costs.

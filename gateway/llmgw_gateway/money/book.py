@@ -45,6 +45,8 @@ class Book:
     """The settlements of swept attempts."""
     places: dict[tuple[str, str], int]
     """Counters by budget and period."""
+    levels: dict[int, tuple[list[Level], tuple[int, ...]]] = field(default_factory=dict)
+    """By the identity of a tuple of budgets: calls of one person come with the same one, and it outlives the book."""
     added: dict[str, Attempt] = field(default_factory=dict)
     changed: dict[str, Attempt] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
@@ -56,10 +58,10 @@ class Book:
         """Do one thing."""
         if isinstance(item, Admission):
             return self.admit(item)
-        if isinstance(item, Renewal):
-            return self.renew(item)
         if isinstance(item, Settlement):
             return self.settle(item)
+        if isinstance(item, Renewal):
+            return self.renew(item)
         if isinstance(item, Undo):
             return self.settle(Settlement(item.attempt_id, RELEASED, item.now, charge=NOTHING))
         if isinstance(item, Replay):
@@ -69,9 +71,10 @@ class Book:
     def admit(self, asked: Admission) -> Admitted | Denial:
         """Decide for all budgets together; hold in all of them, or in none."""
         now = asked.paying.admitted_at
-        levels = [(budget, self.counters[self.places[budget.budget, budget.period_key]]) for budget in asked.budgets]
+        levels, ids = self._found(asked.budgets)
         for budget, counter in levels:
-            self._watch(budget, counter, now)
+            if counter.limit != budget.limit or counter.thresholds != budget.thresholds:
+                self._watch(budget, counter, now)
         if asked.attempt_id in self.finished or asked.attempt_id in self.attempts:
             return self._again(asked, levels)
         answer = decide(levels, asked.terms, now)
@@ -79,16 +82,24 @@ class Book:
             return answer
         hold, ceiling = answer.hold, answer.ceiling
         for level in levels:
-            counter = level[1]
-            if throttled(level):
+            budget, counter = level
+            if budget.throttle is not None and throttled(level):
                 counter.paced_at = now
-            counter.held += hold[counter.unit]
-            counter.exposure += ceiling[counter.unit] - hold[counter.unit]
-            self.dirty.add(counter.counter_id)
-        ids = tuple(counter.counter_id for _, counter in levels)
+            unit = counter.unit
+            counter.held += hold[unit]
+            counter.exposure += ceiling[unit] - hold[unit]
+        self.dirty.update(ids)
         attempt = Attempt(asked.attempt_id, asked.paying, ids, hold, ceiling, NOTHING, asked.lease_until)
         self.attempts[asked.attempt_id] = self.added[asked.attempt_id] = attempt
         return Admitted(hold, ceiling, answer.max_tokens, _remaining(levels), answer.clamped_by)
+
+    def _found(self, budgets: tuple[BudgetRef, ...]) -> tuple[list[Level], tuple[int, ...]]:
+        """The counters of budgets, and their ids. Looked up once for all calls of a person in this transaction."""
+        found = self.levels.get(id(budgets))
+        if found is None:
+            levels = [(budget, self.counters[self.places[budget.budget, budget.period_key]]) for budget in budgets]
+            found = self.levels[id(budgets)] = levels, tuple(counter.counter_id for _, counter in levels)
+        return found
 
     def _again(self, asked: Admission, levels: list[Level]) -> Admitted:
         """The answer to an admission whose first answer was lost on its way: the same."""
@@ -137,13 +148,14 @@ class Book:
         if charge is None:
             charge = larger(attempt.hold, larger(attempt.observed, settlement.observed))
         swept = settlement.outcome == LEASE_EXPIRED
+        hold, ceiling = attempt.hold, attempt.ceiling
         for each in attempt.counters:
             counter = self.counters[each]
             unit = counter.unit
             # Of a swept attempt the truth may come late, and must find room below the bound: its ceiling stays.
-            rest = max(0, attempt.ceiling[unit] - charge[unit]) if swept else 0
-            counter.held -= attempt.hold[unit]
-            counter.exposure += rest - (attempt.ceiling[unit] - attempt.hold[unit])
+            rest = max(0, ceiling[unit] - charge[unit]) if swept else 0
+            counter.held -= hold[unit]
+            counter.exposure += rest - (ceiling[unit] - hold[unit])
             self._spend(counter, charge[unit], settlement.now)
         entry = self._write(attempt, SETTLEMENT, settlement, charge, settlement.usage)
         if swept:
@@ -260,8 +272,6 @@ class Book:
 
     def _watch(self, budget: BudgetRef, counter: Counter, now: int) -> None:
         """Remember limit and thresholds with the counter: whoever settles, sweeps or corrects announces by them."""
-        if counter.limit == budget.limit and counter.thresholds == budget.thresholds:
-            return
         counter.limit, counter.thresholds = budget.limit, budget.thresholds
         passed = [percent for percent in budget.thresholds if counter.spent * 100 >= percent * budget.limit]
         # A raised limit arms the thresholds again that are no longer reached.
@@ -272,17 +282,21 @@ class Book:
     def _spend(self, counter: Counter, amount: int, now: int) -> None:
         counter.spent += amount
         self.dirty.add(counter.counter_id)
-        if amount > 0:
+        if amount > 0 and counter.thresholds and counter.crossed < counter.thresholds[-1]:
             self._announce(counter, now)
 
     def _announce(self, counter: Counter, now: int) -> None:
         """Each threshold once, in the transaction in which it is reached."""
         for percent in counter.thresholds:
-            if percent > counter.crossed and counter.limit > 0 and counter.spent * 100 >= percent * counter.limit:
+            if counter.spent * 100 < percent * counter.limit:
+                return  # they ascend
+            if percent > counter.crossed and counter.limit > 0:
                 counter.crossed = percent
                 self.crossings.append(Crossing(counter.counter_id, percent, counter.limit, counter.spent, now))
 
 
 def _remaining(levels: list[tuple[BudgetRef, Counter]]) -> int | None:
-    left = [budget.limit - counter.spent - counter.held for budget, counter in levels if budget.unit == "usd"]
-    return min(left) if left else None
+    return min(
+        [budget.limit - counter.spent - counter.held for budget, counter in levels if budget.unit == "usd"],
+        default=None,
+    )

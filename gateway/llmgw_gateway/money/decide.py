@@ -131,7 +131,7 @@ def _refusal(level: Level, hold: Amounts, ceiling: Amounts, now: int) -> Denial 
         return Denial(budget, counter.spent, counter.held, "limit")
     if ceiling[counter.unit] > for_ceiling:
         return Denial(budget, counter.spent, counter.held, "exposure")
-    if (wait := _wait(level, now)) > 0:
+    if budget.throttle is not None and (wait := _wait(level, now)) > 0:
         return Denial(budget, counter.spent, counter.held, "pace", retry_after=-(-wait // 1000))
     return None
 

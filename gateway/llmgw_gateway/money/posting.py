@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 MOST_SWEPT: Final = 500
 """Attempts settled by one sweep: one transaction must not hold all counters for long."""
 MOST_PLACES: Final = 50_000
+ASKING: Final = (Admission, Replay)
+"""What names its counters by budget and period."""
 PAYING: Final = Paying._fields
 USAGE: Final = tuple(f"{name}_tokens" for name in Usage.__annotations__)
 
@@ -95,7 +97,7 @@ class Books:
 
     def post(self, connection: Connection, items: list[Item]) -> list[Answer]:
         """Apply items in order, in the connection's transaction."""
-        asked = [item for item in items if isinstance(item, Admission | Replay)]
+        asked = [item for item in items if isinstance(item, ASKING)]
         places, ids = self._find(connection, asked)
         undone = {item.attempt_id: item for item in items if isinstance(item, Undo)}
         if undone:
@@ -134,7 +136,9 @@ class Books:
         """The counters of all budgets that are asked, created where missing: by budget and period, and their ids."""
         if len(self._places) > MOST_PLACES:
             self._places.clear()  # of past periods, mostly
-        wanted = {place: unit for each in asked for place, unit in _units(each)}
+        # Calls of one person come with the same tuple of budgets: it is looked at once.
+        distinct = {id(each.budgets if isinstance(each, Admission) else each): each for each in asked}
+        wanted = {place: unit for each in distinct.values() for place, unit in _units(each)}
         places = self._places
         if missing := wanted.keys() - places.keys():
             # Only what was there before this transaction is remembered: it may still be rolled back.
@@ -180,7 +184,7 @@ def _attempts(connection: Connection, items: Sequence[Item]) -> dict[str, Attemp
             ids.update(item.draw.allowances)
         else:
             ids.add(item.attempt_id)
-    return {row[0]: _attempt(*row) for row in _lock_attempts(connection, sorted(ids))} if ids else {}
+    return {row[0]: _attempt(row) for row in _lock_attempts(connection, sorted(ids))} if ids else {}
 
 
 def _expired(connection: Connection, now: int) -> Sequence[str]:
@@ -224,11 +228,19 @@ def _write(connection: Connection, book: Book) -> None:
         )
 
 
-def _attempt(attempt_id: str, *row: Any) -> Attempt:  # noqa: ANN401 -- a row, in the table's order
-    counted, *amounts, lease_until, swept = row[len(PAYING) :]
-    hold, ceiling, observed = tuple(amounts[0:3]), tuple(amounts[3:6]), tuple(amounts[6:9])
-    paying = Paying._make(row[: len(PAYING)])
-    return Attempt(attempt_id, paying, _numbers(counted), hold, ceiling, observed, lease_until, bool(swept))
+def _attempt(row: tuple[Any, ...]) -> Attempt:
+    """From a row in the table's order."""
+    counted = len(PAYING) + 1
+    return Attempt(
+        row[0],
+        Paying._make(row[1:counted]),
+        _numbers(row[counted]),
+        row[-11:-8],
+        row[-8:-5],
+        row[-5:-2],
+        row[-2],
+        bool(row[-1]),
+    )
 
 
 def _entry(attempt_id: str, kind: str, *row: Any) -> Entry:  # noqa: ANN401 -- a row, in the order of `_settled`
@@ -247,7 +259,7 @@ def _empty(undo: Undo) -> Attempt:
 
 def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
     return (
-        attempt.attempt_id, *attempt.paying, str(list(attempt.counters)),
+        attempt.attempt_id, *attempt.paying, _text(attempt.counters),
         *attempt.hold, *attempt.ceiling, *attempt.observed, attempt.lease_until, attempt.swept,
     )  # fmt: skip
 
@@ -255,7 +267,7 @@ def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
 def _entry_row(entry: Entry) -> tuple[Any, ...]:
     usage = entry.usage
     return (
-        entry.attempt_id, entry.kind, *entry.paying, str(list(entry.counters)),
+        entry.attempt_id, entry.kind, *entry.paying, _text(entry.counters),
         usage.input, usage.output, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h,
         *entry.charge, entry.estimated, entry.outcome, entry.settled_at,
     )  # fmt: skip
@@ -264,7 +276,7 @@ def _entry_row(entry: Entry) -> tuple[Any, ...]:
 def _counter_row(counter: Counter) -> tuple[Any, ...]:
     return (
         counter.spent, counter.held, counter.exposure, counter.limit,
-        str(list(counter.thresholds)), counter.crossed, counter.paced_at, counter.counter_id,
+        _text(counter.thresholds), counter.crossed, counter.paced_at, counter.counter_id,
     )  # fmt: skip
 
 
@@ -272,3 +284,9 @@ def _counter_row(counter: Counter) -> tuple[Any, ...]:
 def _numbers(text: str) -> tuple[int, ...]:
     """A JSON list; the same few stand in thousands of rows."""
     return msgspec.json.decode(text, type=tuple[int, ...])
+
+
+@lru_cache(maxsize=4096)
+def _text(numbers: tuple[int, ...]) -> str:
+    """The same list as JSON."""
+    return str(list(numbers))

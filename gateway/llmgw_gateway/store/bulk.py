@@ -8,6 +8,8 @@ database does. So they are compiled once for each database, and the rows go over
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     Build = Callable[[bool], ClauseElement]
 
 POSTGRESQL: Final = "postgresql"
+TOGETHER: Final = 32
+"""Rows that one INSERT takes on SQLite. Each statement lets go of the interpreter's lock and has to get it back."""
 
 
 class _Compiled:
@@ -51,20 +55,30 @@ class InsertRows:
     def __init__(self, table: Table, *columns: str, ignore: bool = False) -> None:
         self._names = columns
 
-        def build(postgresql: bool) -> ClauseElement:  # noqa: FBT001 -- see Build
+        def build(postgresql: bool, together: int = 1) -> ClauseElement:  # noqa: FBT001 -- see Build
             make = postgresql_insert(table) if postgresql else sqlite_insert(table)
             if postgresql:
                 rows = _recordset(table, columns)
                 filled: Any = make.from_select(list(columns), select(*(rows.c[name] for name in columns)))
             else:
-                filled = make.values({name: bindparam(name) for name in columns})
+                filled = make.values([{name: bindparam(f"{name}_{n}") for name in columns} for n in range(together)])
             return filled.on_conflict_do_nothing() if ignore else filled  # type: ignore[no-any-return]  # built above
 
-        self._statement = _Compiled(build)
+        self._one = _Compiled(build)
+        self._many = _Compiled(partial(build, together=TOGETHER))
 
     def __call__(self, connection: Connection, rows: Rows) -> None:
         """Insert all rows, in order."""
-        _execute(connection, self._statement, self._names, rows)
+        if connection.dialect.name == POSTGRESQL:
+            _execute(connection, self._one, self._names, rows)
+            return
+        one, _ = self._one.on(connection.dialect)
+        many, _ = self._many.on(connection.dialect)
+        rest = len(rows) % TOGETHER
+        with _driver(connection) as driver:
+            for first in range(0, len(rows) - rest, TOGETHER):
+                driver.execute(many, list(chain.from_iterable(rows[first : first + TOGETHER])))
+            driver.executemany(one, rows[len(rows) - rest :])
 
 
 class UpdateRows:

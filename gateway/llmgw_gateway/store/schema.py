@@ -157,8 +157,9 @@ attempts = Table(
     Column("observed_weighted", BigInteger, nullable=False),
     Column("lease_until", BigInteger, nullable=False),
     Column("swept", Boolean, nullable=False, comment="settled as unknown; kept while the truth may still come"),
-    Index("ix_attempts_lease", "swept", "lease_until"),
     comment="What was admitted and is not over: a row goes when its settlement is in the ledger for good.",
+    # No index on the lease: the table is small, every admission would pay for it, and a sweep is seldom.
+    sqlite_with_rowid=False,
 )
 
 ledger = Table(

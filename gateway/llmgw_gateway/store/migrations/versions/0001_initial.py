@@ -64,8 +64,8 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("attempt_id", name=op.f("pk_attempts")),
         comment="What was admitted and is not over: a row goes when its settlement is in the ledger for good.",
+        sqlite_with_rowid=False,
     )
-    op.create_index("ix_attempts_lease", "attempts", ["swept", "lease_until"], unique=False)
     op.create_table(
         "counters",
         sa.Column("counter_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
