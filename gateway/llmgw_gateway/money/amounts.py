@@ -15,14 +15,12 @@ NOTHING: Final[Amounts] = (0, 0, 0)
 
 def larger(one: Amounts, other: Amounts) -> Amounts:
     """The larger of each."""
-    (a, b, c), (x, y, z) = one, other  # compared in place: a call of max costs as much as all three
-    return (max(x, a), max(y, b), max(z, c))
+    return (max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2]))
 
 
 def smaller(one: Amounts, other: Amounts) -> Amounts:
     """The smaller of each."""
-    (a, b, c), (x, y, z) = one, other
-    return (min(x, a), min(y, b), min(z, c))
+    return (min(one[0], other[0]), min(one[1], other[1]), min(one[2], other[2]))
 
 
 def difference(one: Amounts, other: Amounts) -> Amounts:

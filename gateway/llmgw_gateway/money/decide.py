@@ -113,6 +113,19 @@ def decide(levels: Sequence[Level], terms: Terms, now: int) -> Decision | Denial
     overspent is the published bound. `now` in milliseconds since the epoch.
     """
     hold, ceiling = terms.amounts(terms.max_tokens)
+    for budget, counter in levels:
+        # Nearly every call fits and is not spaced out: that is found out here, all else below.
+        counted = counter.spent + counter.held
+        fits = counted + hold[counter.unit] <= budget.limit
+        bounded = counted + counter.exposure + ceiling[counter.unit] <= budget.limit + budget.overshoot
+        if not (fits and bounded and budget.throttle is None):
+            return _negotiate(levels, terms, now)
+    return Decision(terms.max_tokens, hold, ceiling)
+
+
+def _negotiate(levels: Sequence[Level], terms: Terms, now: int) -> Decision | Denial:
+    """The same decision where a budget may refuse: who does, and whether a smaller max_tokens helps."""
+    hold, ceiling = terms.amounts(terms.max_tokens)
     refused = [denial for level in levels if (denial := _refusal(level, hold, ceiling, now)) is not None]
     if not refused:
         return Decision(terms.max_tokens, hold, ceiling)

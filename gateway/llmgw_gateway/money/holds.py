@@ -205,8 +205,9 @@ class Money:
     def _finish(self, hold: Hold) -> None:
         """Hand the settlement in, off the response path: a finished attempt stays held until its row commits."""
         try:
-            settlement = hold.close(self._now())
-            self._learn(hold)
+            now = self._database.now()
+            settlement = hold.close(int(now * 1000))
+            self._learn(hold, now)
         except Exception:
             # Whatever is odd about the usage, the attempt must not stay open: it is charged as unknown.
             log.exception("the outcome of %s could not be priced", hold.attempt_id)
@@ -239,7 +240,7 @@ class Money:
     def _unknown(self, attempt_id: str) -> items.Settlement:
         return items.Settlement(attempt_id, "internal", self._now(), charge=None)
 
-    def _learn(self, hold: Hold) -> None:
+    def _learn(self, hold: Hold, now: float) -> None:
         if hold.outcome.completeness == "complete":
             self.learned.observe(
                 model=hold.model,
@@ -247,7 +248,7 @@ class Money:
                 session=hold.session,
                 size=hold.size,
                 usage=hold.outcome.usage,
-                now=self._database.now(),
+                now=now,
             )
 
     async def _admit(self, asked: items.Admission) -> items.Admitted | Denial:
