@@ -136,15 +136,7 @@ class Money:
         GatewayError(BUDGET_EXCEEDED) names the budget, what is spent and held of it, and when it resets;
         BUDGET_PACED says when the next call is admitted.
         """
-        return _Running(self._begin(account, grant, call, operation_id), self._finish)
-
-    async def _begin(self, account: Account, grant: Grant, call: Call, operation_id: str) -> Hold:
-        hold = await self._hold(account, grant, call, operation_id)
-        if hold.max_tokens < grant.max_tokens:
-            call.clamp(hold.max_tokens)
-        if hold.attempt_id not in self.standby:
-            self._open[hold.attempt_id] = hold
-        return hold
+        return _Running(self._hold(account, grant, call, operation_id), self._finish)
 
     async def _hold(self, account: Account, grant: Grant, call: Call, operation_id: str) -> Hold:
         asked_at = time.monotonic()
@@ -194,9 +186,12 @@ class Money:
             call.size,
             renewed=asked_at,
         )
-        # A process that slept past its lease was swept meanwhile: it must not dispatch on a hold that is gone.
+        if hold.max_tokens < grant.max_tokens:
+            call.clamp(hold.max_tokens)
         if hold.attempt_id not in self.standby:
+            # A process that slept past its lease was swept meanwhile: it must not dispatch on a hold that is gone.
             hold.outcome.dispatch_by = asked_at + LEASE_SECONDS
+            self._open[hold.attempt_id] = hold
         return hold
 
     def _attempt_id(self) -> str:

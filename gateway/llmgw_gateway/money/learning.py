@@ -8,6 +8,7 @@ are moved by what another one sends. Everything is bounded.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -45,19 +46,24 @@ class _Habit(Struct):
     bytes_per_token: float
     outputs: deque[int]
     """The most recent ones."""
+    ordered: list[int]
+    """The same by size: to keep it so is cheaper than to sort them for each call."""
     output: int
-    """To expect of the next call. Kept, because more calls ask for it than change it: each asks twice."""
+    """To expect of the next call. Kept, because each call asks for it twice."""
 
     def answered(self, output: int) -> None:
         """One more answer."""
+        if len(self.outputs) == RECENT:
+            del self.ordered[bisect_left(self.ordered, self.outputs.popleft())]
         self.outputs.append(output)
-        count = len(self.outputs)
+        insort(self.ordered, output)
+        count = len(self.ordered)
         if count >= FEWEST:
-            self.output = max(1, sorted(self.outputs)[(count * 9) // 10])
+            self.output = max(1, self.ordered[(count * 9) // 10])
 
 
 WHOLE = Shares()
-NOBODY = _Habit(float(BYTES_PER_TOKEN), deque(), EXPECTED_OUTPUT)
+NOBODY = _Habit(float(BYTES_PER_TOKEN), deque(), [], EXPECTED_OUTPUT)
 """What is expected of whom nothing is known."""
 
 
@@ -83,7 +89,7 @@ class Learned:
         who = (person, model)
         habit = self._habits.get(who)
         if habit is None:
-            habit = _Habit(NOBODY.bytes_per_token, deque(maxlen=RECENT), NOBODY.output)
+            habit = _Habit(NOBODY.bytes_per_token, deque(), [], NOBODY.output)
         habit.answered(usage.output)
         prompt = usage.prompt
         if prompt > 0 and size > 0:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 MOST_SWEPT: Final = 500
 """Attempts settled by one sweep: one transaction must not hold all counters for long."""
 MOST_PLACES: Final = 50_000
+MOST_OPEN: Final = 50_000
 ASKING: Final = (Admission, Replay)
 """What names its counters by budget and period."""
 PAYING: Final = Paying._fields
@@ -63,7 +64,14 @@ _lock_counters = SelectRows(
 _write_counters = UpdateRows(
     counters, "counter_id", "spent", "held", "exposure", "limit_amount", "thresholds", "crossed", "paced_at"
 )
-_lock_attempts = SelectRows(attempts.c.attempt_id, attempts, lock=True)
+_lock_attempts = SelectRows(
+    attempts.c.attempt_id, attempts.c.attempt_id, attempts.c.counters,
+    attempts.c.hold, attempts.c.hold_tokens, attempts.c.hold_weighted,
+    attempts.c.ceiling, attempts.c.ceiling_tokens, attempts.c.ceiling_weighted,
+    attempts.c.observed, attempts.c.observed_tokens, attempts.c.observed_weighted,
+    attempts.c.lease_until, attempts.c.swept, lock=True,
+)  # fmt: skip
+_read_paying = SelectRows(attempts.c.attempt_id, attempts.c.attempt_id, *(attempts.c[name] for name in PAYING))
 ATTEMPT: Final = (
     "attempt_id", *PAYING, "counters", "hold", "hold_tokens", "hold_weighted",
     "ceiling", "ceiling_tokens", "ceiling_weighted",
@@ -94,6 +102,8 @@ class Books:
     def __init__(self) -> None:
         self._places: dict[Place, int] = {}
         """Which counter stands for a budget and period. Rows of counters are never deleted or renumbered."""
+        self._paying: dict[str, Paying] = {}
+        """Of open attempts that were admitted here: it never changes, so it is not read back to be settled."""
 
     def post(self, connection: Connection, items: list[Item]) -> list[Answer]:
         """Apply items in order, in the connection's transaction."""
@@ -103,7 +113,7 @@ class Books:
         if undone:
             missing = undone.keys() - _entries(connection, set(undone)).keys()
             _take_places(connection, [_attempt_row(_empty(undone[name])) for name in sorted(missing)])
-        locked = _attempts(connection, items)
+        locked = self._lock(connection, items)
         for attempt in locked.values():
             ids.update(attempt.counters)
         # A settled attempt is no longer among the attempts: its ledger entry says so. Swept ones are in both.
@@ -130,7 +140,25 @@ class Books:
         )
         answers = [book.apply(item) for item in items]
         _write(connection, book)
+        self._remember(book)
         return answers
+
+    def _lock(self, connection: Connection, items: Sequence[Item]) -> dict[str, Attempt]:
+        """The open attempts that the items concern, by their ids."""
+        ids = _concerned(connection, items)
+        rows = _lock_attempts(connection, sorted(ids)) if ids else ()
+        known = self._paying
+        if unknown := {row[0] for row in rows} - known.keys():
+            known = known | {name: Paying._make(paying) for name, *paying in _read_paying(connection, sorted(unknown))}
+        return {row[0]: _attempt(known[row[0]], row) for row in rows}
+
+    def _remember(self, book: Book) -> None:
+        """For whom the attempts are that were admitted: whether or not this commits, their ids stand for the same."""
+        for name in book.closed:
+            self._paying.pop(name, None)
+        if len(self._paying) > MOST_OPEN:
+            self._paying.clear()
+        self._paying.update([(name, attempt.paying) for name, attempt in book.added.items()])
 
     def _find(self, connection: Connection, asked: list[Admission | Replay]) -> tuple[dict[Place, int], set[int]]:
         """The counters of all budgets that are asked, created where missing: by budget and period, and their ids."""
@@ -174,7 +202,7 @@ def _counters(connection: Connection, ids: set[int]) -> dict[int, Counter]:
     }
 
 
-def _attempts(connection: Connection, items: Sequence[Item]) -> dict[str, Attempt]:
+def _concerned(connection: Connection, items: Sequence[Item]) -> set[str]:
     """The open attempts that the items concern: those they name, and those that a sweep finds."""
     ids: set[str] = set()
     for item in items:
@@ -184,7 +212,7 @@ def _attempts(connection: Connection, items: Sequence[Item]) -> dict[str, Attemp
             ids.update(item.draw.allowances)
         else:
             ids.add(item.attempt_id)
-    return {row[0]: _attempt(row) for row in _lock_attempts(connection, sorted(ids))} if ids else {}
+    return ids
 
 
 def _expired(connection: Connection, now: int) -> Sequence[str]:
@@ -228,19 +256,12 @@ def _write(connection: Connection, book: Book) -> None:
         )
 
 
-def _attempt(row: tuple[Any, ...]) -> Attempt:
-    """From a row in the table's order."""
-    counted = len(PAYING) + 1
+def _attempt(paying: Paying, row: tuple[Any, ...]) -> Attempt:
+    """From a row of `_lock_attempts`."""
+    attempt_id, counted, *_, lease_until, swept = row
     return Attempt(
-        row[0],
-        Paying._make(row[1:counted]),
-        _numbers(row[counted]),
-        row[-11:-8],
-        row[-8:-5],
-        row[-5:-2],
-        row[-2],
-        bool(row[-1]),
-    )
+        attempt_id, paying, _numbers(counted), row[2:5], row[5:8], row[8:11], lease_until, bool(swept),
+    )  # fmt: skip
 
 
 def _entry(attempt_id: str, kind: str, *row: Any) -> Entry:  # noqa: ANN401 -- a row, in the order of `_settled`
