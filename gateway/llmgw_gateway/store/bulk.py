@@ -7,7 +7,6 @@ database does. So they are compiled once for each database, and the rows go over
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +19,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy import ClauseElement, Column, ColumnElement, Connection, Dialect, Table
 
@@ -61,7 +60,12 @@ class InsertRows:
                 rows = _recordset(table, columns)
                 filled: Any = make.from_select(list(columns), select(*(rows.c[name] for name in columns)))
             else:
-                filled = make.values([{name: bindparam(f"{name}_{n}") for name in columns} for n in range(together)])
+                # Parameters of one row must not be called like those of another.
+                each: list[dict[str, Any]] = [
+                    {name: bindparam(f"{name}_" if n == 0 else f"{name}_{n}") for name in columns}
+                    for n in range(together)
+                ]
+                filled = make.values(each)
             return filled.on_conflict_do_nothing() if ignore else filled  # type: ignore[no-any-return]  # built above
 
         self._one = _Compiled(build)
@@ -69,16 +73,14 @@ class InsertRows:
 
     def __call__(self, connection: Connection, rows: Rows) -> None:
         """Insert all rows, in order."""
-        if connection.dialect.name == POSTGRESQL:
-            _execute(connection, self._one, self._names, rows)
-            return
-        one, _ = self._one.on(connection.dialect)
-        many, _ = self._many.on(connection.dialect)
-        rest = len(rows) % TOGETHER
-        with _driver(connection) as driver:
-            for first in range(0, len(rows) - rest, TOGETHER):
-                driver.execute(many, list(chain.from_iterable(rows[first : first + TOGETHER])))
-            driver.executemany(one, rows[len(rows) - rest :])
+        alone = len(rows) if connection.dialect.name == POSTGRESQL else len(rows) % TOGETHER
+        if alone:
+            _execute(connection, self._one, self._names, rows[:alone])
+        if alone < len(rows):
+            many, _ = self._many.on(connection.dialect)
+            starts = range(alone, len(rows), TOGETHER)
+            values = [list(chain.from_iterable(rows[start : start + TOGETHER])) for start in starts]
+            _drive(connection, lambda driver: driver.executemany(many, values))
 
 
 class UpdateRows:
@@ -116,8 +118,8 @@ class SelectRows:
     def __call__(self, connection: Connection, values: Iterable[Any]) -> Sequence[tuple[Any, ...]]:
         """The rows that are there."""
         text, _ = self._statement.on(connection.dialect)
-        with _driver(connection) as driver:
-            return driver.execute(text, _members(connection, values)).fetchall()  # type: ignore[no-any-return]  # DB-API
+        members = _members(connection, values)
+        return _drive(connection, lambda driver: driver.execute(text, members).fetchall())  # type: ignore[no-any-return] # DB-API
 
 
 class DeleteRows:
@@ -129,29 +131,27 @@ class DeleteRows:
     def __call__(self, connection: Connection, values: Iterable[Any]) -> None:
         """Delete those that are there."""
         text, _ = self._statement.on(connection.dialect)
-        with _driver(connection) as driver:
-            driver.execute(text, _members(connection, values))
+        members = _members(connection, values)
+        _drive(connection, lambda driver: driver.execute(text, members))
 
 
 def _execute(connection: Connection, statement: _Compiled, names: tuple[str, ...], rows: Rows) -> None:
     text, order = statement.on(connection.dialect)
-    with _driver(connection) as driver:
-        if connection.dialect.name == POSTGRESQL:
-            document = msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows]).decode()
-            driver.execute(text, {"rows": document})
-            return
-        if order != names:
-            raise TypeError(f"the columns must stand in the table's order: {order}")
-        driver.executemany(text, rows)
+    if connection.dialect.name == POSTGRESQL:
+        document = msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows]).decode()
+        _drive(connection, lambda driver: driver.execute(text, {"rows": document}))
+        return
+    if order != names:
+        raise TypeError(f"the columns must stand in the table's order: {order}")
+    _drive(connection, lambda driver: driver.executemany(text, rows))
 
 
-@contextmanager
-def _driver(connection: Connection) -> Iterator[Any]:
-    """The driver's own connection, in the transaction that SQLAlchemy began; its errors come as SQLAlchemy's."""
+def _drive(connection: Connection, work: Callable[[Any], Any]) -> Any:  # noqa: ANN401 -- what the driver gives
+    """Use the driver's own connection, in the transaction that SQLAlchemy began; its errors become SQLAlchemy's."""
     dialect = connection.dialect
     errors = dialect.loaded_dbapi.Error
     try:
-        yield connection.connection.dbapi_connection
+        return work(connection.connection.dbapi_connection)
     except errors as error:
         raise DBAPIError.instance(None, None, error, errors, dialect=dialect) from error
 
