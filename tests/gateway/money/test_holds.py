@@ -250,10 +250,10 @@ def test_an_amount_is_never_shown_as_nothing_unless_it_is(amount: int) -> None:
 async def test_a_window_larger_than_the_usual_one_is_covered_by_the_ceiling(database: Database, tmp_path: Path) -> None:
     # A picture's tokens are not bounded by its bytes: the worst case is the whole window, larger on request.
     both = money(database, tmp_path, limit_usd=100)
-    media = dataclasses.replace(CALL, media=True)
+    media = msgspec.structs.replace(CALL, media=True)
     async with both.admit(ACCOUNT, GRANT, media, "req_1") as usual:
         pass
-    async with both.admit(ACCOUNT, GRANT, dataclasses.replace(media, long_context=True), "req_2") as long:
+    async with both.admit(ACCOUNT, GRANT, msgspec.structs.replace(media, long_context=True), "req_2") as long:
         pass
     output, write = 10 * 1000, 2
     assert usual.ceiling[0] == write * CATALOGUE.models["m"].context_tokens + output
