@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
-from msgspec import structs
+from msgspec.structs import replace
 
 from llmgw_gateway.call import MICRO
 from llmgw_gateway.dialects import embeddings
@@ -147,7 +147,7 @@ class Pipeline:
         targets = (grant.target, *grant.fallbacks)
         for number, target in enumerate(targets, 1):
             entry.granted(target)
-            aimed = structs.replace(grant, target=target, max_tokens=call.max_tokens or grant.max_tokens)
+            aimed = replace(grant, target=target, max_tokens=call.max_tokens or grant.max_tokens)
             try:
                 async with self.money.admit(account, aimed, call, entry.request_id) as hold:  # 402; settles on leaving
                     entry.outcome = hold.outcome
