@@ -7,10 +7,11 @@ budget only through them.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from llmgw_gateway.call import MICRO
 from llmgw_gateway.dialects import bedrock as bedrock_dialect
