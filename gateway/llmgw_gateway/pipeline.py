@@ -7,6 +7,7 @@ budget only through them.
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -143,7 +144,7 @@ class Pipeline:
         The next is asked only when the last one has refused for a reason of its own, free of charge, and before the
         client was sent anything; a prompt that may have been billed is not sent again.
         """
-        head_by = self.bedrock.deadline()
+        head_by = math.inf
         targets = (grant.target, *grant.fallbacks)
         for number, target in enumerate(targets, 1):
             entry.granted(target)
@@ -152,6 +153,7 @@ class Pipeline:
                 async with self.money.admit(account, aimed, call, entry.request_id) as hold:  # 402; settles on leaving
                     entry.outcome = hold.outcome
                     place.follow(hold.outcome)
+                    head_by = min(head_by, self.bedrock.deadline())
                     return await self._attempt(
                         request, entry, dialect, call, hold, target, head_by, again=number < len(targets)
                     )

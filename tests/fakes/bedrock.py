@@ -75,7 +75,7 @@ class InHead(Fault):
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     then: Literal["reset", "hold", "wait", ""] = ""
-    """wait: until released; hold: for ever."""
+    """wait: until released; hold: until the gateway hangs up."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class FaultyBedrock(ScriptedBedrock):
     async def _head(self, request: web.Request, call: Call, fault: InHead) -> web.StreamResponse:
         call.status = fault.answered
         if fault.then == "hold":
-            await asyncio.Event().wait()  # until this server stops
+            await _hung_up(request)
         if fault.then == "wait":
             await call.released()
         if fault.then == "reset":
@@ -268,9 +268,15 @@ class FaultyBedrock(ScriptedBedrock):
                 await response.write(piece)
                 await asyncio.sleep(0)
         elif fault.then == "hold":
-            await asyncio.Event().wait()
+            await _hung_up(request)
         elif fault.then == "reset":
             drop(request)
+
+
+async def _hung_up(request: web.Request) -> None:
+    """Return when the gateway has given this call up."""
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 -- aiohttp has no event
+        await asyncio.sleep(0.05)
 
 
 def _pieces(data: bytes, size: int) -> Iterator[bytes]:

@@ -102,6 +102,17 @@ async def test_nothing_of_a_prompt_is_kept_while_its_answer_streams() -> None:
     assert kept < 4 * MIB
 
 
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_prompt_is_kept_only_for_another_attempt(again: bool) -> None:  # noqa: FBT001 -- a table
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        await request.read()
+        return web.Response()
+
+    prompt = call()
+    async with cloud(answer) as bedrock, bedrock.send(TARGET, prompt, Outcome(), bedrock.deadline(), again=again):
+        assert (prompt.members is not None) is again
+
+
 async def test_a_count_that_arrives_in_pieces_is_read_whole() -> None:
     async def pieces(request: web.BaseRequest) -> web.StreamResponse:
         await request.read()
