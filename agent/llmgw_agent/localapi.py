@@ -11,6 +11,7 @@
 | POST /logout `{"local_only": false}` | `{"logout": {revoked, not_revoked}}` |
 | POST /forward | `{"forward": {url, secret, socket, dialects}}`: opens the forwarder's port on 127.0.0.1 if need be |
 | GET /glance | `{"glance": {budgets, error}}`: as it was seen last, at once |
+| GET /statusline | the same as one line, text/plain |
 | GET /status, GET /whoami | see `status` and `whoami` |
 | GET /usage | `{"usage": {time_zone, periods}}`: what the user spent |
 | POST /passes `{"for": "...", "seconds": 28800}` | `{"pass": {id, for, socket, expires_at, seconds_left}}`: passes.py |
@@ -30,11 +31,12 @@ import logging
 import os
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from llmgw_agent import __version__, listener
+from llmgw_agent import __version__, listener, screens
 from llmgw_agent.answers import body_of, error_document, errors, json_answer, moment
 from llmgw_agent.caller import caller
 from llmgw_agent.errors import (
@@ -116,6 +118,7 @@ class LocalApi:
         app.router.add_post("/forward", self.forward)
         app.router.add_get("/status", self.status)
         app.router.add_get("/glance", self.glance)
+        app.router.add_get("/statusline", self.statusline)
         app.router.add_get("/whoami", self.whoami)
         app.router.add_get("/usage", self.usage)
         app.router.add_get("/passes", self.list_passes)
@@ -256,9 +259,16 @@ class LocalApi:
 
     async def glance(self, _request: web.Request) -> web.Response:
         """How things stand, for a line that is drawn all the time: nobody is waited for."""
+        return json_answer({"glance": self._glance()})
+
+    async def statusline(self, _request: web.Request) -> web.Response:
+        """The same as the line itself, for whoever draws it."""
+        return web.Response(text=screens.statusline(self._glance(), datetime.now(UTC)) + "\n")
+
+    def _glance(self) -> dict[str, Any]:
         me, problem = self._standing.glance()
         budgets = _budgets(me) if me else []
-        return json_answer({"glance": {"budgets": budgets, "error": error_document(problem) if problem else None}})
+        return {"budgets": budgets, "error": error_document(problem) if problem else None}
 
     async def whoami(self, _request: web.Request) -> web.Response:
         """Who the gateway takes this user for."""
