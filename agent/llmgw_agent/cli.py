@@ -16,6 +16,7 @@ import click
 from llmgw_agent import __version__, forwarding, launcher, output
 from llmgw_agent.client import Client
 from llmgw_agent.commands.completion import completion
+from llmgw_agent.commands.forward import forward
 from llmgw_agent.commands.options import is_asked, json_option, show
 from llmgw_agent.commands.seeing import (
     bugreport,
@@ -144,19 +145,6 @@ def token(*, as_json: bool) -> None:
         click.echo(Client(os.environ).token())
 
 
-@main.command(short_help="Open the forwarder, and print what tools need.")
-@json_option
-def forward(*, as_json: bool) -> None:
-    """Open the forwarder for tools that take only an address, and print what they need as shell variables."""
-    document = Client(os.environ).post("/forward", {})
-    variables = forwarding.variables(document["forward"], os.environ)
-    document["forward"]["variables"] = variables
-    if as_json:
-        show(document)
-    else:
-        click.echo(output.exports(variables))
-
-
 @main.command(
     short_help="Run a command through the forwarder: llmgw run -- COMMAND",
     context_settings={"ignore_unknown_options": True},
@@ -172,7 +160,21 @@ def run(command: tuple[str, ...]) -> None:
 
 
 for _command in (
-    *(bugreport, completion, config, doctor, netcheck, service, setup, status, statusline, usage, version, whoami),
+    *(
+        bugreport,
+        completion,
+        config,
+        doctor,
+        forward,
+        netcheck,
+        service,
+        setup,
+        status,
+        statusline,
+        usage,
+        version,
+        whoami,
+    ),
 ):
     main.add_command(_command)
 

@@ -95,6 +95,7 @@ class Daemon:
             standing=self._standing,
             tripwire=Tripwire(given.gateway_url, refuses=given.project_redirects == "refuse", notices=self._notices),
             methods=given.sign_in_methods,
+            passes_folder=given.places.socket.parent,
             stop=self.stop,
         )
 
@@ -132,6 +133,7 @@ class Daemon:
         await asyncio.gather(watch, return_exceptions=True)
         if bound is not None:
             remove(self._settings.places.socket, bound)
+        await self._api.passes.close()
         await self._logins.close()
         await self._entrance.close()
         await self._standing.close()
@@ -149,6 +151,7 @@ class Daemon:
         while True:
             await asyncio.sleep(WATCH_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311 -- only a rhythm
             try:
+                await self._api.passes.end_expired()
                 await self._vault.retry()
                 if time.time() - self._broker.asked_at > ACTIVE_SECONDS:
                     continue

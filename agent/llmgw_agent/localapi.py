@@ -11,8 +11,11 @@
 | POST /logout `{"local_only": false}` | `{"logout": {revoked, not_revoked}}` |
 | POST /forward | `{"forward": {url, secret, socket, dialects}}`: opens the forwarder's port on 127.0.0.1 if need be |
 | GET /glance | `{"glance": {budgets, error}}`: as it was seen last, at once |
+| GET /statusline | the same as one line, text/plain |
 | GET /status, GET /whoami | see `status` and `whoami` |
 | GET /usage | `{"usage": {time_zone, periods}}`: what the user spent |
+| POST /passes `{"for": "...", "seconds": 28800}` | `{"pass": {id, for, socket, expires_at, seconds_left}}`: passes.py |
+| GET /passes, POST /passes/{id}/revoke | `{"passes": [...]}`, `{"pass": {...}}` |
 | POST /stop | the daemon drains and ends |
 
 Every JSON answer is an object with `schema`. An error has a status, `x-llmgw-exit-code`, and `{"error": {code, message,
@@ -24,7 +27,6 @@ does return, is good on this machine only.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import time
@@ -34,7 +36,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from llmgw_agent import __version__, listener
+from llmgw_agent import __version__, listener, screens
+from llmgw_agent.answers import body_of, error_document, errors, json_answer, moment
 from llmgw_agent.caller import caller
 from llmgw_agent.errors import (
     AgentError,
@@ -43,17 +46,18 @@ from llmgw_agent.errors import (
     TemporaryError,
     UsageError,
 )
+from llmgw_agent.passes import Passes
 from llmgw_agent.session.record import DeviceAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from aiohttp.typedefs import Handler
+    from pathlib import Path
 
     from llmgw_agent.broker import Broker
     from llmgw_agent.cache import CachedToken
     from llmgw_agent.entrance import Entrance
     from llmgw_agent.exchange import Gateway
+    from llmgw_agent.passes import Pass
     from llmgw_agent.session.current import CurrentSession
     from llmgw_agent.session.login import Logins
     from llmgw_agent.session.record import Provider, SignIn
@@ -64,20 +68,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCHEMA: Final = 1
-"""Grows only when a change would break a reader; new members come without notice."""
 MOST_BYTES: Final = 64 * 1024
 POLL_SECONDS: Final = 20.0
 GATEWAY_SECONDS: Final = 6.0
 """How long `status` waits for the gateway."""
-STATUSES: Final = {
-    "usage": 400,
-    "sign_in_required": 401,
-    "refused": 403,
-    "temporary": 503,
-    "daemon": 500,
-    "configuration": 500,
-}
 
 
 class LocalApi:
@@ -96,6 +90,7 @@ class LocalApi:
         standing: Standing,
         tripwire: Tripwire,
         methods: tuple[str, ...],
+        passes_folder: Path,
         stop: Callable[[], None],
     ) -> None:
         self._broker = broker
@@ -109,6 +104,7 @@ class LocalApi:
         self._tripwire = tripwire
         self._methods = methods
         self._stop = stop
+        self.passes = Passes(passes_folder, self.pass_application)
         self._started = time.time()
 
     def application(self) -> web.Application:
@@ -122,8 +118,12 @@ class LocalApi:
         app.router.add_post("/forward", self.forward)
         app.router.add_get("/status", self.status)
         app.router.add_get("/glance", self.glance)
+        app.router.add_get("/statusline", self.statusline)
         app.router.add_get("/whoami", self.whoami)
         app.router.add_get("/usage", self.usage)
+        app.router.add_get("/passes", self.list_passes)
+        app.router.add_post("/passes", self.open_pass)
+        app.router.add_post("/passes/{id}/revoke", self.revoke_pass)
         app.router.add_post("/stop", self.stop)
         return app
 
@@ -135,12 +135,12 @@ class LocalApi:
         token = await self._broker.token(who.label)
         log.info("token %s for %s", token.value.fingerprint(), who.label or f"process {pid}")
         if request.headers.get("Accept") == "application/json":
-            return _json({"token": {"value": token.value.reveal()} | _token(token)})
+            return json_answer({"token": {"value": token.value.reveal()} | _token(token)})
         return web.Response(text=token.value.reveal() + "\n")
 
     async def login(self, request: web.Request) -> web.Response:
         """Begin a sign-in or join the one under way."""
-        body = await _body(request)
+        body = await body_of(request)
         method = str(body.get("method") or "browser")
         self._allow(method)
         offer = _choose((await self._gateway.bootstrap()).issuers, body.get("issuer"), self._providers)
@@ -148,7 +148,7 @@ class LocalApi:
         answer = {"id": login.name, "url": login.attempt.url, "issuer": offer.issuer, "expires_in": login.expires_in}
         if isinstance(login.attempt, DeviceAttempt):
             answer |= {"user_code": login.attempt.user_code}
-        return _json({"login": answer})
+        return json_answer({"login": answer})
 
     def _allow(self, method: str) -> None:
         if method not in self._methods:
@@ -161,11 +161,11 @@ class LocalApi:
         login = self._logins.get(request.match_info["id"])
         await asyncio.wait({login.outcome}, timeout=POLL_SECONDS)
         if not login.outcome.done():
-            return _json({"login": {"id": login.name, "state": "pending"}, "account": None})
+            return json_answer({"login": {"id": login.name, "state": "pending"}, "account": None})
         if login.outcome.cancelled():
             raise UsageError("another sign-in was started instead of this one", "Run: llmgw login")
         sign_in = login.outcome.result()
-        return _json({"login": {"id": login.name, "state": "signed_in"}, "account": _account(sign_in)})
+        return json_answer({"login": {"id": login.name, "state": "signed_in"}, "account": _account(sign_in)})
 
     async def login_answer(self, request: web.Request) -> web.Response:
         """Take the pasted address of a browser on another machine."""
@@ -173,12 +173,12 @@ class LocalApi:
         login = self._logins.get(request.match_info["id"])
         if login.callback is None:
             raise UsageError("this sign-in ends with a code, not with an address", "Type the code in on its page")
-        login.callback.deliver_pasted(str((await _body(request)).get("address", "")))
-        return _json({"login": {"id": login.name, "state": "pending"}, "account": None})
+        login.callback.deliver_pasted(str((await body_of(request)).get("address", "")))
+        return json_answer({"login": {"id": login.name, "state": "pending"}, "account": None})
 
     async def logout(self, request: web.Request) -> web.Response:
         """Forget the sign-in and the device key; then tell gateway and provider, as far as they can be reached."""
-        is_local = (await _body(request)).get("local_only") is True
+        is_local = (await body_of(request)).get("local_only") is True
         await self._logins.close()
         sign_in, token = await self._broker.sign_out()
         await self._vault.put(device_key=None)
@@ -193,14 +193,16 @@ class LocalApi:
                     revoked.append(party)
                 except AgentError as error:
                     failed.append({"party": party, "reason": error.message})
-        return _json({"logout": {"was_signed_in": sign_in is not None, "revoked": revoked, "not_revoked": failed}})
+        return json_answer(
+            {"logout": {"was_signed_in": sign_in is not None, "revoked": revoked, "not_revoked": failed}}
+        )
 
     async def forward(self, _request: web.Request) -> web.Response:
         """Say how tools reach the gateway through this daemon."""
         dialects = (await self._gateway.bootstrap()).dialects
         door = await self._entrance.open()
         answer = {"url": door.url, "secret": door.secret, "socket": str(self._entrance.socket), "dialects": dialects}
-        return _json({"forward": answer})
+        return json_answer({"forward": answer})
 
     async def status(self, _request: web.Request) -> web.Response:
         """Everything a person wants to know on one screen. Always 200: what is wrong stands in `error`."""
@@ -218,7 +220,7 @@ class LocalApi:
                 "reachable": self._gateway.is_reachable,
                 "answered_in_ms": round(self._gateway.answered_in * 1000, 1) if self._gateway.is_reachable else None,
                 "clock_offset_seconds": round(self._gateway.clock_offset, 1),
-                "error": _error(away) if away else None,
+                "error": error_document(away) if away else None,
             },
             "forwarder": {
                 "url": self._entrance.door.url if self._entrance.door else None,
@@ -228,10 +230,10 @@ class LocalApi:
             "models": list(me.models) if me else [],
             "budgets": _budgets(me) if me else [],
             "limits": _limits(me) if me else [],
-            "daemon": {"version": __version__, "pid": os.getpid(), "started_at": _time(self._started)},
-            "error": _error(problem) if problem else None,
+            "daemon": {"version": __version__, "pid": os.getpid(), "started_at": moment(self._started)},
+            "error": error_document(problem) if problem else None,
         }
-        return _json(document)
+        return json_answer(document)
 
     async def _look(self) -> tuple[Me | None, AgentError | None, AgentError | None]:
         """What the gateway says, what is wrong with it, and what is wrong at all: no sign-in comes before the rest."""
@@ -257,48 +259,63 @@ class LocalApi:
 
     async def glance(self, _request: web.Request) -> web.Response:
         """How things stand, for a line that is drawn all the time: nobody is waited for."""
+        return json_answer({"glance": self._glance()})
+
+    async def statusline(self, _request: web.Request) -> web.Response:
+        """The same as the line itself, for whoever draws it."""
+        return web.Response(text=screens.statusline(self._glance(), datetime.now(UTC)) + "\n")
+
+    def _glance(self) -> dict[str, Any]:
         me, problem = self._standing.glance()
         budgets = _budgets(me) if me else []
-        return _json({"glance": {"budgets": budgets, "error": _error(problem) if problem else None}})
+        return {"budgets": budgets, "error": error_document(problem) if problem else None}
 
     async def whoami(self, _request: web.Request) -> web.Response:
         """Who the gateway takes this user for."""
         me = await self._standing.ask()
-        document = asdict(me) | {"token_expires_at": _time(me.token_expires_at)}
-        return _json({"me": document | {"budgets": _budgets(me), "limits": _limits(me), "models": list(me.models)}})
+        document = asdict(me) | {"token_expires_at": moment(me.token_expires_at)}
+        return json_answer(
+            {"me": document | {"budgets": _budgets(me), "limits": _limits(me), "models": list(me.models)}}
+        )
 
     async def usage(self, _request: web.Request) -> web.Response:
         """What this user spent, as the gateway has it in its books."""
-        return _json({"usage": asdict(await self._standing.usage())})
+        return json_answer({"usage": asdict(await self._standing.usage())})
+
+    def pass_application(self, made: Pass) -> web.Application:
+        """What is served on a socket for elsewhere: one verb, for as long as it lasts."""
+
+        async def token(_request: web.Request) -> web.Response:
+            if not made.seconds_left():
+                raise RefusedError("the time of this forwarding is up", "Forward again on your own machine")
+            token = await self._broker.token(f"pass {made.name}")
+            log.info("token %s for pass %s (%s)", token.value.fingerprint(), made.name, made.meant_for)
+            return web.Response(text=token.value.reveal() + "\n")
+
+        app = web.Application(middlewares=[listener.guard, errors], client_max_size=MOST_BYTES)
+        app.router.add_get("/token", token)
+        return app
+
+    async def open_pass(self, request: web.Request) -> web.Response:
+        """Make a socket for elsewhere."""
+        body = await body_of(request)
+        self._session.require()
+        seconds = body.get("seconds")
+        made = await self.passes.open(str(body.get("for", "")), seconds if isinstance(seconds, int) else 0)
+        return json_answer({"pass": _pass(made)})
+
+    async def list_passes(self, _request: web.Request) -> web.Response:
+        """Those that are open."""
+        return json_answer({"passes": [_pass(each) for each in self.passes.listed()]})
+
+    async def revoke_pass(self, request: web.Request) -> web.Response:
+        """End one."""
+        return json_answer({"pass": _pass(await self.passes.revoke(request.match_info["id"]))})
 
     async def stop(self, _request: web.Request) -> web.Response:
         """Drain and end, after this answer."""
         self._stop()
-        return _json({"stop": {"pid": os.getpid()}})
-
-
-@web.middleware
-async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what was raised into an answer. Whatever is unexpected goes to the log, by its class and place only."""
-    try:
-        return await handler(request)
-    except AgentError as error:
-        failure = error
-    except web.HTTPException as error:
-        failure = UsageError(f"{request.method} {request.path} is not served ({error.status})", "Update llmgw")
-    except Exception as error:  # noqa: BLE001 -- the last line of defence: a caller gets a sentence, never a trace
-        place = error.__traceback__
-        while place is not None and place.tb_next is not None:
-            place = place.tb_next
-        where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "?"
-        log.error("unexpected %s at %s", type(error).__name__, where)  # noqa: TRY400 -- its text may hold a secret
-        failure = AgentError(f"something unexpected happened ({type(error).__name__})", "See the agent's log file")
-    headers = {"x-llmgw-exit-code": str(failure.exit_code)}
-    status = STATUSES.get(failure.code, 500)
-    if request.path == "/token" and request.headers.get("Accept") != "application/json":
-        log.info("no token: %s", failure.line)
-        return web.Response(status=status, text=failure.line + "\n", headers=headers)
-    return _json({"error": _error(failure)}, status=status, headers=headers)
+        return json_answer({"stop": {"pid": os.getpid()}})
 
 
 def _choose(offers: tuple[IssuerOffer, ...], wanted: object, providers: dict[str, Provider]) -> IssuerOffer:
@@ -312,24 +329,14 @@ def _choose(offers: tuple[IssuerOffer, ...], wanted: object, providers: dict[str
     raise UsageError(f"the gateway does not accept sign-ins of {str(wanted)[:200]!r}", f"It accepts: {names}")
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
-    """The JSON object that was sent; an empty body is an empty object."""
-    text = await request.read()
-    try:
-        document = json.loads(text) if text else {}
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise UsageError("the request is not a JSON object", "Update llmgw")
-    return document
-
-
-def _json(document: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.json_response({"schema": SCHEMA} | document, status=status, headers=headers)
-
-
-def _error(error: AgentError) -> dict[str, Any]:
-    return {"code": error.code, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+def _pass(made: Pass) -> dict[str, Any]:
+    return {
+        "id": made.name,
+        "for": made.meant_for,
+        "socket": str(made.socket),
+        "expires_at": moment(made.expires_at),
+        "seconds_left": made.seconds_left(),
+    }
 
 
 def _account(sign_in: SignIn) -> dict[str, str]:
@@ -339,13 +346,13 @@ def _account(sign_in: SignIn) -> dict[str, str]:
 def _session(sign_in: SignIn) -> dict[str, Any]:
     return {
         "kind": sign_in.offer.kind,
-        "signed_in_at": _time(sign_in.signed_in_at),
+        "signed_in_at": moment(sign_in.signed_in_at),
         "renewable": bool(sign_in.renewal),
     }
 
 
 def _token(token: CachedToken) -> dict[str, Any]:
-    return {"seconds_left": int(token.seconds_left(time.time())), "expires_at": _time(token.expires_at)}
+    return {"seconds_left": int(token.seconds_left(time.time())), "expires_at": moment(token.expires_at)}
 
 
 def _budgets(me: Me) -> list[dict[str, Any]]:
@@ -354,8 +361,3 @@ def _budgets(me: Me) -> list[dict[str, Any]]:
 
 def _limits(me: Me) -> list[dict[str, Any]]:
     return [asdict(limit) | {"remaining": limit.remaining} for limit in me.limits]
-
-
-def _time(seconds: float) -> str:
-    """RFC 3339, UTC, whole seconds."""
-    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")

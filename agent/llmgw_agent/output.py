@@ -142,6 +142,35 @@ def service(files: Sequence[str], says: str, *, is_installed: bool) -> str:
     return "\n".join([f"The service is installed{f' ({says})' if says else ''}:", *(f"  {path}" for path in files)])
 
 
+def forwarding_to(host: str, seconds: int) -> str:
+    """Beside a forwarding that runs."""
+    return f"llmgw-token works on {host} for {span(seconds)}, or until you end this command (Ctrl-C)."
+
+
+def mounting(socket: str, name: str, seconds: int) -> str:
+    """How a container gets the socket."""
+    folder = socket.rpartition("/")[0]
+    return "\n".join(
+        [
+            f'--user "$(id -u)" -v {shlex.quote(folder)}:/llmgw/run -e LLMGW_HOME=/llmgw',
+            f"# For docker run or podman run; in there llmgw-token works for {span(seconds)}.",
+            f"# To end it sooner: llmgw forward revoke {name}",
+        ]
+    )
+
+
+def passes(listed: Sequence[dict[str, Any]]) -> str:
+    """The sockets for other machines."""
+    if not listed:
+        return "There is no socket for another machine."
+    return "\n".join(f"{each['id']}  {each['for']:<30}  {span(each['seconds_left'])} left" for each in listed)
+
+
+def revoked(meant_for: str) -> str:
+    """One was ended."""
+    return f"The socket for {meant_for} has ended; tokens that it gave live on for some minutes."
+
+
 def ambient_token(value: str, expires_at: float, now: float) -> dict[str, Any]:
     """A token that no daemon was asked for, in the shape of the daemon's answer."""
     end = datetime.fromtimestamp(int(expires_at), UTC).isoformat().replace("+00:00", "Z")

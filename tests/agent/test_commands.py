@@ -134,6 +134,18 @@ def test_a_budget_is_a_sentence_and_a_bar() -> None:
     assert screens.bar(VIEW | tokens) == "[#####---------------]  25%  1,250,000 of 5,000,000"
 
 
+def test_the_status_line_takes_a_short_way_to_the_same_words(configured: dict[str, str]) -> None:
+    code = "import sys; sys.argv[1:] = ['statusline']; from llmgw_agent.entry import main; main(); sys.stdout.flush()"
+    seen = f"{code}; print('click' in sys.modules, file=sys.stderr)"
+    away = subprocess.run([sys.executable, "-c", seen], env=configured, capture_output=True, text=True, check=False)
+    assert away.stdout == "llmgw: the agent is not running\n"  # the long way, which ends the process itself
+    assert llmgw(configured, "token")[0] == 4
+    done = subprocess.run([sys.executable, "-c", seen], env=configured, capture_output=True, text=True, check=True)
+    assert done.stderr == "False\n"
+    assert done.stdout == "llmgw: you are not signed in. Run: llmgw login\n"
+    assert llmgw(configured, "statusline") == (0, done.stdout, "")
+
+
 def test_exit_codes_are_a_contract() -> None:
     assert {kind.code: kind.exit_code for kind in errors.CLASSES.values()} == {
         "internal": 1,

@@ -102,7 +102,7 @@ def test_signed_in(system: System, scripted: ScriptedBedrock) -> None:
         *("status", "whoami", "statusline", "usage", "forward", "doctor", "netcheck", "config explain"),
         *("version --check", "version --check --json", "setup claude --dry-run", "setup claude", "setup opencode"),
         *("setup cursor", "setup aws-sdk", "setup continue", "setup codex", "setup openai-sdk", "setup --list"),
-        *("setup claude --undo", "setup aws-sdk --undo", "run -- nonsense-command", "token"),
+        *("setup claude --undo", "setup aws-sdk --undo", "run -- nonsense-command", "token", "forward list"),
     ):
         transcript.run(*line.split())
     transcript.run("bugreport", "-o", "report.txt")
