@@ -6,14 +6,14 @@ A dialect that the gateway comes to serve is added to `DIALECTS`; the matrix of 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.functional.device import BEDROCK_MODEL
 from tests.lab.aws_frames import EventReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Dialect:
     """The text of an answer that is not streamed."""
     message: Callable[[dict[str, Any]], str]
     """What the body of an error says; fails when a client of this dialect could not show it."""
+    began: Callable[[dict[str, Any]], bool] = lambda event: event["type"] == "message_start"
+    """Whether an event is the first of a stream."""
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    """Faults that this dialect has another status for, by name."""
 
 
 def _prompt(prompt: str) -> dict[str, Any]:
@@ -102,4 +106,66 @@ BEDROCK = Dialect(
     whole=lambda answer: str(answer["content"][0]["text"]),
     message=_message,
 )
-DIALECTS = (ANTHROPIC, BEDROCK)
+OPENAI_STATUSES = {"model_error": 502, "model_timeout": 504, "denied": 403, "error_event": 503, "silence": 504}
+OPENAI_MODEL = {"model": "claude-sonnet-4-5"}
+
+
+def _chat_chunks(data: bytes) -> list[dict[str, Any]]:
+    """Chunks, comments left out. The last line is no JSON: it is made an event, so that it can be looked for."""
+    assert data.endswith(b"\n\n"), data[-200:]
+    blocks = [block for block in data[:-2].split(b"\n\n") if not block.startswith(b":")]
+    assert all(block.startswith(b"data: ") and b"\n" not in block for block in blocks)
+    lines = [block.removeprefix(b"data: ") for block in blocks]
+    return [{"type": "done"} if line == b"[DONE]" else json.loads(line) for line in lines]
+
+
+def _chat_text(events: list[dict[str, Any]]) -> str:
+    choices = [choice for event in events for choice in event.get("choices", ())]
+    return "".join(choice["delta"].get("content") or "" for choice in choices)
+
+
+def _response_events(data: bytes) -> list[dict[str, Any]]:
+    """The events of a response, comments left out; the last of a failure, which says the same again, too."""
+    assert data.endswith(b"\n\n"), data[-200:]
+    events: list[dict[str, Any]] = []
+    for block in data[:-2].split(b"\n\n"):
+        if block.startswith(b":"):
+            continue
+        named, _, written = block.partition(b"\ndata: ")
+        event = json.loads(written)
+        assert named == b"event: " + event["type"].encode()
+        assert event["sequence_number"] == len(events)
+        events.append(event)
+    if events[-1]["type"] == "response.failed":
+        assert events[-1]["response"]["error"]["message"] == events[-2]["message"]
+        events.pop()
+    return events
+
+
+OPENAI_CHAT = Dialect(
+    name="openai chat",
+    path=lambda _stream: "/openai/v1/chat/completions",
+    body=lambda prompt, stream: _prompt(prompt) | OPENAI_MODEL | {"stream": stream},
+    events=_chat_chunks,
+    failed=lambda event: str(event["error"]["message"]) if "error" in event else "",
+    ended=lambda events: bool(events) and events[-1].get("type") == "done",
+    text=_chat_text,
+    whole=lambda answer: str(answer["choices"][0]["message"]["content"]),
+    message=lambda error: str(error["error"]["message"]),
+    began=lambda event: event["choices"][0]["delta"].get("role") == "assistant",
+    statuses=OPENAI_STATUSES,
+)
+OPENAI_RESPONSES = Dialect(
+    name="openai responses",
+    path=lambda _stream: "/openai/v1/responses",
+    body=lambda prompt, stream: OPENAI_MODEL | {"input": prompt, "max_output_tokens": 100, "stream": stream},
+    events=_response_events,
+    failed=lambda event: str(event["message"]) if event["type"] == "error" else "",
+    ended=lambda events: bool(events) and events[-1]["type"] == "response.completed",
+    text=lambda events: "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta"),
+    whole=lambda answer: str(answer["output"][0]["content"][0]["text"]),
+    message=lambda error: str(error["error"]["message"]),
+    began=lambda event: event["type"] == "response.created",
+    statuses=OPENAI_STATUSES,
+)
+DIALECTS = (ANTHROPIC, BEDROCK, OPENAI_CHAT, OPENAI_RESPONSES)

@@ -148,6 +148,15 @@ async def test_aborted_streams_leave_no_connection_no_hold_and_no_task(
     assert read(gateway.db, lambda connection: connection.scalar(select(func.sum(counters.c.held)))) == 0
 
 
+MARKS = {
+    "anthropic": (b"content_block_delta", 2, 0),
+    "bedrock": (b":event-type", 1, 5),
+    "openai chat": (b'"finish_reason"', 1, 2),
+    "openai responses": (b"event: response.output_text.delta", 1, 0),
+}
+"""What is counted in a stream of each dialect: how often it stands in each piece of the text, and how often besides."""
+
+
 async def listen(device: Device, number: int, pieces: int) -> None:
     """Read a stream to its end without keeping it."""
     reader, writer = await asyncio.open_connection(HOST, urlsplit(device.url).port)
@@ -156,14 +165,13 @@ async def listen(device: Device, number: int, pieces: int) -> None:
     await writer.drain()
     head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 "), head
-    mark, seen, kept = (b"content_block_delta", 0, b"") if dialect.name == "anthropic" else (b":event-type", 0, b"")
+    (mark, each, others), seen, kept = MARKS[dialect.name], 0, b""
     while data := await reader.read(65_536):
         kept += data
         seen += kept.count(mark)
         kept = kept[max(kept.rfind(mark) + len(mark), len(kept) - len(mark) + 1, 0) :]
     writer.close()
-    # An SSE delta says its type twice; Bedrock's frames are the deltas and five others.
-    assert seen == (2 * pieces if dialect.name == "anthropic" else pieces + 5)
+    assert seen == each * pieces + others
 
 
 @pytest.mark.parametrize(

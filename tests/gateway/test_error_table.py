@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anthropic
 import boto3
 import httpx2
+import openai
 import pytest
 from aiohttp import web
 from botocore.config import Config
@@ -22,7 +23,7 @@ from llmgw_gateway.edge import Edge
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.observe.metrics import Metrics
 from llmgw_gateway.peers import Peers
-from llmgw_wire.errors import TABLE, ErrorCode
+from llmgw_wire.errors import OPENAI_TYPES, TABLE, ErrorCode, openai_status
 from tests.lab.threaded import ThreadedServer
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ EXCEPTIONS: dict[int, type[anthropic.APIStatusError]] = {
     502: anthropic.InternalServerError,
     503: anthropic.InternalServerError,
     529: anthropic.InternalServerError,
+}
+
+
+OPENAI_EXCEPTIONS: dict[int, type[openai.APIStatusError]] = {
+    400: openai.BadRequestError,
+    401: openai.AuthenticationError,
+    403: openai.PermissionDeniedError,
+    404: openai.NotFoundError,
+    429: openai.RateLimitError,
 }
 
 
@@ -133,6 +143,40 @@ def seen_by_boto(door: Door) -> Iterator[dict[ErrorCode, ClientError]]:
         boto.close()
 
 
+@pytest.fixture(scope="module")
+def seen_by_openai(door: Door) -> dict[ErrorCode, openai.APIStatusError]:
+    """The same by OpenAI's SDK."""
+
+    def ask(code: ErrorCode) -> openai.APIStatusError:
+        url = f"{door.url}/openai/v1"
+        with (
+            httpx2.Client(trust_env=False) as plain,
+            openai.OpenAI(api_key="x", base_url=url, max_retries=ATTEMPTS - 1, http_client=plain) as sdk,
+            pytest.raises(openai.APIStatusError) as caught,
+        ):
+            sdk.chat.completions.create(model=code.value, messages=[{"role": "user", "content": "hi"}])
+        return caught.value
+
+    with ThreadPoolExecutor(len(CODES)) as pool:
+        return dict(zip(CODES, pool.map(ask, CODES), strict=True))
+
+
+@pytest.mark.parametrize("code", CODES, ids=lambda code: code.value)
+def test_openai_s_sdk_raises_shows_and_repeats_as_the_table_says(
+    door: Door, seen_by_openai: dict[ErrorCode, openai.APIStatusError], code: ErrorCode
+) -> None:
+    error, wire = seen_by_openai[code], code.wire
+    status = openai_status(code)
+    assert error.status_code == status
+    assert isinstance(error, OPENAI_EXCEPTIONS.get(status, openai.APIStatusError))
+    assert (error.code, error.type) == (code.value, OPENAI_TYPES.get(status, "server_error"))
+    assert TEXT in error.message
+    assert error.response.headers["request-id"].startswith("req_")
+    assert (error.response.headers.get("x-should-retry") == "false") is (wire.retry == "never")
+    repeats = wire.retry == "client" and (status in SDK_REPEATS or status >= 500)
+    assert door.refusing.asked["openai", code] == (ATTEMPTS if repeats else 1)
+
+
 @pytest.mark.parametrize("code", CODES, ids=lambda code: code.value)
 def test_the_anthropic_sdk_raises_shows_and_repeats_as_the_table_says(
     door: Door, seen_by_anthropic: dict[ErrorCode, anthropic.APIStatusError], code: ErrorCode
@@ -158,6 +202,7 @@ def test_boto3_raises_and_repeats_as_the_table_says(
 ) -> None:
     error, wire = seen_by_boto[code], code.wire
     assert error.response["Error"]["Code"] == wire.aws_type
+    assert error.response["Error"]["Message"] == TEXT
     metadata = error.response["ResponseMetadata"]
     assert metadata["HTTPStatusCode"] == wire.status
     assert metadata["HTTPHeaders"]["request-id"].startswith("req_")
