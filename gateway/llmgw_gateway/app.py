@@ -191,8 +191,9 @@ class Gateway:
             refused=pipeline.metrics.refused_connections.inc,
         )
         context = self._certificate.context if self._certificate is not None else None
-        runners.append(await listen(server.listen, edge, bounds, context))
-        return runners
+        public = await listen(server.listen, edge, bounds, context)
+        pipeline.metrics.connections.set_function(lambda: len(public.server.connections) if public.server else 0)
+        return [*runners, public]
 
     async def _drain(self, edge: Edge, money: Money, runners: list[web.ServerRunner]) -> int:
         """Take no new work, let streams end, settle. What still runs at the deadline ends with a terminal event.

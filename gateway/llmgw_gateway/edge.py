@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from aiohttp import ClientError, web
+from aiohttp import ClientError, HttpVersion10, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from llmgw_gateway.dialects import anthropic, bedrock
@@ -190,6 +190,8 @@ class Edge:
     def _match(self, request: web.BaseRequest) -> Handler:
         if not request.raw_path.startswith("/"):  # http://elsewhere/: a form for proxies
             raise GatewayError(ErrorCode.REQUEST_MALFORMED, "The request's target must be a path.")
+        if request.version < HttpVersion10:  # a request line without a version is parsed as 0.9
+            raise GatewayError(ErrorCode.REQUEST_MALFORMED, "The request is not well-formed HTTP/1.1.")
         handler = self._routes.get((request.method, _path(request)))
         if handler is not None:
             return handler

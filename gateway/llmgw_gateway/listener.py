@@ -165,12 +165,14 @@ class _Server(web.Server):
 class _Connection(web.RequestHandler):
     """One connection. What cannot be parsed gets our envelope, and neither its bytes nor our software are told."""
 
-    __slots__ = ("_admitted", "_clock", "_doorkeeper", "address")
+    __slots__ = ("_admitted", "_clock", "_doorkeeper", "_serving", "address")
 
     def __init__(self, manager: _Server, **more: object) -> None:
         super().__init__(manager, **more)  # type: ignore[arg-type]  # the same
         self._doorkeeper = manager
         self._admitted = False
+        self._serving = 0
+        """Requests whose heads are here and that are not answered."""
         self._clock: asyncio.TimerHandle | None = None
         self.address = ""
 
@@ -195,11 +197,22 @@ class _Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Read; a head that has begun has to be whole in time, dripping or not."""
+        heads = self._request_count
         super().data_received(data)
-        if self._waiter is None or self._waiter.done():  # not waiting for a head: one is there
+        if self._request_count != heads:
+            self._serving += self._request_count - heads
             self._stop_clock()
-        elif self._clock is None:
+        elif data and not self._serving and self._clock is None:
             self._start_clock()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Answer; what comes from now on is another head."""
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._serving -= 1
 
     def _start_clock(self) -> None:
         self._clock = self._loop.call_later(self._doorkeeper.bounds.head_seconds, self._too_slow)

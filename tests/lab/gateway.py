@@ -40,6 +40,8 @@ class Gateway(Server):
         changes: dict[str, Any] | None = None,
     ) -> None:
         self.folder = folder
+        self.ca_file: Path | None = None
+        """Whom to trust when `url` is made https."""
         self.port, self.admin_port = free_port(), free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.admin_url = f"http://{HOST}:{self.admin_port}"
@@ -100,4 +102,4 @@ class Gateway(Server):
         self.config.write_text(toml_text.dump(self.document), encoding="utf-8")
 
     def wait_ready(self) -> None:
-        self.program.wait_until(lambda: answers(f"{self.url}/readyz"), "ready")
+        self.program.wait_until(lambda: answers(f"{self.url}/readyz", ca_file=self.ca_file), "ready")

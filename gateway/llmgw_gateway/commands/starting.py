@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from http.client import HTTPConnection, HTTPException
+import ssl
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING
 
 from llmgw_gateway.faults import listen_address
@@ -29,8 +30,11 @@ def start_faults(settings: Settings) -> list[str]:
         files += [("store", store), ("store", store.with_name(store.name + ".lock"))]
     found = [fault for key, path in files for fault in _file(key, path)]
     found += chain_faults()
-    found += _address("listen", settings.server.listen, "/healthz", b"alive")
-    found += _address("admin_listen", settings.server.admin_listen, "/metrics", b"llmgw_")
+    server = settings.server
+    found += _address("listen", server.listen, "/healthz", b"alive", tls=bool(server.certificate_file))
+    found += _address("admin_listen", server.admin_listen, "/metrics", b"llmgw_")
+    if server.redirect_listen:
+        found += _address("redirect_listen", server.redirect_listen, "/", b"")
     return found
 
 
@@ -42,7 +46,7 @@ def _file(key: str, path: Path) -> list[str]:
     return []
 
 
-def _address(name: str, address: str, path: str, mark: bytes) -> list[str]:
+def _address(name: str, address: str, path: str, mark: bytes, *, tls: bool = False) -> list[str]:
     """Whether it can be listened on. That a gateway does so already is no fault: `check` is run beside it."""
     host, port = listen_address(address)
     try:
@@ -52,14 +56,18 @@ def _address(name: str, address: str, path: str, mark: bytes) -> list[str]:
             probe.bind(place)
             probe.listen(1)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE and _says(host, port, path, mark):
+        if error.errno == errno.EADDRINUSE and _says(host, port, path, mark, tls=tls):
             return []
         return [f"server.{name}: {listen_fault(address, error)}"]
     return []
 
 
-def _says(host: str, port: int, path: str, mark: bytes) -> bool:
+def _says(host: str, port: int, path: str, mark: bytes, *, tls: bool) -> bool:
     connection = HTTPConnection(host, port, timeout=PROBE_SECONDS)
+    if tls:
+        anybody = ssl.create_default_context()  # nothing is sent that another program must not see
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+        connection = HTTPSConnection(host, port, timeout=PROBE_SECONDS, context=anybody)
     try:
         connection.request("GET", path)
         return mark in connection.getresponse().read(MOST_PROBED)

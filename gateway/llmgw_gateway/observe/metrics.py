@@ -62,6 +62,7 @@ class Metrics:
         self.refused_connections = Counter(
             "llmgw_connections_refused", "Connections that were one too many", registry=self.registry
         )
+        self.connections = Gauge("llmgw_connections_open", "Connections of clients", registry=self.registry)
         self.open = Gauge("llmgw_requests_open", "Requests being served", registry=self.registry)
         self.tasks = Gauge("llmgw_tasks", "Tasks of the event loop; only a leak lasts", registry=self.registry)
 
