@@ -36,25 +36,30 @@ class _Member:
     """Finds a member with one of some values anywhere in a document, however the JSON is spelled.
 
     A string holds no bare quote, so a match is a member and never a text that talks about one. Two patterns, because
-    the one that knows escapes costs several times as much and hardly any body needs it.
+    the one that knows escapes costs several times as much and hardly any body needs it; and hardly any body needs the
+    other, because the value in its quotes is not in it at all.
     """
 
+    values: tuple[bytes, ...]
     plain: re.Pattern[bytes]
     escaped: re.Pattern[bytes]
 
     @classmethod
     def of(cls, name: str, *values: str) -> _Member:
         """The member `name` with one of `values`; all are ASCII letters and digits."""
-        return cls(*(_pattern(name, values, spell) for spell in (str, _any_spelling)))
+        quoted = tuple(f'"{value}"'.encode() for value in values)
+        return cls(quoted, *(_pattern(name, values, spell) for spell in (str, _any_spelling)))
 
     def stands_in(self, body: bytes) -> bool:
         """Whether there is one. Linear in the length of the body."""
-        pattern = self.escaped if _ESCAPED_ASCII in body else self.plain
-        return pattern.search(body) is not None
+        if _ESCAPE in body and _ESCAPED_WORD.search(body):
+            return self.escaped.search(body) is not None
+        return any(value in body for value in self.values) and self.plain.search(body) is not None
 
 
-_ESCAPED_ASCII = b"\\u00"
-"""How every escaped letter or digit begins (RFC 8259 section 7: four hexadecimal digits)."""
+_ESCAPE = b"\\u00"
+_ESCAPED_WORD = re.compile(rb"\\u00[3-7]")
+"""How every escaped letter or digit begins (RFC 8259 section 7); not what terminals and umlauts are escaped as."""
 
 
 def _pattern(name: str, values: tuple[str, ...], spell: Callable[[str], str]) -> re.Pattern[bytes]:

@@ -23,6 +23,7 @@ _STRING = 7
 _FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 """Header types with values of a fixed size: booleans, integers, timestamp, UUID."""
 _lengths = struct.Struct(">II")
+_prelude = struct.Struct(">III")
 _crc = struct.Struct(">I")
 _short = struct.Struct(">H")
 
@@ -77,8 +78,9 @@ class FrameParser:
         frames: list[Frame] = []
         start = 0
         try:
-            while not self.ended and (end := _end(buffer, start)) is not None:
-                frame = _frame(buffer, start, end)
+            while not self.ended and (lengths := _lengths_at(buffer, start)) is not None:
+                end = start + lengths[0]
+                frame = _frame(buffer, start, *lengths)
                 frames.append(frame)
                 self.ended = frame.exception is not None
                 start = end
@@ -103,25 +105,26 @@ class FrameParser:
             raise EventStreamError(f"the stream ended inside a frame ({len(self._buffer)} bytes of it came)")
 
 
-def _end(buffer: bytes | bytearray, start: int) -> int | None:
-    """Where the frame at `start` ends; None while it is incomplete. Lengths are judged before it is buffered."""
-    if len(buffer) - start < PRELUDE:
+def _lengths_at(buffer: bytes | bytearray, start: int) -> tuple[int, int] | None:
+    """Of the frame at `start` and its headers; None while it is incomplete. Judged before anything is buffered."""
+    room = len(buffer) - start
+    if room < PRELUDE:
         return None
-    total, headers_length = _lengths.unpack_from(buffer, start)
-    if zlib.crc32(buffer[start : start + 8]) != _crc.unpack_from(buffer, start + 8)[0]:
+    total, headers_length, checksum = _prelude.unpack_from(buffer, start)
+    if zlib.crc32(buffer[start : start + 8]) != checksum:
         raise EventStreamError("the checksum of a frame's prelude is wrong")
     if total > MOST_BYTES or headers_length > total - PRELUDE - TRAILER:
         raise EventStreamError(f"a frame announces impossible lengths: {total} and {headers_length} bytes")
-    return start + int(total) if len(buffer) - start >= total else None
+    return (total, headers_length) if room >= total else None
 
 
-def _frame(buffer: bytes | bytearray, start: int, end: int) -> Frame:
-    if zlib.crc32(buffer[start : end - TRAILER]) != _crc.unpack_from(buffer, end - TRAILER)[0]:
+def _frame(buffer: bytes | bytearray, start: int, total: int, headers_length: int) -> Frame:
+    end, body = start + total - TRAILER, start + PRELUDE + headers_length
+    if zlib.crc32(buffer[start:end]) != _crc.unpack_from(buffer, end)[0]:
         raise EventStreamError("the checksum of a frame is wrong")
-    body = start + PRELUDE + _lengths.unpack_from(buffer, start)[1]
     block = bytes(buffer[start + PRELUDE : body])
-    headers = _usual_headers(block) if len(block) <= USUAL_BYTES else _headers(block)
-    return Frame(headers, bytes(buffer[body : end - TRAILER]))
+    headers = _usual_headers(block) if headers_length <= USUAL_BYTES else _headers(block)
+    return Frame(headers, bytes(buffer[body:end]))
 
 
 def encode(headers: dict[str, str], payload: bytes) -> bytes:
