@@ -16,6 +16,8 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from botocore.credentials import ReadOnlyCredentials
 
+_INNER: Final = bytes(each ^ 0x36 for each in range(256))
+_OUTER: Final = bytes(each ^ 0x5C for each in range(256))
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
 
@@ -43,7 +45,8 @@ class Signer:
         self._service = service
         self._derived_from = ("", "")
         """The secret and the day of the key below."""
-        self._key = b""
+        self._inner, self._outer = _pads(b"")
+        """The two hashes of an HMAC by that key, begun. One that is begun anew releases Python's lock each time."""
 
     def headers(self, credentials: ReadOnlyCredentials, place: Place, body_hash: str, now: float) -> dict[str, str]:
         """The headers of a JSON request, `Authorization` among them.
@@ -62,27 +65,36 @@ class Signer:
         )
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         text = f"{ALGORITHM}\n{stamp}\n{day}/{self._scope}\n{digest}"
-        signature = _hmac(self._signing_key(credentials.secret_key, day), text).hex()
+        self._derive(credentials.secret_key, day)
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text.encode())
+        outer.update(inner.digest())
         headers = {
             "Content-Type": "application/json",
             "X-Amz-Date": stamp,
             "Authorization": (
                 f"{ALGORITHM} Credential={credentials.access_key}/{day}/{self._scope}, "
-                f"SignedHeaders={names}, Signature={signature}"
+                f"SignedHeaders={names}, Signature={outer.hexdigest()}"
             ),
         }
         if token:
             headers["X-Amz-Security-Token"] = token
         return headers
 
-    def _signing_key(self, secret: str, day: str) -> bytes:
+    def _derive(self, secret: str, day: str) -> None:
         if self._derived_from != (secret, day):
             key = _hmac(f"AWS4{secret}".encode(), day)
             for part in (self._region, self._service, "aws4_request"):
                 key = _hmac(key, part)
-            self._derived_from, self._key = (secret, day), key
-        return self._key
+            self._derived_from = (secret, day)
+            self._inner, self._outer = _pads(key)
 
 
 def _hmac(key: bytes, text: str) -> bytes:
     return hmac.digest(key, text.encode(), "sha256")
+
+
+def _pads(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """The beginnings of the inner and the outer hash of HMAC-SHA256 (RFC 2104), for a key no longer than a block."""
+    block = key.ljust(64, b"\0")
+    return hashlib.sha256(block.translate(_INNER)), hashlib.sha256(block.translate(_OUTER))

@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -100,7 +101,9 @@ class Database:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Work | None]] = queue.SimpleQueue()
+        self._handed_in: list[Work | None] = []
+        """What this turn of the loop has brought."""
         self._writer = threading.Thread(target=self._write, name="store-writer", daemon=True)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._waiting: dict[Work, None] = {}
@@ -165,8 +168,16 @@ class Database:
         future: asyncio.Future[Result] = self._loop.create_future()
         handed_in = Work(work, item, future, self._tick)
         self._waiting[handed_in] = None
-        self._queue.put(handed_in)
+        if not self._handed_in:
+            self._loop.call_soon(self._hand_over)
+        self._handed_in.append(handed_in)
         return future
+
+    def _hand_over(self) -> None:
+        """Give the writer what one turn of the loop has brought: to wake it for each item costs more than the item."""
+        if self._handed_in:
+            self._queue.put(self._handed_in)
+            self._handed_in = []
 
     async def read(self, query: Callable[[Connection], Result]) -> Result:
         """Run a query on a connection that cannot write. Errors as for `submit`."""
@@ -184,7 +195,8 @@ class Database:
         for later in (self._timer, self._clock):
             if later is not None:
                 later.cancel()
-        self._queue.put(None)
+        self._hand_over()
+        self._queue.put([None])
         if self._writer.is_alive():
             self._writer.join(PATIENCE_SECONDS)
             self._backend.stop()
@@ -198,10 +210,13 @@ class Database:
 
     def _write(self) -> None:
         last = False
+        queued: deque[Work | None] = deque()
         while not last:
-            batch = [self._queue.get()]
-            while len(batch) < MOST_PER_COMMIT and batch[-1] is not None and not self._queue.empty():
-                batch.append(self._queue.get())
+            if not queued:
+                queued.extend(self._queue.get())
+            while len(queued) < MOST_PER_COMMIT and not self._queue.empty():
+                queued.extend(self._queue.get())
+            batch = [queued.popleft() for _ in range(min(len(queued), MOST_PER_COMMIT))]
             last = batch[-1] is None
             with self._taking:
                 taken = [work for work in batch if work is not None and work.state == "queued"]
