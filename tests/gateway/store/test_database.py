@@ -180,6 +180,6 @@ async def test_the_store_s_clock_is_close_to_that_of_its_machine(both: Database)
 
 async def test_a_replica_whose_writer_has_ended_gets_no_requests(both: Database) -> None:
     assert both.unready() == ""
-    both._queue.put(None)  # as `close` ends it
+    both._queue.put([None])  # as `close` ends it
     await asyncio.to_thread(both._writer.join)
     assert both.unready() == "the store's writer has ended"
