@@ -251,6 +251,7 @@ class Edge:
         async with self._pipeline.audit.entry(entry):
             caller = self._pipeline.authenticator.authenticate(request.headers)
             entry.caller(caller)
+            self._pipeline.rates.question(caller.person_id)
             report = await self._pipeline.money.usage_of(caller.person_id)
             entry.status = 200
         return _json(report.dump())

@@ -13,6 +13,7 @@ import anthropic
 import httpx2
 import pytest
 
+from llmgw_wire.headers import USAGE_PATH
 from tests.functional import ledger
 from tests.functional.device import ANTHROPIC, Device, Reply
 from tests.lab.fixtures import valkey
@@ -220,7 +221,7 @@ def test_questions_that_cost_nothing_are_limited_too_and_take_nothing_of_the_lim
     def question(method: str, path: str) -> Reply:
         return ada.request(method, path, json.dumps(ANTHROPIC).encode() if method == "POST" else None)
 
-    questions = [("GET", "/v1/me"), ("GET", "/v1/models"), ("POST", "/v1/messages/count_tokens")]
+    questions = [("GET", "/v1/me"), ("GET", "/v1/models"), ("GET", USAGE_PATH), ("POST", "/v1/messages/count_tokens")]
     assert question("GET", "/v1/me").status == 200
     for each in questions:
         refused = question(*each)
