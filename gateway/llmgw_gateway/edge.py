@@ -12,10 +12,10 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from aiohttp import ClientError, HttpVersion10, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import HttpVersion10, web
 
 from llmgw_gateway import embedding, intake, listing
+from llmgw_gateway.bodies import read_body
 from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_gateway.listener import address_of
 from llmgw_gateway.observe.audit import CLIENT_CLOSED, Entry, new_request_id, printable
@@ -347,40 +347,6 @@ def _dialect(path: str) -> str:
     if path.startswith(OPENAI):
         return "openai"
     return "anthropic" if path.startswith("/v1/messages") else ""
-
-
-async def read_body(request: web.BaseRequest, most: int, seconds: int) -> bytes:
-    """The whole body, bounded in size and time.
-
-    GatewayError(REQUEST_TOO_LARGE or REQUEST_MALFORMED), ClientGoneError when the client hangs up meanwhile.
-    """
-    too_large = GatewayError(ErrorCode.REQUEST_TOO_LARGE, f"The request body is larger than {most // 1024} KiB.")
-    if request.content_length is not None and request.content_length > most:
-        raise too_large
-    content = request.content
-    if content.is_eof() and content.exception() is None:  # a small one has come with its head
-        whole = content.read_nowait()
-        if len(whole) > most:
-            raise too_large
-        return whole
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(seconds):
-            while chunk := await content.readany():
-                size += len(chunk)
-                if size > most:
-                    raise too_large
-                chunks.append(chunk)
-    except TimeoutError:
-        raise GatewayError(
-            ErrorCode.REQUEST_MALFORMED, f"The request body did not arrive within {seconds} s."
-        ) from None
-    except (ConnectionError, ClientError, HttpProcessingError) as error:
-        if request.transport is None or request.transport.is_closing():
-            raise ClientGoneError from error
-        raise GatewayError(ErrorCode.REQUEST_MALFORMED, "The request body is not well-formed HTTP/1.1.") from None
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _unread() -> web.Response:
