@@ -198,6 +198,8 @@ class FaultyBedrock(ScriptedBedrock):
 
     def __init__(self) -> None:
         super().__init__()
+        self.always: Script | None = None
+        """What every call meets whose prompt has no script of its own."""
         self._scripts: dict[str, list[Script | None]] = {}
         self._asked: defaultdict[str, int] = defaultdict(int)
 
@@ -216,9 +218,7 @@ class FaultyBedrock(ScriptedBedrock):
 
     async def answer(self, request: web.Request, call: Call) -> web.StreamResponse:
         prompt = _prompt(call)
-        scripts = self._scripts.get(prompt)
-        if scripts is None:
-            return await super().answer(request, call)
+        scripts = self._scripts.get(prompt, [self.always])
         script = scripts[min(self._asked[prompt], len(scripts) - 1)]
         self._asked[prompt] += 1
         if script is None:

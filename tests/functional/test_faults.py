@@ -167,7 +167,7 @@ def check_refusal(dialect: Dialect, told: Told, fault: Fault) -> None:
     assert told.status == dialect.statuses.get(fault.name, fault.status), told.body
     assert told.headers["content-type"].startswith("application/json")
     assert dialect.message(json.loads(told.body))
-    if fault.status in {502, 529} and not fault.free:
+    if not fault.free:
         assert told.headers["x-should-retry"] == "false", "a repeated prompt is paid twice"
     if dialect.name == "bedrock":
         assert told.headers.get("x-amzn-errortype") or fault.name == "foreign_500", "boto3 raises by it"

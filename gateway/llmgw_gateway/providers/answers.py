@@ -74,9 +74,8 @@ async def refusal(upstream: Upstream, outcome: Outcome) -> Refused | GatewayErro
     if not body:
         body = json.dumps({"message": f"The provider gave no reason for status {status}."}).encode()
     elsewhere = outcome.refused_upstream and status not in OF_THE_REQUEST
-    return Refused(
-        elsewhere=elsewhere, status=status, headers=upstream.headers | {"content-type": "application/json"}, body=body
-    )
+    headers = upstream.headers | _again(outcome) | {"content-type": "application/json"}
+    return Refused(elsewhere=elsewhere, status=status, headers=headers, body=body)
 
 
 def refused_in_stream(refused: StreamRefused, outcome: Outcome) -> Refused:
@@ -84,7 +83,7 @@ def refused_in_stream(refused: StreamRefused, outcome: Outcome) -> Refused:
     return Refused(
         elsewhere=outcome.refused_upstream and refused.status not in OF_THE_REQUEST,
         status=refused.status,
-        headers={names.AMZN_ERROR_TYPE: refused.error_type, "content-type": "application/json"},
+        headers={names.AMZN_ERROR_TYPE: refused.error_type, "content-type": "application/json"} | _again(outcome),
         body=refused.body,
     )
 
@@ -111,6 +110,11 @@ async def whole(upstream: Upstream, meter: Meter, outcome: Outcome) -> bytes:
         outcome.note = "upstream_corrupt"
         raise GatewayError(ErrorCode.UPSTREAM_INVALID, "The provider's answer is not JSON, or not the whole of it.")
     return body
+
+
+def _again(outcome: Outcome) -> dict[str, str]:
+    """What may have been billed is not to be repeated by a program: its owner decides."""
+    return {} if outcome.refused_upstream else {names.SHOULD_RETRY: "false"}
 
 
 def denied() -> GatewayError:
