@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from aiohttp import web
 
 from llmgw_gateway.streams.eventstream import MOST_BYTES
-from tests.lab import aws_frames
+from tests.lab import aws_frames, converse
 from tests.lab.scripted import ScriptedBedrock, drop, events, message
 
 if TYPE_CHECKING:
@@ -46,11 +46,14 @@ class Place(IntEnum):
     END = 4
     """After the usage, before the last event."""
 
-    def index(self, frames: list[dict[str, object]]) -> int:
-        """How many events of an answer come before it."""
-        kinds = [frame["type"] for frame in frames]
-        found = {Place.CONTENT: kinds.index("content_block_delta") + 1, Place.USAGE: kinds.index("message_delta")}
-        return found.get(self, len(frames) - 1 if self is Place.END else 0)
+    def index(self, kinds: list[str]) -> int:
+        """How many events of an answer come before it. Converse tells the usage last: it has no end of its own."""
+        content, usage = ("contentBlockDelta", "messageStop") if "messageStart" in kinds else _INVOKED
+        found = {Place.CONTENT: kinds.index(content) + 1, Place.USAGE: kinds.index(usage)}
+        return found.get(self, len(kinds) - 1 if self is Place.END else 0)
+
+
+_INVOKED = ("content_block_delta", "message_delta")
 
 
 @dataclass(frozen=True)
@@ -241,19 +244,20 @@ class FaultyBedrock(ScriptedBedrock):
         return web.Response(status=fault.answered or HTTPStatus.OK, headers=fault.headers, body=fault.body)
 
     async def _events(self, request: web.Request, call: Call, fault: InBody, place: Place) -> web.StreamResponse:
-        frames = events(call)
-        index = place.index(frames)
+        said = converse.events(call) if call.converse else [(str(each["type"]), each) for each in events(call)]
+        frames = [aws_frames.event(*each) if call.converse else aws_frames.chunk(each[1]) for each in said]
+        index = place.index([kind for kind, _ in said])
         response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "x-amzn-RequestId": f"fake-{call.number}"})
         await response.prepare(request)
         if index:
-            await response.write(b"".join(map(aws_frames.chunk, frames[:index])))
+            await response.write(b"".join(frames[:index]))
             await call.released()
-        await self._go_wrong(request, response, fault, b"".join(map(aws_frames.chunk, frames[index:])))
+        await self._go_wrong(request, response, fault, b"".join(frames[index:]))
         return response
 
     async def _document(self, request: web.Request, call: Call, fault: InBody) -> web.StreamResponse:
         """An answer in one piece goes wrong in its middle."""
-        body = json.dumps(message(call)).encode()
+        body = json.dumps(converse.answer(call) if call.converse else message(call)).encode()
         begun, rest = body[: len(body) // 2], body[len(body) // 2 :]
         response = web.StreamResponse(headers={"Content-Type": "application/json", "x-amzn-RequestId": "fake"})
         await response.prepare(request)

@@ -9,6 +9,9 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from botocore.eventstream import EventStreamBuffer
+
+from tests.fakes.bedrock import Place
 from tests.functional.device import BEDROCK_MODEL
 from tests.lab.aws_frames import EventReader
 
@@ -41,6 +44,10 @@ class Dialect:
     """Whether an event is the first of a stream."""
     statuses: Mapping[str, int] = field(default_factory=dict)
     """Faults that this dialect has another status for, by name."""
+    places: frozenset[Place] = frozenset(Place)
+    """Where something can go wrong in an answer."""
+    unlike: frozenset[str] = frozenset()
+    """Faults that its upstream's format has no frames for, by name."""
 
 
 def _prompt(prompt: str) -> dict[str, Any]:
@@ -168,4 +175,38 @@ OPENAI_RESPONSES = Dialect(
     began=lambda event: event["type"] == "response.created",
     statuses=OPENAI_STATUSES,
 )
-DIALECTS = (ANTHROPIC, BEDROCK, OPENAI_CHAT, OPENAI_RESPONSES)
+
+
+def _converse_frames(data: bytes) -> list[dict[str, Any]]:
+    buffer = EventStreamBuffer()
+    buffer.add_data(data)
+    events: list[dict[str, Any]] = []
+    for message in buffer:
+        headers = message.headers
+        payload = json.loads(message.payload or b"{}")
+        if headers[":message-type"] == "event":
+            events.append({"type": headers[":event-type"], **payload})
+        else:
+            events.append({"type": "exception", "message": payload.get("message") or headers[":error-message"]})
+    assert not buffer._data, "the stream ends inside a frame"
+    return events
+
+
+CONVERSE = Dialect(
+    name="converse",
+    path=lambda stream: f"/bedrock/model/{BEDROCK_MODEL}/converse{'-stream' if stream else ''}",
+    body=lambda prompt, _stream: {
+        "messages": [{"role": "user", "content": [{"text": prompt}]}],
+        "inferenceConfig": {"maxTokens": 100},
+    },
+    events=_converse_frames,
+    failed=_failed,
+    ended=lambda events: bool(events) and events[-1]["type"] == "metadata",
+    text=lambda events: "".join(each["delta"]["text"] for each in events if each["type"] == "contentBlockDelta"),
+    whole=lambda answer: str(answer["output"]["message"]["content"][0]["text"]),
+    message=_message,
+    began=lambda event: event["type"] == "messageStart",
+    places=frozenset(Place) - {Place.END},
+    unlike=frozenset({"error_event", "large_frame"}),
+)
+DIALECTS = (ANTHROPIC, BEDROCK, CONVERSE, OPENAI_CHAT, OPENAI_RESPONSES)

@@ -48,7 +48,12 @@ def answer(call: Call) -> dict[str, Any]:
 
 def frames(call: Call) -> Iterator[bytes]:
     """The frames of a streamed answer: each is an event of its own, where Invoke has chunks."""
-    return (aws_frames.event(kind, payload) for kind, payload in _events(call))
+    return (aws_frames.event(kind, payload) for kind, payload in events(call))
+
+
+def events(call: Call) -> list[tuple[str, dict[str, Any]]]:
+    """The events of a streamed answer, each with its type."""
+    return list(_events(call))
 
 
 def _events(call: Call) -> Iterator[tuple[str, dict[str, Any]]]:
