@@ -69,7 +69,8 @@ async def test_sign_in_token_status_and_sign_out(
 
     screen = await say(agent, "status")
     assert (screen.exit_code, screen.stderr) == (0, "")
-    assert "[#####---------------] monthly (user): $5.00 of $20.00 spent, $15.00 left, resets in " in screen.stdout
+    assert "monthly (user): $15.00 left, resets in " in screen.stdout
+    assert "[#####---------------]  25%  $5.00 of $20.00\n" in screen.stdout
     assert "request limit (user): 1,197 of 1,200 requests a minute left" in screen.stdout
     document = json.loads((await say(agent, "status", "--json")).stdout)
     assert document["schema"] == 1

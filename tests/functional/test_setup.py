@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import openai
 import pytest
 
 from tests.lab import node
@@ -66,9 +68,29 @@ def test_tools_whose_files_name_models_and_address(system: System) -> None:
     assert {tool["name"] for tool in listed if tool["set_up"]} == {"opencode", "continue", "cursor"}
 
 
-def test_what_the_gateway_does_not_speak_is_refused(system: System) -> None:
-    forwarder = json.loads(system.agent.command("forward", "--json").stdout)["forward"]
-    if "openai" not in forwarder["dialects"]:
-        done = system.agent.command("setup", "openai-sdk")
-        assert (done.exit_code, done.stdout) == (5, "")
-        assert "does not speak the dialect openai" in done.stderr
+def test_an_openai_sdk_in_a_new_shell(system: System, scripted: ScriptedBedrock) -> None:
+    scripted.default = Answer("By the shell's file.")
+    done = system.agent.command("setup", "openai-sdk")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "llmgw-local" not in Path(system.agent.env["HOME"], ".profile").read_text()
+    code = (
+        "import openai; answer = openai.OpenAI().chat.completions.create(model='claude-sonnet-4-5', max_tokens=9, "
+        "messages=[{'role': 'user', 'content': 'hi'}]); print(answer.choices[0].message.content)"
+    )
+    script = f'. "$HOME/.profile"; {sys.executable} -c "{code}"'
+    finished = run(["/bin/sh", "-c", script], env=system.agent.env, folder=system.folder, seconds=60)
+    assert (finished.exit_code, finished.stdout) == (0, "By the shell's file.\n"), finished.stderr
+
+
+def test_codex_s_provider_is_the_gateway_and_its_command_gives_a_token(
+    system: System, scripted: ScriptedBedrock
+) -> None:
+    """The same request as Codex's, with what stands in its file."""
+    scripted.default = Answer("By the file.")
+    assert system.agent.command("setup", "codex").exit_code == 0
+    document = tomllib.loads(Path(system.agent.env["HOME"], ".codex", "config.toml").read_text())
+    provider = document["model_providers"][document["model_provider"]]
+    token = run([provider["auth"]["command"]], env=system.agent.env, folder=system.folder, seconds=30).stdout.strip()
+    client = openai.OpenAI(base_url=provider["base_url"], api_key=token, max_retries=0)
+    answer = client.responses.create(model="claude-sonnet-4-5", max_output_tokens=9, input="hi")
+    assert answer.output_text == "By the file."

@@ -206,7 +206,7 @@ def openai_sdk(facts: Facts) -> list[Target]:
 ANEW: Final = "Start it anew"
 TOOLS: Final = {
     "claude": Tool("Claude Code", claude, f"{ANEW}, then look with: llmgw doctor", forwards=False),
-    "codex": Tool("Codex", codex, f"{ANEW}"),
+    "codex": Tool("Codex", codex, f"{ANEW} with a model of this gateway (codex -m MODEL; see: llmgw whoami)"),
     "continue": Tool("Continue", continue_dev, "It reads its file by itself", wants_models=True),
     "cursor": Tool(
         "Cursor",
