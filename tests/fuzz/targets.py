@@ -144,11 +144,12 @@ def conversions(data: bytes) -> None:
             bridge.invoke_body(call, "claude-opus-4-5")
             if call.kind == "text":
                 call.clamp(1)
-            sent = _json(bridge.invoke_body(call, "claude-opus-4-5").decode("utf-8", "replace"))
+            written = bridge.invoke_body(call, "claude-opus-4-5").decode("utf-8", "replace")
         except GatewayError:
             continue
+        sent = _json(written)
         assert isinstance(sent, dict)
-        if call.kind == "text":
+        if sent and call.kind == "text":
             assert (sent["inferenceConfig"]["maxTokens"] if call.operation == "converse" else sent["max_tokens"]) == 1
 
 
