@@ -14,10 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.eventstream import EventStreamBuffer, ParserError
 
-from llmgw_gateway.dialects import anthropic, bedrock
+from llmgw_gateway.dialects import (
+    anthropic,
+    bedrock,
+    converse,
+    openai_chat,
+    openai_embeddings,
+    openai_request,
+    openai_response_events,
+    openai_responses,
+)
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.providers import bridge
 from llmgw_gateway.streams import sse
+from llmgw_gateway.streams.converse import ConverseMeter
 from llmgw_gateway.streams.eventstream import EventStreamError, Frame, FrameParser
 from llmgw_gateway.streams.meter import Meter
 from llmgw_gateway.streams.refusals import StreamRefused, message_of
@@ -25,6 +35,8 @@ from tests.lab import aws_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from llmgw_gateway.call import Call
 
 ORDER = ("none", "partial", "complete")
 MOST_COUNT = 4 * 100_000_000
@@ -118,8 +130,51 @@ def requests(data: bytes) -> None:
         assert _json(clamped.decode("utf-8", "replace")).get("max_tokens", 1) == 1
 
 
+def conversions(data: bytes) -> None:
+    """A client's body in a dialect that is converted, or in Converse: refused in words, or sent on with its cap."""
+    reads: tuple[Callable[[bytes], Call], ...] = (
+        lambda body: openai_request.read(body).call,
+        lambda body: openai_responses.read(body).call,
+        lambda body: openai_embeddings.calls(openai_embeddings.read(body), "cohere.embed-v4:0")[0],
+        lambda body: converse.read(body, "model", stream=True),
+    )
+    for read in reads:
+        try:
+            call = read(data)
+            bridge.invoke_body(call, "claude-opus-4-5")
+            if call.kind == "text":
+                call.clamp(1)
+            written = bridge.invoke_body(call, "claude-opus-4-5").decode("utf-8", "replace")
+        except GatewayError:
+            continue
+        sent = _json(written)
+        assert isinstance(sent, dict)
+        if sent and call.kind == "text":
+            assert (sent["inferenceConfig"]["maxTokens"] if call.operation == "converse" else sent["max_tokens"]) == 1
+
+
+def chunks(data: bytes) -> None:
+    """Lines as events of one answer, as OpenAI's clients get them: whatever comes, each event is JSON and is one."""
+    meter = Meter()
+    lines = [(meter.event(line), line) for line in data.split(b"\x00")]
+    echo = openai_responses.read(b'{"model":"m","input":"x"}').echo
+    chat = openai_chat.EventWriter(meter, model="m", created=1, include_usage=True)
+    for kind, written in _dispatched(chat.write(b"", lines, None) + chat.failure("api_error", "why")):
+        assert kind == ""
+        assert written == "[DONE]" or isinstance(_json(written), dict)
+    responses = openai_response_events.EventWriter(meter, echo=echo, created=1)
+    for kind, written in _dispatched(responses.write(b"", lines, None) + responses.failure("api_error", "why")):
+        assert _json(written)["type"] == kind
+    ConverseMeter().event(data)
+    for whole in (
+        openai_chat.answer(data, model="m", created=1, usage=meter.usage),
+        openai_response_events.answer(data, echo=echo, created=1, usage=meter.usage),
+    ):
+        assert whole is None or isinstance(_json(whole.decode()), dict)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (frames, headers, events, answers, requests)
+    target.__name__: target for target in (frames, headers, events, answers, requests, conversions, chunks)
 }
 
 

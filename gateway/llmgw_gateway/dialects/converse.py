@@ -112,6 +112,7 @@ def read(body: bytes, model: str, *, stream: bool) -> Call:
     if any(each.source is not None and each.source.s3_location != NONE for each in media):
         raise _refusal("'s3Location' is not available through this gateway: send the content itself, as bytes.")
     further = _further(members)
+    _member(members, "inferenceConfig", dict[str, Raw], {})  # what a cap is written into later has to be readable
     cap = _member(members, "inferenceConfig", _Inference, _Inference()).max_tokens
     return Call(
         dialect="bedrock",

@@ -64,7 +64,11 @@ def answer(body: bytes, *, model: str, created: int, usage: Usage) -> bytes | No
         return None
     said = "".join(block.text for block in message.content if block.type == "text")
     calls = [
-        {"id": each.id, "type": "function", "function": {"name": each.name, "arguments": bytes(each.input).decode()}}
+        {
+            "id": each.id,
+            "type": "function",
+            "function": {"name": each.name, "arguments": bytes(each.input).decode(errors="replace")},
+        }
         for each in message.content
         if each.type == "tool_use"
     ]

@@ -220,4 +220,4 @@ def _text(said: bytes) -> Table:
 
 def _quoted(raw: Raw) -> bytes:
     """A JSON value as the text of a JSON string."""
-    return msgspec.json.encode(bytes(raw).decode())
+    return msgspec.json.encode(bytes(raw).decode(errors="replace"))
