@@ -17,6 +17,7 @@ from llmgw_agent import __version__, forwarding, launcher, output
 from llmgw_agent.client import Client
 from llmgw_agent.commands.completion import completion
 from llmgw_agent.commands.forward import forward
+from llmgw_agent.commands.mdm import mdm
 from llmgw_agent.commands.options import is_asked, json_option, show
 from llmgw_agent.commands.seeing import (
     bugreport,
@@ -166,6 +167,7 @@ for _command in (
         config,
         doctor,
         forward,
+        mdm,
         netcheck,
         service,
         setup,

@@ -10,7 +10,7 @@ import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tests.lab import node
+from tests.lab import namespace, node
 from tests.lab.environment import clean_environment
 from tests.lab.process import Finished, run
 
@@ -78,6 +78,8 @@ class Claude:
         self._settings = config / "settings.json"
         self.environment = clean_environment(self.home, CLAUDE_CONFIG_DIR=str(config), **QUIET, **environment)
         self.write_settings({"apiKeyHelper": helper} if helper else {})
+        self.managed: Path | None = None
+        """A folder whose files lie in /etc for this installation alone (`namespace.write` fills one)."""
 
     @classmethod
     def through(cls, folder: Path, mode: Mode, gateway_url: str, *, helper: str, **environment: str) -> Claude:
@@ -94,8 +96,13 @@ class Claude:
         argv: list[str | Path] = [executable(), "-p", prompt, "--output-format", "json"]
         argv += ["--model", model] if model else []
         argv += ["--allowedTools", ",".join(tools)] if tools else []
-        finished = run(argv, env=self.environment | environment, folder=self.project, seconds=seconds)
+        finished = self.run(*argv, seconds=seconds, **environment)
         return Answered(finished, _result(finished.stdout))
+
+    def run(self, *argv: str | Path, seconds: float = 120, **environment: str) -> Finished:
+        """Any command as this user, in the project, under the managed settings."""
+        command = list(argv) if self.managed is None else namespace.enter(self.managed, argv)
+        return run(command, env=self.environment | environment, folder=self.project, seconds=seconds)
 
 
 def _result(stdout: str) -> dict[str, Any]:

@@ -1,0 +1,176 @@
+"""`llmgw mdm render`: every artefact for an organisation, and how each is put on a laptop and taken off again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from llmgw_agent.errors import ConfigurationError
+from llmgw_agent.managed import DOMAIN as AGENT_DOMAIN
+from llmgw_mdm import policy, scripts, shapes
+from llmgw_mdm.places import CLAUDE_DOMAIN, DROP_IN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from llmgw_mdm.organization import Organization
+
+SUMS: Final = "SHA256SUMS"
+READABLE: Final = 0o644
+RUNNABLE: Final = 0o755
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """One file, by its path below the output folder."""
+
+    path: str
+    content: bytes
+    purpose: str
+    """For the list that is rendered with it: what it is, and where it goes."""
+    is_script: bool = False
+
+
+def artefacts(org: Organization) -> list[Artefact]:
+    """Everything for the platforms that an organisation has. The same organisation gives the same bytes."""
+    makers = {"linux": _linux, "macos": _macos, "windows": _windows}
+    found = [each for platform in org.platforms for each in makers[platform](org)]
+    return [*found, Artefact("README.md", _listing(org, found), "this list")]
+
+
+def write(found: Sequence[Artefact], folder: Path) -> None:
+    """Put them into `folder`, with their checksums, in place of what an earlier rendering left there.
+
+    ConfigurationError if the folder holds anything else: nothing of somebody's is ever deleted.
+    """
+    if folder.exists() and not (folder / SUMS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigurationError(f"{folder} holds something else than an earlier rendering", "Name an empty folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".llmgw-"))
+        try:
+            _fill(fresh, found)
+            if folder.exists():
+                shutil.rmtree(folder)
+            fresh.rename(folder)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"{folder} cannot be written ({error.strerror})", "Check who owns it") from None
+
+
+def _fill(folder: Path, found: Sequence[Artefact]) -> None:
+    folder.chmod(RUNNABLE)
+    for each in found:
+        path = folder / each.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(each.content)
+        path.chmod(RUNNABLE if each.is_script else READABLE)
+    sums = "".join(f"{hashlib.sha256(each.content).hexdigest()}  {each.path}\n" for each in sorted(found, key=_path))
+    (folder / SUMS).write_text(sums, encoding="utf-8")
+    os.sync()
+
+
+def _path(each: Artefact) -> str:
+    return each.path
+
+
+def _linux(org: Organization) -> Iterator[Artefact]:
+    claude, agent = shapes.as_json(policy.claude_code(org, "linux")), shapes.as_toml(policy.agent(org, "linux"))
+    yield Artefact(
+        "linux/managed-settings.json",
+        claude,
+        "Claude Code: `/etc/claude-code/managed-settings.json`, if there is no other",
+    )
+    yield Artefact(
+        f"linux/{DROP_IN}",
+        claude,
+        f"the same as a drop-in: `/etc/claude-code/managed-settings.d/{DROP_IN}`; prefer this",
+    )
+    yield Artefact("linux/managed.toml", agent, "our agent: `/etc/llmgw/managed.toml`")
+    files = [("/etc/llmgw/managed.toml", agent), (f"/etc/claude-code/managed-settings.d/{DROP_IN}", claude)]
+    yield Artefact(
+        "linux/install.sh", scripts.install(files), "puts drop-in and agent settings there, as root", is_script=True
+    )
+    yield Artefact("linux/remove.sh", scripts.remove(files), "takes both away again", is_script=True)
+
+
+def _macos(org: Organization) -> Iterator[Artefact]:
+    claude, agent = policy.claude_code(org, "macos"), policy.agent(org, "macos")
+    about = {"organization": org.name, "identifier": org.identifier}
+    for domain, document, title in (
+        (CLAUDE_DOMAIN, claude, "Claude Code"),
+        (AGENT_DOMAIN, agent, "llmgw agent"),
+    ):
+        profile = shapes.as_profile(
+            document,
+            domain=domain,
+            title=f"{title} ({org.name})",
+            description=f"Managed settings of {title}. They lead it to {org.gateway_url}.",
+            **about,
+        )
+        yield Artefact(f"macos/{domain}.mobileconfig", profile, f"{title}: a configuration profile for any MDM")
+        yield Artefact(
+            f"macos/{domain}.plist",
+            shapes.as_plist(document),
+            f"{title}: the bare keys, for a console that asks for the domain `{domain}`",
+        )
+    file = shapes.as_json(claude)
+    folder = "/Library/Application Support/ClaudeCode"
+    yield Artefact("macos/managed-settings.json", file, f"Claude Code without an MDM: `{folder}/managed-settings.json`")
+    yield Artefact(f"macos/{DROP_IN}", file, f"the same as a drop-in: `{folder}/managed-settings.d/{DROP_IN}`")
+    files = [(f"{folder}/managed-settings.d/{DROP_IN}", file)]
+    yield Artefact("macos/install.sh", scripts.install(files), "puts the drop-in there, as root", is_script=True)
+    profiles = [f"{org.identifier}.{domain}" for domain in (CLAUDE_DOMAIN, AGENT_DOMAIN)]
+    removal = scripts.remove(files, profiles)
+    yield Artefact(
+        "macos/remove.sh", removal, "takes away the drop-in, and profiles that were installed by hand", is_script=True
+    )
+
+
+def _windows(org: Organization) -> Iterator[Artefact]:
+    claude = policy.claude_code(org, "windows")
+    folder = r"C:\Program Files\ClaudeCode"
+    yield Artefact(
+        "windows/claude-code.reg",
+        shapes.as_registry(claude),
+        f"Claude Code: `{shapes.REGISTRY_KEY}`; read before any file",
+    )
+    yield Artefact("windows/claude-code-remove.reg", shapes.registry_removal(), "takes the value away again")
+    yield Artefact(
+        "windows/managed-settings.json",
+        shapes.as_json(claude),
+        f"Claude Code: `{folder}\\managed-settings.json`, if there is no other",
+    )
+    yield Artefact(
+        f"windows/{DROP_IN}",
+        shapes.as_json(claude),
+        f"the same as a drop-in: `{folder}\\managed-settings.d\\{DROP_IN}`",
+    )
+    files = [f"{folder}\\managed-settings.d\\{DROP_IN}"]
+    yield Artefact("windows/remove.cmd", scripts.remove_on_windows(files), "takes the drop-in away again")
+
+
+LISTING: Final = """# Managed settings of {name}
+
+Rendered by `llmgw mdm render` for the gateway {gateway}. Do not edit these files: change `org.toml` and
+render again. `llmgw mdm lint FILE` checks any of them, `llmgw mdm show` tells on a laptop what is in force.
+
+Deliver Claude Code's settings once: by profile or registry where there is an MDM, else as a drop-in. If another
+profile or registry value for Claude Code exists, files are passed over: put these keys into it instead. Take Claude
+Code's settings off a laptop before the agent: without its helper, Claude Code cannot work.
+
+| File | What it is |
+|---|---|
+{rows}"""
+
+
+def _listing(org: Organization, found: Sequence[Artefact]) -> bytes:
+    rows = "".join(f"| `{each.path}` | {each.purpose} |\n" for each in found)
+    return LISTING.format(name=org.name, gateway=org.gateway_url, rows=rows).encode()

@@ -1,0 +1,54 @@
+"""The shell scripts that put files in place and take them away: short, for `sh`, run as root by any MDM."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+END: Final = "LLMGW-END-OF-FILE"
+HEAD: Final = "#!/bin/sh\n# Rendered by `llmgw mdm render`: change org.toml and render again.\nset -eu\numask 022\n"
+ROOT: Final = '[ "$(id -u)" = 0 ] || { echo "llmgw: run this as root" >&2; exit 1; }\n'
+PUT: Final = """
+put() {
+  mkdir -p "$(dirname "$1")"
+  # Beside it, then renamed: a program that reads meanwhile finds the old file or the new one, never half of one.
+  # Its name is hidden and has another ending: nobody takes it for a drop-in.
+  new="$(dirname "$1")/.llmgw-new.$$"
+  trap 'rm -f "$new"' EXIT
+  cat > "$new"
+  chmod 0644 "$new"
+  mv -f "$new" "$1"
+}
+"""
+
+
+def install(files: Sequence[tuple[str, bytes]]) -> bytes:
+    """Writes files with their content; running it twice changes nothing."""
+    parts = [HEAD, ROOT, PUT]
+    for path, content in files:
+        parts.append(f"\nput {shlex.quote(path)} <<'{END}'\n{content.decode()}{END}\n")
+    return "".join(parts).encode()
+
+
+def remove(files: Sequence[tuple[str, bytes]], profiles: Sequence[str] = ()) -> bytes:
+    """Deletes files, and folders that are empty then; on macOS also profiles that no MDM has installed."""
+    parts = [HEAD, ROOT, "\n"]
+    # Claude Code's settings first: they name the helper.
+    for path, _ in reversed(files):
+        quoted = shlex.quote(path)
+        parts.append(f"rm -f {quoted}\n")
+        parts.append(f'rmdir "$(dirname {quoted})" 2>/dev/null || true\n')
+    if profiles:
+        parts.append("# What an MDM has installed, only the MDM can take away.\n")
+    parts += [f"profiles remove -identifier {shlex.quote(name)} 2>/dev/null || true\n" for name in profiles]
+    return "".join(parts).encode()
+
+
+def remove_on_windows(files: Sequence[str]) -> bytes:
+    """The same for `cmd`, run as administrator."""
+    lines = ["@echo off", "rem Rendered by `llmgw mdm render`: change org.toml and render again."]
+    lines += [f'if exist "{path}" del /f /q "{path}"' for path in files]
+    return ("\r\n".join(lines) + "\r\n").encode()

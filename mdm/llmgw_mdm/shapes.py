@@ -1,0 +1,92 @@
+"""One document in the forms that systems read: JSON, TOML, property list, configuration profile, registry file.
+
+Each form has one deterministic spelling, so that two renderings of the same file are the same bytes. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import plistlib
+import uuid
+from typing import Any, Final
+
+REGISTRY_KEY: Final = r"HKEY_LOCAL_MACHINE\SOFTWARE\Policies\ClaudeCode"
+REGISTRY_VALUE: Final = "Settings"
+REGISTRY_HEAD: Final = "Windows Registry Editor Version 5.00"
+
+
+def as_json(document: dict[str, Any]) -> bytes:
+    """JSON for people to read."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def as_toml(document: dict[str, Any]) -> bytes:
+    """TOML of one level: strings, whole numbers, lists of strings. A JSON string is a TOML string."""
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in document.items()).encode()
+
+
+def as_plist(document: dict[str, Any]) -> bytes:
+    """A property list: the bare keys, for consoles that ask for a preference domain beside it."""
+    return plistlib.dumps(document, sort_keys=True)
+
+
+def as_profile(
+    document: dict[str, Any], *, domain: str, organization: str, identifier: str, title: str, description: str
+) -> bytes:
+    """A configuration profile (`.mobileconfig`) that forces a preference domain.
+
+    The payload type is the one in which only settings lie in the domain; with the domain itself as type, the profile's
+    own bookkeeping would be read as settings. Identifiers and UUIDs never change: a newer profile replaces the older.
+    """
+    payload = f"{identifier}.{domain}"
+    content = {
+        "PayloadContent": {domain: {"Forced": [{"mcx_preference_settings": document}]}},
+        "PayloadDisplayName": title,
+        "PayloadEnabled": True,
+        "PayloadIdentifier": f"{payload}.settings",
+        "PayloadType": "com.apple.ManagedClient.preferences",
+        "PayloadUUID": stable_uuid(identifier, f"{payload}.settings"),
+        "PayloadVersion": 1,
+    }
+    return plistlib.dumps(
+        {
+            "PayloadContent": [content],
+            "PayloadDescription": description,
+            "PayloadDisplayName": title,
+            "PayloadIdentifier": payload,
+            "PayloadOrganization": organization,
+            "PayloadRemovalDisallowed": True,
+            "PayloadScope": "System",
+            "PayloadType": "Configuration",
+            "PayloadUUID": stable_uuid(identifier, payload),
+            "PayloadVersion": 1,
+        },
+        sort_keys=True,
+    )
+
+
+def stable_uuid(identifier: str, name: str) -> str:
+    """A UUID (RFC 9562, version 5) of this name within an organisation, in the capitals that Apple's tools write."""
+    domain = ".".join(reversed(identifier.lower().split(".")))
+    return str(uuid.uuid5(uuid.uuid5(uuid.NAMESPACE_DNS, domain), name)).upper()
+
+
+def as_one_line(document: dict[str, Any]) -> str:
+    """JSON on one line, in ASCII: the registry's value."""
+    return json.dumps(document, separators=(",", ":"))
+
+
+def as_registry(document: dict[str, Any]) -> bytes:
+    """A `.reg` file that sets Claude Code's policy."""
+    escaped = as_one_line(document).replace("\\", "\\\\").replace('"', '\\"')
+    return _registry(f'"{REGISTRY_VALUE}"="{escaped}"')
+
+
+def registry_removal() -> bytes:
+    """A `.reg` file that takes it away; what others have set under the same key stays."""
+    return _registry(f'"{REGISTRY_VALUE}"=-')
+
+
+def _registry(line: str) -> bytes:
+    # With the mark and the line ends that regedit itself writes.
+    return b"\xff\xfe" + f"{REGISTRY_HEAD}\r\n\r\n[{REGISTRY_KEY}]\r\n{line}\r\n\r\n".encode("utf-16-le")

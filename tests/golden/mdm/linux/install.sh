@@ -1,0 +1,86 @@
+#!/bin/sh
+# Rendered by `llmgw mdm render`: change org.toml and render again.
+set -eu
+umask 022
+[ "$(id -u)" = 0 ] || { echo "llmgw: run this as root" >&2; exit 1; }
+
+put() {
+  mkdir -p "$(dirname "$1")"
+  # Beside it, then renamed: a program that reads meanwhile finds the old file or the new one, never half of one.
+  # Its name is hidden and has another ending: nobody takes it for a drop-in.
+  new="$(dirname "$1")/.llmgw-new.$$"
+  trap 'rm -f "$new"' EXIT
+  cat > "$new"
+  chmod 0644 "$new"
+  mv -f "$new" "$1"
+}
+
+put /etc/llmgw/managed.toml <<'LLMGW-END-OF-FILE'
+gateway_url = "https://llm.corp.example"
+project_redirects = "refuse"
+ca_file = "/etc/corp ca.pem"
+sign_in_methods = ["browser", "paste"]
+forward_port = 0
+LLMGW-END-OF-FILE
+
+put /etc/claude-code/managed-settings.d/50-llmgw.json <<'LLMGW-END-OF-FILE'
+{
+  "apiKeyHelper": "/opt/llmgw/bin/llmgw-token",
+  "allowedProviders": [
+    "customEndpoint"
+  ],
+  "requiredMinimumVersion": "2.1.329",
+  "env": {
+    "ALL_PROXY": "http://proxy.corp.example:3128",
+    "ANTHROPIC_API_KEY": "",
+    "ANTHROPIC_AUTH_TOKEN": "",
+    "ANTHROPIC_BEDROCK_BASE_URL": "https://llm.corp.example/bedrock",
+    "ANTHROPIC_CUSTOM_HEADERS": "",
+    "AWS_BEARER_TOKEN_BEDROCK": "",
+    "AWS_REGION": "eu-central-1",
+    "CLAUDE_CODE_API_KEY_HELPER_TTL_MS": "240000",
+    "CLAUDE_CODE_CLIENT_CERT": "",
+    "CLAUDE_CODE_CLIENT_KEY": "",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "CLAUDE_CODE_ENABLE_TELEMETRY": "1",
+    "CLAUDE_CODE_SKIP_BEDROCK_AUTH": "1",
+    "CLAUDE_CODE_USE_BEDROCK": "1",
+    "CLAUDE_CODE_USE_MANTLE": "",
+    "HTTPS_PROXY": "http://proxy.corp.example:3128",
+    "HTTP_PROXY": "http://proxy.corp.example:3128",
+    "NODE_EXTRA_CA_CERTS": "/etc/corp ca.pem",
+    "NODE_TLS_REJECT_UNAUTHORIZED": "1",
+    "NO_PROXY": "127.0.0.1,localhost,corp.example",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "https://otel.corp.example",
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    "OTEL_LOGS_EXPORTER": "otlp",
+    "OTEL_LOG_RAW_API_BODIES": "0",
+    "OTEL_LOG_TOOL_DETAILS": "0",
+    "OTEL_LOG_USER_PROMPTS": "0",
+    "OTEL_METRICS_EXPORTER": "otlp",
+    "all_proxy": "http://proxy.corp.example:3128",
+    "http_proxy": "http://proxy.corp.example:3128",
+    "https_proxy": "http://proxy.corp.example:3128",
+    "no_proxy": "127.0.0.1,localhost,corp.example",
+    "BASH_MAX_TIMEOUT_MS": "600000"
+  },
+  "availableModels": [
+    "sonnet",
+    "haiku"
+  ],
+  "enforceAvailableModels": true,
+  "companyAnnouncements": [
+    "Fragen? \"#llm-hilfe\" — C:\\ %PATH% $HOME `id`"
+  ],
+  "permissions": {
+    "disableBypassPermissionsMode": "disable",
+    "disableAutoMode": "disable"
+  },
+  "sandbox": {
+    "enabled": true,
+    "failIfUnavailable": true,
+    "allowUnsandboxedCommands": false
+  },
+  "cleanupPeriodDays": 30
+}
+LLMGW-END-OF-FILE
