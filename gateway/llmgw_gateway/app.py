@@ -128,7 +128,7 @@ class Gateway:
             audit=audit,
             metrics=metrics,
             authenticator=Authenticator(ring, revocations, public_url, settings.tokens.audience),
-            directory=Directory(database, Accounts(settings.teams, settings.projects)),
+            directory=Directory(database, Accounts(settings.teams, settings.projects, settings.policies)),
             policy=policy(settings, self._catalogue),
             rates=rates,
             money=money,
@@ -278,7 +278,7 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
                 kind=known.kind,
             )
         )
-    return Policy(served, settings.bedrock.region, settings.organisation.contact)
+    return Policy(served, settings.bedrock.region, settings.organisation.contact, settings.policies)
 
 
 def bridging(settings: Settings, catalogue: Catalogue) -> Table:

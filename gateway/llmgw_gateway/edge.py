@@ -15,14 +15,13 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import ClientError, HttpVersion10, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from llmgw_gateway import embedding, intake, listing
+from llmgw_gateway import embedding, intake, listing, questions
 from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_gateway.listener import address_of
 from llmgw_gateway.observe.audit import CLIENT_CLOSED, Entry, new_request_id, printable
 from llmgw_gateway.peers import FORWARDED_FOR
 from llmgw_wire import errors, headers
 from llmgw_wire.errors import ErrorCode
-from llmgw_wire.messages import Me
 from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
@@ -228,26 +227,7 @@ class Edge:
         return await listing.answer(self._pipeline, request, entry)
 
     async def _me(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        async with self._pipeline.audit.entry(entry):
-            caller = self._pipeline.authenticator.authenticate(request.headers)
-            entry.caller(caller)
-            self._pipeline.rates.question(caller.person_id)
-            person = await self._pipeline.directory.person(caller.person_id)
-            account = await self._pipeline.directory.account(caller, request.headers.get(headers.PROJECT, ""))
-            entry.account(account)
-            me = Me(
-                person=caller.person_id,
-                name=person.name,
-                email=person.email,
-                issuer=person.issuer,
-                session=caller.session,
-                token_expires_at=caller.token_expires_at,
-                models=tuple(each.name for each in self._pipeline.policy.models),
-                budgets=await self._pipeline.money.budgets_of(account),
-                limits=await self._pipeline.rates.views(account),
-            )
-            entry.status = 200
-        return _json(me.dump())
+        return _json((await questions.me(self._pipeline, request, entry)).dump())
 
     async def _usage(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         async with self._pipeline.audit.entry(entry):
@@ -264,6 +244,7 @@ class Edge:
                 form = await self._form(request)
                 answer, enrolled = await self._exchange.exchange(form, request.headers.getall(headers.DPOP, []))
                 entry.person_id, entry.session, entry.status = enrolled.person_id, enrolled.session, 200
+                self._pipeline.directory.forget(enrolled.person_id)
         finally:
             self._pipeline.metrics.exchanges.labels(entry.code).inc()
         response = _json(answer.dump())

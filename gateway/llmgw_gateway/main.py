@@ -12,6 +12,7 @@ import click
 from llmgw_gateway.commands.budget import budget
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_INCOMPLETE, load, refusals, report
 from llmgw_gateway.commands.ledger import ledger
+from llmgw_gateway.commands.policy import policy
 from llmgw_gateway.commands.prices import models, prices
 from llmgw_gateway.commands.usage import usage_command
 from llmgw_gateway.errors import ConfigurationError
@@ -61,7 +62,7 @@ def check(config: Path) -> None:
         click.echo(reachable(settings))
 
 
-for command in (models, prices, budget, ledger, usage_command):
+for command in (models, prices, policy, budget, ledger, usage_command):
     main.add_command(command)
 
 

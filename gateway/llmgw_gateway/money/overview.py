@@ -87,7 +87,7 @@ def _accounts(connection: Connection, settings: Settings, team_of: TeamOf) -> It
         yield "project", project.name, Account("", project=project.name)
     people = {}
     for row in connection.execute(select(persons).order_by(persons.c.email)):
-        team_name = team_of(row.email, frozenset(json.loads(row.groups)))
+        team_name = team_of(row.email, frozenset(json.loads(row.groups) or ()))
         account = people[row.person_id] = Account(row.person_id, row.email, team_name)
         yield "user", row.email or row.name or row.person_id, account
     for sid, person_id in connection.execute(select(sessions.c.sid, sessions.c.person_id).order_by(sessions.c.sid)):
