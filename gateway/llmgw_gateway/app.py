@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ from llmgw_gateway.policy.models import Policy, ServedModel
 from llmgw_gateway.providers import bridge
 from llmgw_gateway.providers.bedrock import Bedrock
 from llmgw_gateway.providers.credentials import AwsCredentials
+from llmgw_gateway.reloading import Reloader
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.opening import backend
 from llmgw_gateway.streams.limits import Limits
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.money.valkey import Valkey
     from llmgw_gateway.providers.bridge import Table
+    from llmgw_gateway.reloading import Source
     from llmgw_gateway.settings import Issuer, Settings
 
 CUT_OFF_SECONDS = 5
@@ -65,9 +68,11 @@ log = logging.getLogger("llmgw")
 class Gateway:
     """One gateway process."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+    def __init__(self, settings: Settings, catalogue: Catalogue, source: Source) -> None:
+        """`source` is where both come from: it is followed while the gateway runs."""
         self._settings = settings
         self._catalogue = catalogue
+        self._source = source
         self._stopping = asyncio.Event()
         self._certificate: Certificate | None = None
 
@@ -142,9 +147,10 @@ class Gateway:
             )
             for each in settings.issuers
         }
-        exchange = Exchange(
-            SignInVerifier(issuers, names_people=settings.names_people), ring, database, settings.tokens, public_url
-        )
+        verifier = SignInVerifier(issuers, names_people=settings.names_people)
+        exchange = Exchange(verifier, ring, database, settings.tokens, public_url)
+        follow = partial(_follow, pipeline, verifier)
+        reloader = Reloader(self._source, settings, self._catalogue, follow, metrics)
         peers = Peers(settings.server.trusted_proxies, in_clear=settings.server.in_clear)
         edge = Edge(
             pipeline,
@@ -156,7 +162,9 @@ class Gateway:
             peers,
             [each.unready for each in (ring, revocations, adjustments, rates, relay, pipeline)],
         )
-        runners = await self._listen(edge, pipeline, peers)
+        runners = await self._listen(edge, pipeline, peers, reloader)
+        reloader.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, reloader)
         spare_the_collector()
         log.info("listening on %s for %s", settings.server.listen, public_url)
         await self._stopping.wait()
@@ -166,11 +174,17 @@ class Gateway:
             await control.stop()
         if self._certificate is not None:
             self._certificate.stop()
-        for service in (ring, revocations, relay, adjustments, credentials):
+        for service in (reloader, ring, revocations, relay, adjustments, credentials):
             service.stop()
         return unsettled
 
-    async def _listen(self, edge: Edge, pipeline: Pipeline, peers: Peers) -> list[web.ServerRunner]:
+    def _reload(self, reloader: Reloader) -> None:
+        """SIGHUP: everything that comes from files, now."""
+        reloader.ask()
+        if self._certificate is not None:
+            self._certificate.reload()
+
+    async def _listen(self, edge: Edge, pipeline: Pipeline, peers: Peers, reloader: Reloader) -> list[web.ServerRunner]:
         """Every listener, the public one last: who is answered there finds all others."""
         server = self._settings.server
         if server.certificate_file:
@@ -180,8 +194,7 @@ class Gateway:
             except (OSError, ValueError) as error:
                 raise ConfigurationError("server", [f"certificate_file: cannot be used: {error}"]) from error
             self._certificate.start()
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._certificate.reload)
-        runners = [await listen(server.admin_listen, _admin(pipeline))]
+        runners = [await listen(server.admin_listen, _admin(pipeline, edge, reloader))]
         if server.redirect_listen:
             runners.append(await listen(server.redirect_listen, redirecting(server.public_url)))
         bounds = Bounds(
@@ -324,12 +337,26 @@ def _valkey(settings: Settings) -> Valkey | None:
     return Valkey(url, prefix=own.prefix, timeout_ms=own.timeout_ms, lease_seconds=LEASE_SECONDS, ca_file=ca_file)
 
 
-def _admin(pipeline: Pipeline) -> Handler:
-    """The operators' listener: /metrics. It knows no person, hence takes no credential: bind it to loopback."""
+def _follow(pipeline: Pipeline, verifier: SignInVerifier, settings: Settings, catalogue: Catalogue) -> None:
+    """Take another configuration into use between two requests; ConfigurationError leaves all as it was."""
+    authorizing = policy(settings, catalogue)
+    pipeline.policy = authorizing
+    pipeline.directory.follow(Accounts(settings.teams, settings.projects, settings.policies))
+    pipeline.money.follow(settings, catalogue)
+    pipeline.rates.follow(settings, catalogue)
+    verifier.names_people = settings.names_people
+
+
+def _admin(pipeline: Pipeline, edge: Edge, reloader: Reloader) -> Handler:
+    """The operators' listener. It knows no person, hence takes no credential: bind it to loopback."""
 
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        if (request.method, request.path) == ("GET", "/readyz"):
+            why = edge.unready()
+            lines = [why or "ready", *reloader.standing.lines()]
+            return web.Response(status=503 if why else 200, text="".join(f"{line}\n" for line in lines))
         if (request.method, request.path) != ("GET", "/metrics"):
-            return web.Response(status=404, text="only GET /metrics is served here\n")
+            return web.Response(status=404, text="only GET /metrics and GET /readyz are served here\n")
         pipeline.metrics.tasks.set(len(asyncio.all_tasks()))
         return web.Response(
             body=pipeline.metrics.text(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}

@@ -295,8 +295,12 @@ class Edge:
     async def _health(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
         return web.Response(text="alive\n")
 
+    def unready(self) -> str:
+        """Why this replica should get no requests; empty when there is no reason."""
+        return "draining" if self.draining else next(filter(None, (each() for each in self._unready)), "")
+
     async def _ready(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
-        why = "draining" if self.draining else next(filter(None, (each() for each in self._unready)), "")
+        why = self.unready()
         return web.Response(status=503, text=f"{why}\n") if why else web.Response(text="ready\n")
 
     def _refuse(self, request: web.BaseRequest, entry: Entry, error: GatewayError) -> web.Response:

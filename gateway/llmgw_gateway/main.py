@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmgw_gateway.commands.budget import budget
-from llmgw_gateway.commands.configuration import CONFIG, EXIT_INCOMPLETE, load, refusals, report
+from llmgw_gateway.commands.configuration import CONFIG, EXIT_INCOMPLETE, ConfigurationFile, load, refusals, report
 from llmgw_gateway.commands.ledger import ledger
 from llmgw_gateway.commands.policy import policy
 from llmgw_gateway.commands.prices import models, prices
@@ -40,7 +40,7 @@ def serve(config: Path) -> None:
     settings, catalogue = load(config)
 
     async def run() -> bool:
-        return await Gateway(settings, catalogue).run()
+        return await Gateway(settings, catalogue, ConfigurationFile(config)).run()
 
     with refusals(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         complete = runner.run(run())

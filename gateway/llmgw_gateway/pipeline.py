@@ -63,7 +63,7 @@ class Dialect(Protocol):
         """A refusal of the provider as the client reads it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pipeline:
     """Serves model calls."""
 
@@ -72,6 +72,7 @@ class Pipeline:
     authenticator: Authenticator
     directory: Directory
     policy: Policy
+    """Replaced whole when the configuration changes."""
     rates: Rates
     money: Money
     bedrock: Bedrock

@@ -50,6 +50,10 @@ class Directory:
         self._accounts = accounts
         self._known: OrderedDict[str, tuple[Person, float]] = OrderedDict()
 
+    def follow(self, accounts: Resolver) -> None:
+        """Resolve accounts by other teams, projects and policies from now on."""
+        self._accounts = accounts
+
     async def account(self, caller: Caller, project: str) -> Account:
         """Who pays for the caller's request; GatewayError when the project is not theirs to charge."""
         person = await self.person(caller.person_id)

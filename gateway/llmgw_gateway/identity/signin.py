@@ -59,7 +59,7 @@ class SignInVerifier:
 
     def __init__(self, issuers: Mapping[str, tuple[Issuer, Jwks]], *, names_people: bool = False) -> None:
         self._issuers = issuers
-        self._names_people = names_people
+        self.names_people = names_people
         """Whether e-mail addresses decide: then nobody gets in without one that can be relied on."""
 
     async def verify(self, unverified_token: Secret, token_type: str, now: float) -> SignIn:
@@ -81,7 +81,7 @@ class SignInVerifier:
         _check_times(claims, issuer, now)
         subject = _subject(claims, issuer)
         email = _email(claims, issuer)
-        if self._names_people and not email:
+        if self.names_people and not email:
             raise _unnamed(issuer)
         return SignIn(
             issuer=issuer,
