@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from llmgw_gateway.identity.exchange import Exchange
 from llmgw_gateway.identity.jwks import Jwks
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
+from llmgw_gateway.identity.service_keys import ServiceKeys
 from llmgw_gateway.identity.signin import SignInVerifier
 from llmgw_gateway.listener import Bounds, listen, redirecting
 from llmgw_gateway.money.adjustments import Adjustments
@@ -36,6 +38,7 @@ from llmgw_gateway.policy.models import Policy, ServedModel
 from llmgw_gateway.providers import bridge
 from llmgw_gateway.providers.bedrock import Bedrock
 from llmgw_gateway.providers.credentials import AwsCredentials
+from llmgw_gateway.reloading import Reloader
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.opening import backend
 from llmgw_gateway.streams.limits import Limits
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.money.valkey import Valkey
     from llmgw_gateway.providers.bridge import Table
+    from llmgw_gateway.reloading import Source
     from llmgw_gateway.settings import Issuer, Settings
 
 CUT_OFF_SECONDS = 5
@@ -65,9 +69,11 @@ log = logging.getLogger("llmgw")
 class Gateway:
     """One gateway process."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+    def __init__(self, settings: Settings, catalogue: Catalogue, source: Source) -> None:
+        """`source` is where both come from: it is followed while the gateway runs."""
         self._settings = settings
         self._catalogue = catalogue
+        self._source = source
         self._stopping = asyncio.Event()
         self._certificate: Certificate | None = None
 
@@ -113,22 +119,25 @@ class Gateway:
         adjustments = Adjustments(database)
         await adjustments.start()
         store = settings.store.path
-        control = Control(database, adjustments, socket_of(settings.path(store))) if store else None
+        keys = ServiceKeys(database)
+        await keys.start()
+        control = Control(database, adjustments, keys, socket_of(settings.path(store))) if store else None
         if control is not None:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.overrides)
         await money.start()
-        relay = Relay(revocations.__contains__, Limits.of(settings.bedrock, settings.streams))
+        public_url = settings.server.public_url
+        authenticator = Authenticator(ring, revocations, public_url, settings.tokens.audience, keys)
+        relay = Relay(authenticator.has_ended, Limits.of(settings.bedrock, settings.streams))
         relay.start()
         metrics = Metrics()
         rates = Rates(settings, self._catalogue, money.learned, metrics, _valkey(settings))
         await rates.start()
-        public_url = settings.server.public_url
         pipeline = Pipeline(
             audit=audit,
             metrics=metrics,
-            authenticator=Authenticator(ring, revocations, public_url, settings.tokens.audience),
-            directory=Directory(database, Accounts(settings.teams, settings.projects)),
+            authenticator=authenticator,
+            directory=Directory(database, Accounts(settings.teams, settings.projects, settings.policies)),
             policy=policy(settings, self._catalogue),
             rates=rates,
             money=money,
@@ -142,21 +151,23 @@ class Gateway:
             )
             for each in settings.issuers
         }
-        exchange = Exchange(
-            SignInVerifier(issuers, names_people=settings.names_people), ring, database, settings.tokens, public_url
-        )
+        verifier = SignInVerifier(issuers, names_people=settings.names_people)
+        exchange = Exchange(verifier, ring, database, settings.tokens, public_url)
+        follow = partial(_follow, pipeline, verifier)
+        reloader = Reloader(self._source, settings, self._catalogue, follow, metrics)
         peers = Peers(settings.server.trusted_proxies, in_clear=settings.server.in_clear)
         edge = Edge(
             pipeline,
             exchange,
             ring,
-            revocations,
             bootstrap(settings),
             settings.server.body_seconds,
             peers,
-            [each.unready for each in (ring, revocations, adjustments, rates, relay, pipeline)],
+            [each.unready for each in (ring, revocations, keys, adjustments, rates, relay, pipeline)],
         )
-        runners = await self._listen(edge, pipeline, peers)
+        runners = await self._listen(edge, pipeline, peers, reloader)
+        reloader.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, reloader)
         spare_the_collector()
         log.info("listening on %s for %s", settings.server.listen, public_url)
         await self._stopping.wait()
@@ -166,11 +177,17 @@ class Gateway:
             await control.stop()
         if self._certificate is not None:
             self._certificate.stop()
-        for service in (ring, revocations, relay, adjustments, credentials):
+        for service in (reloader, ring, revocations, keys, relay, adjustments, credentials):
             service.stop()
         return unsettled
 
-    async def _listen(self, edge: Edge, pipeline: Pipeline, peers: Peers) -> list[web.ServerRunner]:
+    def _reload(self, reloader: Reloader) -> None:
+        """SIGHUP: everything that comes from files, now."""
+        reloader.ask()
+        if self._certificate is not None:
+            self._certificate.reload()
+
+    async def _listen(self, edge: Edge, pipeline: Pipeline, peers: Peers, reloader: Reloader) -> list[web.ServerRunner]:
         """Every listener, the public one last: who is answered there finds all others."""
         server = self._settings.server
         if server.certificate_file:
@@ -180,8 +197,7 @@ class Gateway:
             except (OSError, ValueError) as error:
                 raise ConfigurationError("server", [f"certificate_file: cannot be used: {error}"]) from error
             self._certificate.start()
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._certificate.reload)
-        runners = [await listen(server.admin_listen, _admin(pipeline))]
+        runners = [await listen(server.admin_listen, _admin(pipeline, edge, reloader))]
         if server.redirect_listen:
             runners.append(await listen(server.redirect_listen, redirecting(server.public_url)))
         bounds = Bounds(
@@ -278,7 +294,7 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
                 kind=known.kind,
             )
         )
-    return Policy(served, settings.bedrock.region, settings.organisation.contact)
+    return Policy(served, settings.bedrock.region, settings.organisation.contact, settings.policies)
 
 
 def bridging(settings: Settings, catalogue: Catalogue) -> Table:
@@ -324,12 +340,26 @@ def _valkey(settings: Settings) -> Valkey | None:
     return Valkey(url, prefix=own.prefix, timeout_ms=own.timeout_ms, lease_seconds=LEASE_SECONDS, ca_file=ca_file)
 
 
-def _admin(pipeline: Pipeline) -> Handler:
-    """The operators' listener: /metrics. It knows no person, hence takes no credential: bind it to loopback."""
+def _follow(pipeline: Pipeline, verifier: SignInVerifier, settings: Settings, catalogue: Catalogue) -> None:
+    """Take another configuration into use between two requests; ConfigurationError leaves all as it was."""
+    authorizing = policy(settings, catalogue)
+    pipeline.policy = authorizing
+    pipeline.directory.follow(Accounts(settings.teams, settings.projects, settings.policies))
+    pipeline.money.follow(settings, catalogue)
+    pipeline.rates.follow(settings, catalogue)
+    verifier.names_people = settings.names_people
+
+
+def _admin(pipeline: Pipeline, edge: Edge, reloader: Reloader) -> Handler:
+    """The operators' listener. It knows no person, hence takes no credential: bind it to loopback."""
 
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        if (request.method, request.path) == ("GET", "/readyz"):
+            why = edge.unready()
+            lines = [why or "ready", *reloader.standing.lines()]
+            return web.Response(status=503 if why else 200, text="".join(f"{line}\n" for line in lines))
         if (request.method, request.path) != ("GET", "/metrics"):
-            return web.Response(status=404, text="only GET /metrics is served here\n")
+            return web.Response(status=404, text="only GET /metrics and GET /readyz are served here\n")
         pipeline.metrics.tasks.set(len(asyncio.all_tasks()))
         return web.Response(
             body=pipeline.metrics.text(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}

@@ -21,6 +21,9 @@ MICRO = 1_000_000
 LEAST_TOKENS = 1024
 """Output with which most answers of a coding agent are whole."""
 
+LEAST_THINKING = 1024
+"""The smallest `thinking.budget_tokens` that models take (docs.claude.com, extended thinking)."""
+
 LONG_CONTEXT = 1_000_000
 """Tokens of the largest window that a provider offers on request."""
 
@@ -32,7 +35,7 @@ Completeness = Literal["none", "partial", "complete"]
 
 
 class Caller(Struct, frozen=True, gc=False):
-    """A person whose gateway token was verified. There is no default: this exists only after success."""
+    """A person whose gateway token was verified, or a service key. This exists only after success."""
 
     person_id: str
     session: str
@@ -40,6 +43,11 @@ class Caller(Struct, frozen=True, gc=False):
     """What is counted by device: the same after the person has signed out and in again."""
     token_id: str
     token_expires_at: int
+    service: bool = False
+    """Whether it is a service key: then team and models are its own."""
+    team: str = ""
+    models: frozenset[str] | None = None
+    """None: whatever policies allow."""
 
 
 class Account(Struct, frozen=True, gc=False):
@@ -53,6 +61,10 @@ class Account(Struct, frozen=True, gc=False):
     """Empty: charged to no project."""
     key: str = ""
     """The place among the person's devices that the caller signed in with: it outlives a session."""
+    groups: frozenset[str] | None = frozenset()
+    """Those groups of the identity provider that a policy names; None: the provider did not say which."""
+    models: frozenset[str] | None = None
+    """What a service key is for; None: whatever policies allow."""
 
 
 class Usage(Struct, frozen=True, gc=False):
@@ -72,6 +84,10 @@ class Usage(Struct, frozen=True, gc=False):
 
 def _with_max_tokens(members: Mapping[str, msgspec.Raw], most: int) -> dict[str, msgspec.Raw]:
     return {**members, "max_tokens": msgspec.Raw(str(most).encode())}
+
+
+def _object(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
+    return {} if raw is None else msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
 
 
 class Call(Struct):
@@ -119,6 +135,27 @@ class Call(Struct):
         self.max_tokens = max_tokens
         self.members = self.with_cap(self.members or {}, max_tokens)
 
+    @property
+    def thinking_tokens(self) -> int:
+        """The thinking budget that is asked for; 0: none, or as much as the model likes."""
+        return self.least_tokens - LEAST_TOKENS
+
+    def limit_thinking(self, budget: int) -> bool:
+        """Ask the provider for no larger thinking budget; False where the body does not have it in its usual place."""
+        members = dict(self.members or {})
+        further = "additionalModelRequestFields"
+        nested = self.operation == "converse"
+        outer = _object(members.get(further)) if nested else members
+        if "thinking" not in outer:
+            return False
+        thinking = _object(outer["thinking"]) | {"budget_tokens": msgspec.Raw(str(budget).encode())}
+        outer["thinking"] = msgspec.Raw(msgspec.json.encode(thinking))
+        if nested:
+            members[further] = msgspec.Raw(msgspec.json.encode(outer))
+        self.members = members
+        self.least_tokens = LEAST_TOKENS + budget
+        return True
+
     def release(self) -> None:
         """Let go of the prompt."""
         self.body = None
@@ -146,6 +183,12 @@ class Grant(Struct, frozen=True, gc=False):
     """The most output this call can produce: its own cap, never above the model's."""
     fallbacks: tuple[Target, ...] = ()
     """Where else the call may go, in this order, when a target refuses it before it has begun to answer."""
+    capped: bool = False
+    """Whether policy allows less output than was asked for."""
+    thinking_tokens: int | None = None
+    """The thinking budget that is sent instead of the one asked for; None: the one asked for."""
+    policy: str = ""
+    """Which policy allowed it; empty where there are none."""
 
 
 class Outcome(Struct):

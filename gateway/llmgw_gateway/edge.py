@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import HttpVersion10, web
 
-from llmgw_gateway import embedding, intake, listing
+from llmgw_gateway import embedding, intake, listing, questions
 from llmgw_gateway.bodies import read_body
 from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_gateway.listener import address_of
@@ -22,7 +22,6 @@ from llmgw_gateway.observe.audit import CLIENT_CLOSED, Entry, new_request_id, pr
 from llmgw_gateway.peers import FORWARDED_FOR
 from llmgw_wire import errors, headers
 from llmgw_wire.errors import ErrorCode
-from llmgw_wire.messages import Me
 from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.call import Operation
     from llmgw_gateway.identity.exchange import Exchange
-    from llmgw_gateway.identity.revocation import Revocations
     from llmgw_gateway.identity.ring import Ring
     from llmgw_gateway.peers import Peers
     from llmgw_gateway.pipeline import Dialect, Pipeline
@@ -63,7 +61,6 @@ class Edge:
         pipeline: Pipeline,
         exchange: Exchange,
         ring: Ring,
-        revocations: Revocations,
         bootstrap: Bootstrap,
         body_seconds: int,
         peers: Peers,
@@ -75,7 +72,6 @@ class Edge:
         self._pipeline = pipeline
         self._exchange = exchange
         self._ring = ring
-        self._revocations = revocations
         self._bootstrap = bootstrap
         self._body_seconds = body_seconds
         self.draining = False
@@ -228,26 +224,7 @@ class Edge:
         return await listing.answer(self._pipeline, request, entry)
 
     async def _me(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        async with self._pipeline.audit.entry(entry):
-            caller = self._pipeline.authenticator.authenticate(request.headers)
-            entry.caller(caller)
-            self._pipeline.rates.question(caller.person_id)
-            person = await self._pipeline.directory.person(caller.person_id)
-            account = await self._pipeline.directory.account(caller, request.headers.get(headers.PROJECT, ""))
-            entry.account(account)
-            me = Me(
-                person=caller.person_id,
-                name=person.name,
-                email=person.email,
-                issuer=person.issuer,
-                session=caller.session,
-                token_expires_at=caller.token_expires_at,
-                models=tuple(each.name for each in self._pipeline.policy.models),
-                budgets=await self._pipeline.money.budgets_of(account),
-                limits=await self._pipeline.rates.views(account),
-            )
-            entry.status = 200
-        return _json(me.dump())
+        return _json((await questions.me(self._pipeline, request, entry)).dump())
 
     async def _usage(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         async with self._pipeline.audit.entry(entry):
@@ -264,6 +241,7 @@ class Edge:
                 form = await self._form(request)
                 answer, enrolled = await self._exchange.exchange(form, request.headers.getall(headers.DPOP, []))
                 entry.person_id, entry.session, entry.status = enrolled.person_id, enrolled.session, 200
+                self._pipeline.directory.forget(enrolled.person_id)
         finally:
             self._pipeline.metrics.exchanges.labels(entry.code).inc()
         response = _json(answer.dump())
@@ -276,7 +254,7 @@ class Edge:
             caller = self._pipeline.authenticator.caller_of(Secret(form.get("token", "")))
             if caller is not None:
                 entry.caller(caller)
-                await self._revocations.end(caller.session)
+                await self._pipeline.authenticator.end(caller)
                 await self._pipeline.relay.end_revoked()
             entry.status = 200
         return web.Response(status=200)  # RFC 7009 section 2.2: also for a token that was not good
@@ -314,8 +292,12 @@ class Edge:
     async def _health(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
         return web.Response(text="alive\n")
 
+    def unready(self) -> str:
+        """Why this replica should get no requests; empty when there is no reason."""
+        return "draining" if self.draining else next(filter(None, (each() for each in self._unready)), "")
+
     async def _ready(self, _request: web.BaseRequest, _entry: Entry) -> web.StreamResponse:
-        why = "draining" if self.draining else next(filter(None, (each() for each in self._unready)), "")
+        why = self.unready()
         return web.Response(status=503, text=f"{why}\n") if why else web.Response(text="ready\n")
 
     def _refuse(self, request: web.BaseRequest, entry: Entry, error: GatewayError) -> web.Response:

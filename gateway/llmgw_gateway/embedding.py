@@ -50,8 +50,8 @@ async def embed(pipeline: Pipeline, request: web.BaseRequest, entry: Entry, body
         account = await pipeline.account(request, entry)
         wanted = openai_embeddings.read(await body(request))
         entry.model, entry.request_bytes = printable(wanted.model), wanted.size
-        grant = pipeline.policy.authorize(wanted.model, 0, kind="embedding")
-        entry.granted(grant.target)
+        grant = pipeline.policy.authorize(account, wanted.model, 0, kind="embedding")
+        entry.permitted(grant)
         model = pipeline.policy.named(wanted.model)
         calls = openai_embeddings.calls(wanted, model.bedrock_id if model else "")
         work = _Work(pipeline, entry, account, grant)

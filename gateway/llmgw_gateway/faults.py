@@ -11,6 +11,7 @@ from yarl import URL
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llmgw_gateway.permitting import Permission
     from llmgw_gateway.sections import Rule
     from llmgw_wire.secret import Secret
 
@@ -117,6 +118,12 @@ def rule_faults(place: str, rule: Rule, known: dict[str, set[str]], models: set[
     if rule.model and rule.model not in models:
         found.append(f"{place}.model: {rule.model!r} is not served here")
     return found
+
+
+def permission_faults(place: str, entry: Permission, teams: set[str], models: set[str]) -> list[str]:
+    """A team or model that a policy names and that is not there: it would silently never apply."""
+    found = [f"{place}.teams: there is no team {name!r}" for name in entry.teams if name not in teams]
+    return found + [f"{place}.models: {name!r} is not served here" for name in entry.models if name not in models]
 
 
 def secret_file(key: str, path: Path, content: str) -> tuple[bytes | None, list[str]]:

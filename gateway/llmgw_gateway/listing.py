@@ -44,8 +44,9 @@ async def answer(pipeline: Pipeline, request: web.BaseRequest, entry: Entry) -> 
         caller = pipeline.authenticator.authenticate(request.headers)
         entry.caller(caller)
         pipeline.rates.question(caller.person_id)
+        seen = pipeline.policy.seen_by(await pipeline.directory.account(caller, ""))
         asked = unquote(path.partition(base)[2].removeprefix("/"))
-        body = _LISTS[base](pipeline.policy, asked, dict(parse_qsl(query)))
+        body = _LISTS[base](seen, asked, dict(parse_qsl(query)))
         if body is None:
             raise GatewayError(ErrorCode.NOT_FOUND, f"{printable(asked, 120)!r} is not served here.")
         entry.status = 200

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from llmgw_gateway.commands.budget import budget
-from llmgw_gateway.commands.configuration import CONFIG, EXIT_INCOMPLETE, load, refusals, report
+from llmgw_gateway.commands.configuration import CONFIG, EXIT_INCOMPLETE, ConfigurationFile, load, refusals, report
+from llmgw_gateway.commands.keys import keys
 from llmgw_gateway.commands.ledger import ledger
+from llmgw_gateway.commands.policy import policy
 from llmgw_gateway.commands.prices import models, prices
 from llmgw_gateway.commands.usage import usage_command
 from llmgw_gateway.errors import ConfigurationError
@@ -39,7 +41,7 @@ def serve(config: Path) -> None:
     settings, catalogue = load(config)
 
     async def run() -> bool:
-        return await Gateway(settings, catalogue).run()
+        return await Gateway(settings, catalogue, ConfigurationFile(config)).run()
 
     with refusals(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         complete = runner.run(run())
@@ -61,7 +63,7 @@ def check(config: Path) -> None:
         click.echo(reachable(settings))
 
 
-for command in (models, prices, budget, ledger, usage_command):
+for command in (models, prices, policy, budget, keys, ledger, usage_command):
     main.add_command(command)
 
 

@@ -64,7 +64,7 @@ class Dialect(Protocol):
         """A refusal of the provider as the client reads it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pipeline:
     """Serves model calls."""
 
@@ -73,6 +73,7 @@ class Pipeline:
     authenticator: Authenticator
     directory: Directory
     policy: Policy
+    """Replaced whole when the configuration changes."""
     rates: Rates
     money: Money
     bedrock: Bedrock
@@ -88,8 +89,8 @@ class Pipeline:
             account = await self.account(request, entry)  # 401, 400
             call = await dialect.read(request)  # 400
             entry.call(call)
-            grant = self.grant(call)  # refusal by policy: model, caps
-            entry.granted(grant.target)
+            grant = self.grant(account, call)  # refusal by policy: model, caps
+            entry.permitted(grant)
             async with self.rates.admit(account, grant, call) as place:  # 429; given back if money refuses
                 response = await self._attempts(request, entry, dialect, account, grant, call, place)
             entry.status = response.status
@@ -103,10 +104,15 @@ class Pipeline:
         entry.account(account)
         return account
 
-    def grant(self, call: Call) -> Grant:
-        """What the caller may have; an output cap that was left out is filled in where the upstream wants one."""
+    def grant(self, account: Account, call: Call, *, question: bool = False) -> Grant:
+        """What the caller may have; an output cap that was left out is filled in where the upstream wants one.
+
+        A question about a prompt has no answer to bound: no cap holds for it.
+        """
         kind = call.kind or self.policy.kind_of(call.model)
-        grant = self.policy.authorize(call.model, call.max_tokens, kind=kind, default=call.default_max_tokens)
+        grant = self.policy.authorize(account, call.model, call.max_tokens, kind=kind, default=call.default_max_tokens)
+        if not question:
+            grant = self.policy.within_caps(account, call, grant)
         if call.kind is None and kind == "embedding":
             embeddings.prepare(call)
         if call.default_max_tokens and not call.max_tokens:
@@ -119,10 +125,11 @@ class Pipeline:
             caller = self.authenticator.authenticate(request.headers)
             entry.caller(caller)
             self.rates.question(caller.person_id)  # 429
+            account = await self.directory.account(caller, "")
             call = await dialect.read(request)
             entry.call(call)
-            grant = self.grant(call)
-            entry.granted(grant.target)
+            grant = self.grant(account, call, question=True)
+            entry.permitted(grant)
             upstream_status, body = await self.bedrock.count_tokens(grant.target, call)
             if upstream_status in REFUSED_BY_ROLE:
                 raise answers.denied()
@@ -248,6 +255,8 @@ def answer_headers(entry: Entry, hold: Hold) -> dict[str, str]:
     }
     if hold.remaining is not None:
         ours[headers.BUDGET_REMAINING] = f"{hold.remaining / MICRO:.6f}"
-    if hold.clamped_by:
+    if hold.clamped_by or entry.capped:
         ours[headers.MAX_TOKENS] = str(hold.max_tokens)
+    if entry.thinking_tokens is not None:
+        ours[headers.THINKING_TOKENS] = str(entry.thinking_tokens)
     return ours

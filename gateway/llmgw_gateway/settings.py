@@ -14,6 +14,7 @@ from msgspec import Meta
 from llmgw_gateway import faults, sections
 from llmgw_gateway.budgeting import Budget  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.limiting import Limit, Valkey
+from llmgw_gateway.permitting import Permission  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.sections import Section
 from llmgw_gateway.serving import Server  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.upstream import Bedrock, Model, Streams, Text
@@ -209,6 +210,7 @@ class Settings(Section, frozen=True, kw_only=True):
     teams: tuple[Team, ...] = ()
     projects: tuple[Project, ...] = ()
     limits: tuple[Limit, ...] = ()
+    policies: tuple[Permission, ...] = ()
     streams: Streams = Streams()
     valkey: Valkey = Valkey()
     organisation: Organisation = Organisation()
@@ -227,6 +229,8 @@ class Settings(Section, frozen=True, kw_only=True):
                 found += faults.rule_faults(f"{name}[{number}]", rule, known, models)
         if not self.store.journal and any(budget.allowance for budget in self.budgets):
             found.append("store.journal: is needed because a budget has an allowance: a file on a persistent volume")
+        for number, entry in enumerate(self.policies):
+            found += faults.permission_faults(f"policies[{number}]", entry, teams, models)
         for number, project in enumerate(self.projects):
             found += [f"projects[{number}].teams: there is no team {t!r}" for t in project.teams if t not in teams]
         if self.limits and not self.store.path:
@@ -235,9 +239,10 @@ class Settings(Section, frozen=True, kw_only=True):
 
     @property
     def names_people(self) -> bool:
-        """Whether somebody is a member of a team, or has a budget or limit of their own, by e-mail."""
+        """Whether somebody is a member of a team, or has a policy, budget or limit of their own, by e-mail."""
         rules: tuple[Budget | Limit, ...] = (*self.budgets, *self.limits)
-        return any(team.members for team in self.teams) or any(each.level == "user" and each.of for each in rules)
+        members = [*(team.members for team in self.teams), *(entry.members for entry in self.policies)]
+        return any(members) or any(each.level == "user" and each.of for each in rules)
 
     def path(self, name: str) -> Path:
         """A path of the configuration, made absolute."""

@@ -42,6 +42,7 @@ class ErrorCode(Enum):
     TARGET_INVALID = "target_invalid"
     PERSON_DISABLED = "person_disabled"
     MODEL_NOT_ALLOWED = "model_not_allowed"
+    CAP_EXCEEDED = "cap_exceeded"
     BUDGET_EXCEEDED = "budget_exceeded"
     BUDGET_PACED = "budget_paced"
     RATE_EXCEEDED = "rate_exceeded"
@@ -84,6 +85,7 @@ TABLE: dict[ErrorCode, Wire] = {
     ErrorCode.TARGET_INVALID: Wire(400, _BLOCKED, "never", "ValidationException", "invalid_target"),
     ErrorCode.PERSON_DISABLED: Wire(400, _BLOCKED, "never", "AccessDeniedException", "access_denied"),
     ErrorCode.MODEL_NOT_ALLOWED: Wire(400, _BLOCKED, "never", "AccessDeniedException"),
+    ErrorCode.CAP_EXCEEDED: Wire(400, _BLOCKED, "never", "ValidationException"),
     ErrorCode.BUDGET_EXCEEDED: Wire(402, "billing_error", "never", "ServiceQuotaExceededException"),
     ErrorCode.BUDGET_PACED: Wire(429, "rate_limit_error", "client", "ThrottlingException"),
     ErrorCode.RATE_EXCEEDED: Wire(429, "rate_limit_error", "client", "ThrottlingException"),
@@ -124,7 +126,7 @@ def bedrock_body(code: ErrorCode, message: str, request_id: str) -> bytes:
 
 
 _OPENAI_FORBIDDEN = frozenset(
-    {ErrorCode.PERSON_DISABLED, ErrorCode.MODEL_NOT_ALLOWED, ErrorCode.UPSTREAM_DENIED},
+    {ErrorCode.PERSON_DISABLED, ErrorCode.MODEL_NOT_ALLOWED, ErrorCode.CAP_EXCEEDED, ErrorCode.UPSTREAM_DENIED},
 )
 OPENAI_TYPES = {
     400: "invalid_request_error",

@@ -162,6 +162,16 @@ class LimitView:
 
 
 @dataclass(frozen=True, slots=True)
+class CapView:
+    """What bounds each call of a model; None: nothing but the model itself."""
+
+    model: str
+    max_tokens: int | None = None
+    thinking_tokens: int | None = None
+    context_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Me:
     """The answer of `GET /v1/me`: who the gateway takes the caller for, what is allowed, and what is left."""
 
@@ -175,6 +185,7 @@ class Me:
     models: tuple[str, ...]
     budgets: tuple[BudgetView, ...] = field(default=())
     limits: tuple[LimitView, ...] = field(default=())
+    caps: tuple[CapView, ...] = field(default=())
 
     def dump(self) -> bytes:
         """The JSON document; each budget and each limit also carries `remaining`."""
@@ -221,6 +232,10 @@ class Me:
                     model=_text(limit, "model") if limit.get("model") is not None else None,
                 )
                 for limit in _objects({"limits": []} | document, "limits")  # an older gateway has none
+            ),
+            caps=tuple(
+                CapView(_text(cap, "model"), *(_optional_number(cap, name) for name in _CAPS))
+                for cap in _objects({"caps": []} | document, "caps")  # the same
             ),
         )
 
@@ -315,6 +330,13 @@ def _number(document: dict[str, Any], name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"{name!r} is missing or not a whole number")  # noqa: TRY004 -- callers catch one type
     return value
+
+
+_CAPS = ("max_tokens", "thinking_tokens", "context_tokens")
+
+
+def _optional_number(document: dict[str, Any], name: str) -> int | None:
+    return None if document.get(name) is None else _number(document, name)
 
 
 def _texts(document: dict[str, Any], name: str) -> tuple[str, ...]:

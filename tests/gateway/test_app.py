@@ -8,6 +8,7 @@ import pytest
 
 from llmgw_gateway import settings
 from llmgw_gateway.app import policy
+from llmgw_gateway.call import Account
 from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.money.prices import built_in
 from tests.gateway import configuration
@@ -43,5 +44,5 @@ def test_in_govcloud_nothing_is_served_below_its_price(tmp_path: Path) -> None:
     assert fault.startswith("models[1].name: 'claude-sonnet-4-5' is priced for the other regions")
     assert "such as claude-sonnet-4-5-us-gov" in fault
     served = composed(tmp_path, "us-gov-west-1", "claude-sonnet-4-5-us-gov")
-    assert served.authorize("claude-sonnet-4-5-us-gov", 1).target.invoke_id.startswith("us-gov.")
+    assert served.authorize(Account("per_1"), "claude-sonnet-4-5-us-gov", 1).target.invoke_id.startswith("us-gov.")
     composed(tmp_path, "us-east-1", "claude-sonnet-4-5")

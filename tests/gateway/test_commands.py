@@ -51,7 +51,9 @@ def written(store: Path, **changed: Any) -> Path:
 
 def run(words: list[str], config: Path) -> tuple[int, str, str]:
     """The command with CONFIG after its verbs, as one types it."""
-    verbs = [word for word in words if not word.startswith("-")][: 2 if words[0] in {"prices", "ledger"} else 1]
+    verbs = [word for word in words if not word.startswith("-")][
+        : 2 if words[0] in {"prices", "ledger", "policy"} else 1
+    ]
     done = CliRunner().invoke(main, [*verbs, str(config), *words[len(verbs) :]])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.stdout, done.stderr
@@ -463,6 +465,39 @@ def test_the_transcripts_of_the_documentation_are_what_is_printed() -> None:
     rows = [[cell.strip() for cell in re.split(r"\s{2,}", line)] for line in block[1:] if not line.startswith("-")]
     lines = tables.table(rows[0], rows[1:])
     assert block[1:] == [*lines[:-1], "-" * max(map(len, lines)), lines[-1]]
+
+
+POLICIES = [
+    {"name": "all", "models": ["claude-sonnet-4-5"], "max_tokens": 1000},
+    {"groups": ["g"], "models": ["claude-sonnet-4-5"]},
+]
+
+
+def test_policies_that_never_decide_and_models_that_nobody_may_use_are_told(store: Path) -> None:
+    models = [{"name": "claude-sonnet-4-5"}, {"name": "claude-opus-4-5"}]
+    config = written(store, models=models, policies=POLICIES)
+    line = config.read_text(encoding="utf-8").splitlines().index("[[policies]]", 0)
+    second = config.read_text(encoding="utf-8").splitlines().index("[[policies]]", line + 1) + 1
+    assert good(["policy", "check"], config).splitlines() == [
+        f"warning: policies[1], line {second}: never decides, because entries before it do",
+        "warning: claude-opus-4-5: no policy allows it to anybody",
+        f"{config}: 2 policies, 2 warnings",
+    ]
+    assert "no policies: everyone may use every model, no warnings" in good(["policy", "check"], written(store))
+    code, _, err = run(["policy", "check"], written(store, policies=[{"teams": ["nobody"]}]))
+    assert (code, "there is no team 'nobody'" in err) == (2, True)
+
+
+def test_a_policy_is_explained_to_programs_too(store: Path) -> None:
+    history.introduce(store, "per_ada", "Ada", "ada@example.com")
+    config = written(store, policies=POLICIES)
+    words = [str(config), "ada@example.com", "claude-sonnet-4-5"]
+    done = CliRunner().invoke(main, ["policy", "explain", *words, "--format", "json"])
+    document = json.loads(done.stdout)
+    assert (document["allowed"], document["policy"], document["name"]) == (True, 0, "all")
+    assert (document["max_tokens"], document["groups"], document["passed_over"]) == (1000, [], [])
+    code = CliRunner().invoke(main, ["policy", "explain", str(config), "ada@example.com", "gpt"]).exit_code
+    assert code == 2
 
 
 def test_help_names_every_command() -> None:

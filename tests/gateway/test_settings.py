@@ -425,6 +425,8 @@ def test_an_allowance_and_its_journal_are_read(path: Path) -> None:
         ({"teams": [{"name": "research", "members": ["ada@example.com"]}]}, True),
         ({"budgets": [{"level": "user", "limit_usd": 1, "of": "ada@example.com"}]}, True),
         ({"limits": [{"level": "user", "requests_per_minute": 1, "of": "ada@example.com"}]}, True),
+        ({"policies": [{"members": ["ada@example.com"]}]}, True),
+        ({"policies": [{"groups": ["g"]}]}, False),
         ({"limits": [{"level": "key", "requests_per_minute": 1, "of": "key_1"}]}, False),
     ],
 )
@@ -434,3 +436,29 @@ def test_it_is_known_whether_people_are_named_by_e_mail(
     document = configuration.good() | sections
     loaded = settings.load(configuration.write(configuration.folder(tmp_path), document))
     assert loaded.names_people is names
+
+
+POLICIES: dict[str, tuple[dict[str, Any], str]] = {
+    "a team that is not there": ({"teams": ["nobody"]}, "policies[0].teams: there is no team 'nobody'"),
+    "a model that is not served": ({"models": ["claude-opus-4-5"]}, "policies[0].models: 'claude-opus-4-5' is not"),
+    "a misspelt key": ({"max_token": 5}, "policies[0].max_token: unknown key"),
+    "a cap on what is refused": ({"action": "refuse", "max_tokens": 5}, "policies[0].max_tokens: does not go with"),
+    "a thinking budget below the least": ({"thinking_tokens": 5}, "policies[0].thinking_tokens: "),
+    "no room for an answer": (
+        {"thinking_tokens": 5000, "max_tokens": 5000},
+        "policies[0].thinking_tokens: must be less than max_tokens",
+    ),
+    "no output": ({"max_tokens": 0}, "policies[0].max_tokens: "),
+    "a name on two lines": ({"name": "a\nb"}, "policies[0].name: must be printable"),
+}
+
+
+@pytest.mark.parametrize(("policy", "said"), POLICIES.values(), ids=POLICIES.keys())
+def test_a_policy_that_means_nothing_is_a_fault(path: Path, policy: dict[str, Any], said: str) -> None:
+    (fault,) = faults(path, configuration.good() | {"policies": [policy]})
+    assert fault.startswith(said)
+
+
+def test_two_policies_of_one_name_are_a_fault(path: Path) -> None:
+    (fault,) = faults(path, configuration.good() | {"policies": [{"name": "a"}, {"name": "a"}, {}, {}]})
+    assert fault == "policies: 'a' stands there twice"

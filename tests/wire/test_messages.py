@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llmgw_wire.messages import (
     Bootstrap,
     BudgetView,
+    CapView,
     ExchangeAnswer,
     IssuerOffer,
     LimitView,
@@ -77,6 +78,8 @@ budgets = st.builds(
     model=st.none() | texts,
 )
 limits = st.builds(LimitView, name=texts, level=texts, kind=texts, limit=numbers, used=numbers, model=st.none() | texts)
+bounds = st.none() | numbers
+caps = st.builds(CapView, model=texts, max_tokens=bounds, thinking_tokens=bounds, context_tokens=bounds)
 people = st.builds(
     Me,
     person=texts,
@@ -88,6 +91,7 @@ people = st.builds(
     models=lists,
     budgets=st.lists(budgets, max_size=3).map(tuple),
     limits=st.lists(limits, max_size=3).map(tuple),
+    caps=st.lists(caps, max_size=3).map(tuple),
 )
 usage_lines = st.builds(
     UsageLine,
@@ -119,7 +123,7 @@ def test_what_is_dumped_is_parsed_to_the_same(message: Message) -> None:
 @given(messages, st.dictionaries(texts.map("x-".__add__), values, max_size=3))
 def test_members_of_a_newer_version_are_passed_over(message: Message, news: dict[str, Any]) -> None:
     document = json.loads(message.dump()) | news
-    for name in ("issuers", "budgets", "limits", "periods"):
+    for name in ("issuers", "budgets", "limits", "caps", "periods"):
         document.update({name: [each | news for each in document[name]]} if name in document else {})
     assert type(message).parse(json.dumps(document).encode()) == message
 
@@ -130,15 +134,17 @@ ME = Me(
     *("per_1", "A", "a@b", "https://idp", "ses_1", 5, ("m",)),
     budgets=(BudgetView("b", "user", "month", "k", 1, 1, 1, 1, "r"),),
     limits=(LimitView("l", "user", "requests", 1, 1),),
+    caps=(CapView("m", 1),),
 )
 LINE = UsageLine("m", 1, 1, 1, 1, 1, 1, 0)
 REPORT = UsageReport("UTC", (UsagePeriod("today", "2026-11-21", LINE, (LINE,), (LINE,)),))
-OPTIONAL = {"minimum_agent_version", "name", "email", "issuer", "session", "limits"}
+OPTIONAL = {"minimum_agent_version", "name", "email", "issuer", "session", "limits", "caps"}
 FAULTY = [(message, name) for message in (BOOTSTRAP, ANSWER, ME, REPORT) for name in json.loads(message.dump())]
 INNER: list[tuple[Message, str, str]] = [
     (BOOTSTRAP, "issuers", name) for name in ("issuer", "client_id", "scopes", "kind", "resource", "max_age")
 ] + [(ME, "budgets", name) for name in ("name", "level", "period", "period_key", "limit", "spent", "held", "resets_at")]
 INNER += [(REPORT, "periods", name) for name in ("name", "since", "models", "projects")]
+INNER += [(ME, "caps", "model")]
 INNER += [(ME, "limits", name) for name in ("name", "level", "kind", "limit", "used")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -43,16 +44,32 @@ def read(config: Path) -> tuple[Settings, Catalogue]:
 
 def load(config: Path) -> tuple[Settings, Catalogue]:
     """Configuration and prices that a gateway can start with, or every fault on standard error and exit status 2."""
+    with refusals():
+        return startable(config)
+
+
+def startable(config: Path) -> tuple[Settings, Catalogue]:
+    """Configuration and prices that a gateway can start with. ConfigurationError carries every fault."""
     from llmgw_gateway.app import bridging, policy  # noqa: PLC0415 -- half of the gateway; what only reads the ledger does without
 
-    with refusals():
-        settings, catalogue = read(config)
-        policy(settings, catalogue)
-        bridging(settings, catalogue)
-        faults = unpriced(settings, catalogue, today())
-        if faults:
-            raise ConfigurationError(str(config), faults)
+    settings, catalogue = read(config)
+    policy(settings, catalogue)
+    bridging(settings, catalogue)
+    faults = unpriced(settings, catalogue, today())
+    if faults:
+        raise ConfigurationError(str(config), faults)
     return settings, catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationFile:
+    """Where a running gateway finds its configuration again."""
+
+    path: Path
+
+    def read(self) -> tuple[Settings, Catalogue]:
+        """Configuration and prices as the files are now. ConfigurationError carries every fault."""
+        return startable(self.path)
 
 
 def unpriced(settings: Settings, catalogue: Catalogue, day: date) -> list[str]:

@@ -27,7 +27,7 @@ MOST_REMEMBERED = 10_000
 class Resolver(Protocol):
     """Policy's part: teams and projects."""
 
-    def resolve(self, caller: Caller, email: str, groups: frozenset[str], project: str) -> Account:
+    def resolve(self, caller: Caller, email: str, groups: frozenset[str] | None, project: str) -> Account:
         """The account; an error when the project may not be charged."""
 
 
@@ -38,7 +38,8 @@ class Person:
     name: str = ""
     email: str = ""
     issuer: str = ""
-    groups: frozenset[str] = frozenset()
+    groups: frozenset[str] | None = frozenset()
+    """Of the last sign-in; None: the provider had too many to say."""
 
 
 class Directory:
@@ -49,10 +50,18 @@ class Directory:
         self._accounts = accounts
         self._known: OrderedDict[str, tuple[Person, float]] = OrderedDict()
 
+    def follow(self, accounts: Resolver) -> None:
+        """Resolve accounts by other teams, projects and policies from now on."""
+        self._accounts = accounts
+
     async def account(self, caller: Caller, project: str) -> Account:
         """Who pays for the caller's request; GatewayError when the project is not theirs to charge."""
         person = await self.person(caller.person_id)
         return self._accounts.resolve(caller, person.email, person.groups, project)
+
+    def forget(self, person_id: str) -> None:
+        """Somebody has signed in again: what the provider says of them now counts here at once."""
+        self._known.pop(person_id, None)
 
     async def person(self, person_id: str) -> Person:
         """The person, or an empty one."""
@@ -62,7 +71,7 @@ class Directory:
 
         def query(connection: Connection) -> Person:
             row = connection.execute(select(persons).where(persons.c.person_id == person_id)).one_or_none()
-            return Person(row.name, row.email, row.issuer, frozenset(json.loads(row.groups))) if row else Person()
+            return Person(row.name, row.email, row.issuer, groups_of(row.groups)) if row else Person()
 
         try:
             person = await self._database.read(query)
@@ -74,3 +83,9 @@ class Directory:
         if len(self._known) > MOST_REMEMBERED:
             self._known.popitem(last=False)
         return person
+
+
+def groups_of(text: str) -> frozenset[str] | None:
+    """The groups as the store has them; None where the provider did not say."""
+    groups = json.loads(text)
+    return None if groups is None else frozenset(groups)

@@ -42,8 +42,8 @@ class SignIn:
     name: str
     email: str
     """Safe to decide by; empty where the provider does not vouch for it."""
-    groups: tuple[str, ...]
-    """The `groups` claim; empty when absent or replaced by a reference (overage): unknown, which grants nothing."""
+    groups: tuple[str, ...] | None
+    """The `groups` claim, empty when absent; None when there are more than a token holds: unknown, never none."""
     issued_at: int
     expires_at: int
     authenticated_at: float | None
@@ -59,7 +59,7 @@ class SignInVerifier:
 
     def __init__(self, issuers: Mapping[str, tuple[Issuer, Jwks]], *, names_people: bool = False) -> None:
         self._issuers = issuers
-        self._names_people = names_people
+        self.names_people = names_people
         """Whether e-mail addresses decide: then nobody gets in without one that can be relied on."""
 
     async def verify(self, unverified_token: Secret, token_type: str, now: float) -> SignIn:
@@ -81,7 +81,7 @@ class SignInVerifier:
         _check_times(claims, issuer, now)
         subject = _subject(claims, issuer)
         email = _email(claims, issuer)
-        if self._names_people and not email:
+        if self.names_people and not email:
             raise _unnamed(issuer)
         return SignIn(
             issuer=issuer,
@@ -170,11 +170,16 @@ def _subject(claims: dict[str, Any], issuer: Issuer) -> str:
     return "/".join(str(part) for part in parts)
 
 
-def _groups(claims: dict[str, Any]) -> tuple[str, ...]:
+def _groups(claims: dict[str, Any]) -> tuple[str, ...] | None:
+    """Entra ID puts a reference in the place of more than 200 groups (`_claim_names`, `hasgroups`): an overage."""
     groups = claims.get("groups")
     if not isinstance(groups, list):
-        return ()
-    return tuple(group for group in groups[:MOST_GROUPS] if isinstance(group, str) and len(group) <= MOST_TEXT)
+        elsewhere = claims.get("_claim_names")
+        overage = claims.get("hasgroups") in _YES or (isinstance(elsewhere, dict) and "groups" in elsewhere)
+        return None if overage else ()
+    if len(groups) > MOST_GROUPS:
+        return None
+    return tuple(group for group in groups if isinstance(group, str) and len(group) <= MOST_TEXT)
 
 
 def _email(claims: dict[str, Any], issuer: Issuer) -> str:

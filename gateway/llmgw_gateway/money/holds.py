@@ -85,6 +85,7 @@ class Money:
         self._contact = settings.organisation.contact
         self._zone = ZoneInfo(settings.organisation.time_zone)
         self._reports = own_usage.Reports()
+        self._overrides = overrides
         self._budgets = Budgets(settings.budgets, self._zone, overrides)
         self.learned = Learned()
         self._post = Books().post
@@ -100,6 +101,12 @@ class Money:
         # On a shared store the others may be about to renew what an outage has kept from them.
         self._sweep_at = time.monotonic() + LEASE_SECONDS if database.shared else 0.0
         self._tariffs = Tariffs(catalogue)
+
+    def follow(self, settings: Settings, catalogue: Catalogue) -> None:
+        """Admit by other budgets and prices from now on; what runs is settled by those of its admission."""
+        self._catalogue, self._tariffs = catalogue, Tariffs(catalogue)
+        self._contact = settings.organisation.contact
+        self._budgets = Budgets(settings.budgets, self._zone, self._overrides)
 
     async def start(self) -> None:
         """Begin to renew leases and to sweep up what other lives of this process left behind.

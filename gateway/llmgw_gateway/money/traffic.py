@@ -129,6 +129,11 @@ class Rates:
         self._questions = Windows()
         self._heart: asyncio.Task[None] | None = None
 
+    def follow(self, settings: Settings, catalogue: Catalogue) -> None:
+        """Admit by other limits from now on; what is in use stays counted."""
+        self._limits, self._shares = Limits(settings.limits), {}
+        self._catalogue, self._contact = catalogue, settings.organisation.contact
+
     async def start(self) -> None:
         """Reach Valkey if there is one, and begin to renew leases."""
         if self._valkey is not None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from llmgw_gateway.call import Account, Call, Caller, Outcome, Target
+    from llmgw_gateway.call import Account, Call, Caller, Grant, Outcome, Target
 
 MOST_WAITING: Final = 10_000
 """Entries that were begun and are not on disk yet."""
@@ -55,6 +55,12 @@ class Entry:
     token_id: str = ""
     model: str = ""
     target: str = ""
+    policy: str = ""
+    """Which policy allowed the call."""
+    capped: bool = False
+    """Whether a policy lowered its `max_tokens`."""
+    thinking_tokens: int | None = None
+    """What a policy lowered its thinking budget to."""
     stream: bool = False
     request_bytes: int = 0
     address: str = ""
@@ -82,6 +88,11 @@ class Entry:
         """Note where it goes."""
         self.model, self.target = target.model, target.invoke_id
 
+    def permitted(self, grant: Grant) -> None:
+        """Note what policy says."""
+        self.policy, self.capped, self.thinking_tokens = grant.policy, grant.capped, grant.thinking_tokens
+        self.granted(grant.target)
+
     def document(self) -> dict[str, Any]:
         """The audit line."""
         outcome = self.outcome
@@ -99,6 +110,7 @@ class Entry:
             "path": self.path,
             "model": self.model,
             "target": self.target,
+            "policy": self.policy,
             "stream": self.stream,
             "request_bytes": self.request_bytes,
             "address": self.address,

@@ -64,6 +64,22 @@ class Metrics:
         )
         self.connections = Gauge("llmgw_connections_open", "Connections of clients", registry=self.registry)
         self.open = Gauge("llmgw_requests_open", "Requests being served", registry=self.registry)
+        self.reloads = Counter(
+            "llmgw_configuration_reloads",
+            "Changed configurations by what became of them: applied or refused",
+            ["result"],
+            registry=self.registry,
+        )
+        self.configuration_refused = Gauge(
+            "llmgw_configuration_refused",
+            "1 while the file was refused and an older configuration is in force",
+            registry=self.registry,
+        )
+        self.configuration_since = Gauge(
+            "llmgw_configuration_applied_timestamp_seconds",
+            "When the configuration in force was taken into use",
+            registry=self.registry,
+        )
         self.tasks = Gauge("llmgw_tasks", "Tasks of the event loop; only a leak lasts", registry=self.registry)
 
     def count(self, entry: Entry) -> None:

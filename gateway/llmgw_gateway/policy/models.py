@@ -1,4 +1,4 @@
-"""Which names mean which model, and where a call for it goes. Pure: built once from settings and catalogue."""
+"""Which names mean which model, who may use it, and where a call for it goes. Pure: from settings and catalogue."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 
 from llmgw_gateway.call import Grant, Target, geography_of
 from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.policy import caps
+from llmgw_gateway.policy.permissions import Permissions
 from llmgw_wire.errors import ErrorCode
+from llmgw_wire.messages import CapView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llmgw_gateway.call import Kind
+    from llmgw_gateway.call import Account, Call, Kind
+    from llmgw_gateway.permitting import Permission
+    from llmgw_gateway.policy.permissions import Verdict
 
 _PROFILES = (
     ("us-gov-", ("us-gov",)),
@@ -59,13 +64,18 @@ class ServedModel:
 
 
 class Policy:
-    """Authorizes calls: the model must be served, and the answer bounded."""
+    """Authorizes calls: the model must be served, the caller must be allowed to use it, and the answer is bounded."""
 
-    def __init__(self, models: Sequence[ServedModel], region: str, contact: str) -> None:
+    def __init__(
+        self, models: Sequence[ServedModel], region: str, contact: str, entries: Sequence[Permission] = ()
+    ) -> None:
         self._models = {model.name: model for model in models}
         self._names: Mapping[str, ServedModel] = {name: model for model in models for name in model.names}
         self._region = region
         self._contact = contact
+        self.permissions = Permissions(entries, tuple(self._models))
+        self._seen: dict[tuple[str, ...], Policy] = {}
+        """What is shown to those who may use these models; as many as there are different lists."""
 
     @property
     def region(self) -> str:
@@ -91,31 +101,63 @@ class Policy:
         prefixes = next(prefixes for start, prefixes in _PROFILES if self._region.startswith(start))
         return tuple(f"{prefix}.{model.bedrock_id}" for prefix in prefixes if prefix in model.profiles)
 
-    def authorize(self, asked: str, max_tokens: int, *, kind: Kind = "text", default: int = 0) -> Grant:
-        """Find the target for a model name; GatewayError(MODEL_NOT_ALLOWED) names what is served instead.
+    def seen_by(self, account: Account) -> Policy:
+        """The same with those models alone that an account may use: what it is shown."""
+        names = self.permissions.allowed(account)
+        if len(names) == len(self._models):
+            return self
+        seen = self._seen.get(names)
+        if seen is None:
+            models = [self._models[name] for name in names]
+            seen = self._seen[names] = Policy(models, self._region, self._contact)
+        return seen
+
+    def caps(self, account: Account) -> tuple[CapView, ...]:
+        """What bounds each call of an account, for the models that have such bounds."""
+        found = []
+        for name in self.permissions.allowed(account):
+            entry = self.permissions.decide(account, name).entry
+            if entry is not None and (entry.max_tokens or entry.thinking_tokens or entry.context_tokens):
+                found.append(CapView(name, entry.max_tokens, entry.thinking_tokens, entry.context_tokens))
+        return tuple(found)
+
+    def authorize(
+        self, account: Account, asked: str, max_tokens: int, *, kind: Kind = "text", default: int = 0
+    ) -> Grant:
+        """Find the target for a model name; GatewayError(MODEL_NOT_ALLOWED) names what the account may use instead.
 
         A name is looked up, never built upon: no text of a client reaches an upstream path unless the table has it.
         `default` is the output cap of a call that names none; 0: the model's own.
         """
         asked = _unwrapped(asked, self._region)
         model = self._names.get(asked)
-        if model is None or model.kind != kind:
-            served = ", ".join(each.name for each in self._models.values() if each.kind == kind) or "none"
-            if model is not None:
-                what = "gives embeddings" if model.kind == "embedding" else "gives no embeddings"
-                raise GatewayError(
-                    ErrorCode.MODEL_NOT_ALLOWED, f"The model {_quoted(asked)} {what}. Served for this: {served}."
-                )
-            hint = f" Ask {self._contact} for another." if self._contact else ""
-            raise GatewayError(
-                ErrorCode.MODEL_NOT_ALLOWED,
-                f"The model {_quoted(asked)} is not served here. Served: {served}.{hint}",
-            )
+        if model is None:
+            raise self._refusal(account, kind, f"The model {_quoted(asked)} is not served here.")
+        if model.kind != kind:
+            what = "gives embeddings" if model.kind == "embedding" else "gives no embeddings"
+            raise self._refusal(account, kind, f"The model {_quoted(asked)} {what}.")
+        verdict = self.permissions.decide(account, model.name)
+        if not verdict.allowed:
+            raise self._refusal(account, kind, _not_allowed(model.name, verdict))
         invoke_id = model.target or (asked if asked in model.invocable else self._profile(model))
         cap = model.max_output_tokens
         others = tuple(_target(model, other) for other in model.fallbacks if other != invoke_id)
         # Not cut to the model's cap: what is judged here is what is sent, and the provider says so if it is too much.
-        return Grant(_target(model, invoke_id), max_tokens or min(cap, default or cap), others)
+        most = max_tokens or min(cap, default or cap)
+        return Grant(_target(model, invoke_id), most, others, policy=verdict.title)
+
+    def within_caps(self, account: Account, call: Call, grant: Grant) -> Grant:
+        """The grant of a call within the caps of its policy; the call is changed accordingly.
+
+        GatewayError(CAP_EXCEEDED) names the cap.
+        """
+        return caps.held_to(call, grant, self.permissions.decide(account, grant.target.model), self._contact)
+
+    def _refusal(self, account: Account, kind: Kind, what: str) -> GatewayError:
+        allowed = [name for name in self.permissions.allowed(account) if self._models[name].kind == kind]
+        instead = f"You may use: {', '.join(allowed)}." if allowed else "You may use no model for this."
+        hint = f" Ask {self._contact} for another." if self._contact else ""
+        return GatewayError(ErrorCode.MODEL_NOT_ALLOWED, f"{what} {instead}{hint}")
 
     def _profile(self, model: ServedModel) -> str:
         """The inference profile that serves the gateway's region; the bare id where there is none."""
@@ -133,6 +175,19 @@ def _unwrapped(asked: str, region: str) -> str:
     """
     arn = _ARN.fullmatch(asked)
     return arn["id"] if arn is not None and arn["region"] == region else asked
+
+
+def _not_allowed(model: str, verdict: Verdict) -> str:
+    """Why, in the words of the person who asked."""
+    if verdict.why == "key":
+        return f"This service key is not for the model {model}."
+    if verdict.why == "groups_unknown":
+        return (
+            f"Who may use the model {model} is decided by groups ({verdict.title}), and your identity provider did not "
+            "say which you are in: there are too many for its token."
+        )
+    by = f" by {verdict.title}" if verdict.title else ""
+    return f"You are not allowed to use the model {model}{by}."
 
 
 def _quoted(asked: str) -> str:

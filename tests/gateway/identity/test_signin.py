@@ -223,6 +223,25 @@ async def test_when_the_person_signed_in_is_known_where_the_provider_says_so(
     assert (await sign_in(provider.verifier(), provider.token())).is_recent(NOW, 1)
 
 
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({}, ()),
+        ({"groups": ["a"]}, ("a",)),
+        ({"groups": "a"}, ()),
+        ({"_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {"endpoint": "https://graph"}}}, None),
+        ({"hasgroups": True}, None),
+        ({"hasgroups": "true"}, None),
+        ({"_claim_names": {"other": "src1"}}, ()),
+        ({"groups": [str(number) for number in range(501)]}, None),
+    ],
+)
+async def test_groups_that_the_token_does_not_hold_are_unknown_and_not_none(
+    provider: Provider, claims: dict[str, Any], expected: tuple[str, ...] | None
+) -> None:
+    assert (await sign_in(provider.verifier(), provider.token(**claims))).groups == expected
+
+
 async def test_a_provider_s_token_with_two_hundred_groups_is_read_and_one_without_end_is_not(
     provider: Provider,
 ) -> None:

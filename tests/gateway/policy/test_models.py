@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from llmgw_gateway.call import Account
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.policy.models import Policy, ServedModel
 from llmgw_wire.errors import ErrorCode
@@ -41,8 +42,11 @@ MODELS = (SONNET, GOV, PLAIN, WORLD, FIXED)
 NAMES = {name for model in MODELS for name in model.names}
 
 
+ADA = Account("per_ada")
+
+
 def invoke_id(asked: str, region: str = "eu-central-1") -> str:
-    return Policy(MODELS, region, "").authorize(asked, 1000).target.invoke_id
+    return Policy(MODELS, region, "").authorize(ADA, asked, 1).target.invoke_id
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_a_name_leads_to_its_target(asked: str, region: str, expected: str) -> N
     ],
 )
 def test_only_a_global_profile_has_the_global_price(asked: str, geography: str) -> None:
-    target = Policy(MODELS, "eu-central-1", "").authorize(asked, 1).target
+    target = Policy(MODELS, "eu-central-1", "").authorize(ADA, asked, 1).target
     assert target.geography == geography
     assert target.model in {model.name for model in MODELS}
 
@@ -97,15 +101,15 @@ def test_only_a_global_profile_has_the_global_price(asked: str, geography: str) 
 def test_fallbacks_are_targets_of_the_same_model_without_the_one_that_is_asked_first() -> None:
     model = replace(SONNET, fallbacks=(f"global.{SONNET_ID}", f"eu.{SONNET_ID}", ARN))
     policy = Policy((model,), "eu-central-1", "")
-    first = policy.authorize("sonnet", 1)
+    first = policy.authorize(ADA, "sonnet", 1)
     assert (first.target.invoke_id, [each.invoke_id for each in first.fallbacks]) == (
         f"eu.{SONNET_ID}",
         [f"global.{SONNET_ID}", ARN],
     )
     assert [each.geography for each in first.fallbacks] == ["global", "regional"]
     assert {each.model for each in first.fallbacks} == {"sonnet"}
-    assert policy.authorize(f"global.{SONNET_ID}", 1).fallbacks[0].invoke_id == f"eu.{SONNET_ID}"
-    assert Policy(MODELS, "eu-central-1", "").authorize("sonnet", 1).fallbacks == ()
+    assert policy.authorize(ADA, f"global.{SONNET_ID}", 1).fallbacks[0].invoke_id == f"eu.{SONNET_ID}"
+    assert Policy(MODELS, "eu-central-1", "").authorize(ADA, "sonnet", 1).fallbacks == ()
 
 
 @pytest.mark.parametrize(
@@ -166,22 +170,23 @@ def test_only_the_names_of_the_table_resolve_and_no_text_of_a_client_goes_furthe
 
 def test_a_refusal_says_what_is_served_and_whom_to_ask() -> None:
     with pytest.raises(GatewayError, match="'opus' is not served here") as caught:
-        Policy(MODELS, "us-east-1", "#llm-help").authorize("opus", 1)
+        Policy(MODELS, "us-east-1", "#llm-help").authorize(ADA, "opus", 1)
     for word in ("sonnet", "plain", "#llm-help"):
         assert word in caught.value.message
 
 
 def test_a_long_name_is_cut_in_the_refusal() -> None:
     with pytest.raises(GatewayError) as caught:
-        Policy((PLAIN,), "us-east-1", "").authorize("x" * 100_000, 1)
+        Policy((PLAIN,), "us-east-1", "").authorize(ADA, "x" * 100_000, 1)
     assert len(caught.value.message) < 300
 
 
 @given(st.integers(0, 10**7))
 def test_what_is_judged_is_what_the_client_asks_for_and_without_it_the_model_s_own_cap(asked: int) -> None:
-    most = Policy(MODELS, "eu-central-1", "").authorize("sonnet", asked).max_tokens
+    most = Policy(MODELS, "eu-central-1", "").authorize(ADA, "sonnet", asked).max_tokens
     assert most == (asked or 64_000)
 
 
 def test_every_served_model_is_shown_once() -> None:
     assert Policy(MODELS, "eu-central-1", "").models == MODELS
+    assert Policy(MODELS, "eu-central-1", "").seen_by(ADA).models == MODELS

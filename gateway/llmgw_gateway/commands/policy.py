@@ -1,0 +1,171 @@
+"""`llmgw-gateway policy`: what the policies of a configuration mean, and which entry decides for whom."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+from sqlalchemy import or_, select
+
+from llmgw_gateway.call import Account, Caller
+from llmgw_gateway.commands import tables
+from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, load, refusals
+from llmgw_gateway.identity.directory import groups_of
+from llmgw_gateway.policy.accounts import Accounts
+from llmgw_gateway.policy.permissions import Permissions, title
+from llmgw_gateway.store.reading import reading
+from llmgw_gateway.store.schema import persons
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Row
+
+    from llmgw_gateway.permitting import Permission
+    from llmgw_gateway.policy.permissions import Step, Verdict
+    from llmgw_gateway.settings import Settings
+
+FORMAT = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+HEADER = "[[policies]]"
+
+
+@click.group()
+def policy() -> None:
+    """See who may use which models, and why."""
+
+
+@policy.command()
+@CONFIG
+def check(config: Path) -> None:
+    """Say every fault of the configuration, and which policies can never decide anything."""
+    settings, _ = load(config)
+    permissions = _permissions(settings)
+    warnings = [
+        f"{_place(config, settings, number)}: never decides, because entries before it do"
+        for number in permissions.unreachable()
+    ]
+    warnings += [f"{model}: no policy allows it to anybody" for model in permissions.unusable()]
+    for warning in warnings:
+        click.echo(f"warning: {warning}")
+    count = len(settings.policies)
+    what = f"{count} {'policy' if count == 1 else 'policies'}" if count else "no policies: everyone may use every model"
+    click.echo(f"{config}: {what}, {f'{len(warnings)} warnings' if warnings else 'no warnings'}")
+
+
+@policy.command()
+@CONFIG
+@click.argument("user")
+@click.argument("model")
+@FORMAT
+def explain(config: Path, user: str, model: str, form: str) -> None:
+    """Say whether USER (e-mail address, id, or subject at the provider) may use MODEL, and which entry decides."""
+    settings, catalogue = load(config)
+    known = next((each for each in catalogue.models.values() if model in each.names()), None)
+    served = [each.name for each in settings.models]
+    if known is None or known.name not in served:
+        raise click.UsageError(f"The model {tables.clean(model)!r} is not served here. Served: {', '.join(served)}.")
+    with refusals():
+        person = _person(settings, user)
+    account = Accounts(settings.teams, settings.projects, settings.policies).resolve(
+        Caller(person.person_id, "", "", "", 0), person.email, groups_of(person.groups), ""
+    )
+    permissions = _permissions(settings)
+    verdict = permissions.decide(account, known.name)
+    steps = permissions.steps(account, known.name)
+    if form == "json":
+        click.echo(tables.as_json(_document(person, account, known.name, verdict, steps)))
+    else:
+        for line in _sentences(config, settings, person, account, known.name, verdict, steps):
+            click.echo(line)
+    if not verdict.allowed:
+        sys.exit(EXIT_FAULTS)
+
+
+def _permissions(settings: Settings) -> Permissions:
+    return Permissions(settings.policies, [model.name for model in settings.models])
+
+
+def _person(settings: Settings, user: str) -> Row[tuple[object, ...]]:
+    """The one whom the argument means; a usage error when there is none, or more than one."""
+    means = or_(persons.c.email == user, persons.c.person_id == user, persons.c.subject == user)
+    with reading(settings) as connection:
+        found = connection.execute(select(persons).where(means).order_by(persons.c.person_id)).all()
+    if not found:
+        raise click.UsageError(f"Nobody who has signed in is known as {tables.clean(user)!r}.")
+    if len(found) > 1:
+        ids = ", ".join(f"{row.person_id} ({tables.clean(row.issuer)})" for row in found)
+        raise click.UsageError(f"{tables.clean(user)!r} means several people; name one by id: {ids}.")
+    return found[0]
+
+
+def _place(config: Path, settings: Settings, number: int) -> str:
+    """An entry as it is found in the file: by number, name and line."""
+    lines = config.read_text(encoding="utf-8").splitlines()
+    headers = [at for at, line in enumerate(lines, 1) if "".join(line.split()).startswith(HEADER)]
+    line = f", line {headers[number]}" if len(headers) == len(settings.policies) else ""
+    return f"{title(number, settings.policies[number])}{line}"
+
+
+def _sentences(
+    config: Path,
+    settings: Settings,
+    person: Row[tuple[object, ...]],
+    account: Account,
+    model: str,
+    verdict: Verdict,
+    steps: list[Step],
+) -> list[str]:
+    groups = "groups unknown (too many for a token)" if account.groups is None else _listed(account.groups)
+    team = f"team {account.team}" if account.team else "in no team"
+    who = tables.clean(f"{person.email or person.name or person.person_id}: {team}, {groups}")
+    by = {
+        "open": "because there are no policies",
+        "no_entry": "because no policy allows it",
+        "entry": "",
+        "groups_unknown": "because groups decide, and the provider did not say which",
+        "key": "",
+    }[verdict.why]
+    if verdict.number is not None:
+        by = f"by {_place(config, settings, verdict.number)}" + (f", {by}" if by else "")
+    lines = [who, f"{model} is {'allowed' if verdict.allowed else 'refused'} {by}"]
+    if verdict.allowed and verdict.entry is not None and (caps := _caps(verdict.entry)):
+        lines.append(f"  each call: {caps}")
+    for step in steps:
+        if step.number == verdict.number:
+            break
+        reason = "is not about them" if step.concerns == "no" else f"is not about {model}"
+        lines.append(f"  passed over: {_place(config, settings, step.number)}, {reason}")
+    return lines
+
+
+def _listed(groups: frozenset[str]) -> str:
+    return f"of the groups that policies name in {', '.join(sorted(groups)) or 'none'}"
+
+
+def _caps(entry: Permission) -> str:
+    names = {"max_tokens": "of output", "thinking_tokens": "of thinking", "context_tokens": "of prompt"}
+    caps = [f"{getattr(entry, name):,} tokens {what}" for name, what in names.items() if getattr(entry, name)]
+    over = "what asks for more is refused" if entry.over_cap == "refuse" else "what asks for more gets that"
+    return f"at most {', '.join(caps)}; {over}" if caps else ""
+
+
+def _document(
+    person: Row[tuple[object, ...]], account: Account, model: str, verdict: Verdict, steps: list[Step]
+) -> dict[str, object]:
+    entry = verdict.entry
+    return {
+        "person": person.person_id,
+        "email": person.email,
+        "team": account.team,
+        "groups": None if account.groups is None else sorted(account.groups),
+        "model": model,
+        "allowed": verdict.allowed,
+        "why": verdict.why,
+        "policy": verdict.number,
+        "name": entry.name if entry is not None else "",
+        "max_tokens": entry.max_tokens if entry is not None else None,
+        "thinking_tokens": entry.thinking_tokens if entry is not None else None,
+        "context_tokens": entry.context_tokens if entry is not None else None,
+        "passed_over": [step.number for step in steps if step.number != verdict.number],
+    }

@@ -1,0 +1,159 @@
+"""Policies through the real gateway: who is refused and told what, what is shown, and what a lost group closes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import anthropic
+import httpx2
+import pytest
+
+from tests.functional.device import Device
+from tests.lab import node
+from tests.lab.gateway import Gateway
+from tests.lab.native_app import NativeApp
+from tests.lab.oidc_provider import ACCOUNTS, OidcProvider
+from tests.lab.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.lab.process import Finished
+    from tests.lab.scripted import ScriptedBedrock
+
+OPUS, SONNET, HAIKU = "claude-opus-5-5", "claude-sonnet-4-5", "claude-haiku-4-5"
+POLICIES: list[dict[str, Any]] = [
+    {"name": "opus for analysts", "groups": ["analysts"], "models": [OPUS], "max_tokens": 32_000},
+    {"name": "default", "models": [SONNET], "thinking_tokens": 2000, "context_tokens": 5000},
+]
+
+
+@pytest.fixture
+def governed(gateway: Gateway, ada: Device) -> Device:
+    """Ada, who is an analyst, at a gateway with policies."""
+    gateway.document["policies"] = POLICIES
+    gateway.restart()
+    return ada
+
+
+def command(gateway: Gateway, *words: str) -> Finished:
+    verbs = [*gateway.command("policy")[:-1], words[0], gateway.config, *words[1:]]
+    return run(verbs, env=gateway.program.env, folder=gateway.folder, seconds=60)
+
+
+def test_what_is_not_allowed_is_refused_once_and_says_what_is(governed: Device, scripted: ScriptedBedrock) -> None:
+    for reply in (governed.ask(model=HAIKU), governed.ask(model=HAIKU, stream=True), governed.ask_bedrock(model=HAIKU)):
+        assert (reply.status, reply.error["type"], reply.error["code"]) == (400, "policy_blocked", "model_not_allowed")
+        assert reply.headers["x-should-retry"] == "false"
+        assert "You may use: " in reply.error["message"]
+        assert "#llm-help" in reply.error["message"]
+    count = {"model": HAIKU, "messages": [{"role": "user", "content": "x"}]}
+    reply = governed.request("POST", "/v1/messages/count_tokens", json.dumps(count).encode())
+    assert (reply.status, reply.error["code"]) == (400, "model_not_allowed")
+    assert scripted.calls == []
+
+
+def test_the_sdk_shows_the_refusal_and_asks_once(governed: Device) -> None:
+    seen: list[int] = []
+    with (
+        httpx2.Client(trust_env=False, event_hooks={"response": [lambda r: seen.append(r.status_code)]}) as plain,
+        anthropic.Anthropic(base_url=governed.url, auth_token=governed.token, http_client=plain) as client,
+        pytest.raises(anthropic.BadRequestError, match=f"You may use: .*{OPUS}"),
+    ):
+        client.messages.create(model=HAIKU, max_tokens=10, messages=[{"role": "user", "content": "x"}])
+    assert seen == [400]
+
+
+def test_only_what_may_be_used_is_shown(governed: Device) -> None:
+    page = governed.request("GET", "/v1/models").json
+    assert {each["id"] for each in page["data"]} == {OPUS, SONNET}
+    me = governed.me()
+    assert set(me["models"]) == {OPUS, SONNET}
+    assert {cap["model"]: (cap["max_tokens"], cap["thinking_tokens"], cap["context_tokens"]) for cap in me["caps"]} == {
+        OPUS: (32_000, None, None),
+        SONNET: (None, 2000, 5000),
+    }
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_more_than_the_cap_is_lowered_and_the_answer_says_so(
+    gateway: Gateway, governed: Device, scripted: ScriptedBedrock, *, stream: bool
+) -> None:
+    reply = governed.ask(model=OPUS, max_tokens=128_000, stream=stream)
+    assert (reply.status, reply.headers["x-llmgw-max-tokens"]) == (200, "32000")
+    thinking = {"type": "enabled", "budget_tokens": 9000}
+    reply = governed.ask(max_tokens=20_000, thinking=thinking, stream=stream)
+    assert (reply.status, reply.headers["x-llmgw-thinking-tokens"]) == (200, "2000")
+    assert "x-llmgw-max-tokens" not in reply.headers
+    first, second = (call.body for call in scripted.calls)
+    assert first["max_tokens"] == 32_000
+    assert (second["max_tokens"], second["thinking"]["budget_tokens"]) == (20_000, 2000)
+    assert gateway.audited("/v1/messages", policy="policies[0] (opus for analysts)", status=200)
+    assert gateway.audited("/v1/messages", policy="policies[1] (default)", status=200)
+
+
+def test_a_prompt_that_is_too_long_is_refused_in_the_words_that_clients_know(governed: Device) -> None:
+    reply = governed.ask(system="x" * 30_000)
+    assert (reply.status, reply.error["code"], reply.headers["x-should-retry"]) == (400, "cap_exceeded", "false")
+    assert reply.error["message"].startswith("prompt is too long: 75")
+    assert "tokens > 5000 maximum" in reply.error["message"]
+
+
+def test_the_command_says_which_line_decides(gateway: Gateway, governed: Device) -> None:
+    assert governed.ask(model=OPUS).status == 200
+    done = command(gateway, "explain", "ada@example.com", OPUS)
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = gateway.config.read_text().splitlines()
+    line = lines.index("[[policies]]") + 1
+    assert f"{OPUS} is allowed by policies[0] (opus for analysts), line {line}" in done.stdout
+    assert "at most 32,000 tokens of output" in done.stdout
+    done = command(gateway, "explain", governed.me()["person"], HAIKU)
+    assert done.exit_code == 1
+    assert f"{HAIKU} is refused because no policy allows it" in done.stdout
+    assert "passed over: policies[1] (default)" in done.stdout
+    done = command(gateway, "explain", "nobody", OPUS)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Nobody who has signed in is known as 'nobody'" in done.stderr
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> Iterator[OidcProvider]:
+    with OidcProvider(tmp_path / "provider") as running:
+        yield running
+
+
+@pytest.mark.skipif(not node.available(), reason="needs Node and npm for oidc-provider")
+def test_a_person_who_leaves_a_group_loses_its_model_with_the_next_token(
+    tmp_path: Path, provider: OidcProvider, scripted: ScriptedBedrock
+) -> None:
+    with Gateway(
+        tmp_path / "gateway",
+        issuers=[provider.issuer_section(subject="access_token")],
+        endpoint=scripted.endpoint,
+        region=scripted.region,
+        credentials=scripted.key.environment(),
+        changes={"policies": POLICIES},
+    ) as gateway:
+
+        def sign_in() -> str:
+            token: str = NativeApp(provider.issuer).sign_in(provider.person("ada"))["access_token"]
+            return token
+
+        ada = Device(gateway.url)
+        before = ada.exchange(sign_in())
+        pid = gateway.pid
+        assert ada.ask(model=OPUS).status == 200
+        provider.terminate()
+        provider.accounts["ada"] = ACCOUNTS["ada"] | {"groups": ["engineering"]}
+        provider.start()
+        provider.wait_ready()
+        assert ada.ask(model=OPUS).status == 200, "the provider has not been asked since"
+        ada.exchange(sign_in())
+        for token in (ada.token, before):
+            reply = ada.ask(model=OPUS, token=token)
+            assert (reply.status, reply.error["code"]) == (400, "model_not_allowed")
+            assert ada.ask(token=token).status == 200
+        assert {each["id"] for each in ada.request("GET", "/v1/models").json["data"]} == {SONNET}
+        assert gateway.pid == pid
