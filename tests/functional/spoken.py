@@ -113,7 +113,15 @@ BEDROCK = Dialect(
     whole=lambda answer: str(answer["content"][0]["text"]),
     message=_message,
 )
-OPENAI_STATUSES = {"model_error": 502, "model_timeout": 504, "denied": 403, "error_event": 503, "silence": 504}
+OPENAI_STATUSES = {
+    "model_error": 502,
+    "modelStreamErrorException": 502,
+    "model_timeout": 504,
+    "modelTimeoutException": 504,
+    "denied": 403,
+    "error_event": 503,
+    "silence": 504,
+}
 OPENAI_MODEL = {"model": "claude-sonnet-4-5"}
 
 
