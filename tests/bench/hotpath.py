@@ -100,10 +100,10 @@ class Paired:
 def main(rounds: int = ROUNDS) -> bool:
     """Print the table; whether nothing has missed its floor."""
     with tempfile.TemporaryDirectory(prefix="llmgw-bench-") as name:
+        print(
+            "| what | median | rounds | target / floor | reached | gateway and bare proxy |\n|---|---|---|---|---|---|"
+        )
         rows = uvloop.run(_measure(Path(name), rounds))
-    print("| what | median | rounds | target / floor | reached | gateway and bare proxy |\n|---|---|---|---|---|---|")
-    for row in rows:
-        print(row)
     return all(statistics.median(row.figures) <= row.floor for row in rows)
 
 
@@ -113,17 +113,23 @@ async def _measure(folder: Path, rounds: int) -> list[Row]:
     with ExitStack() as stack:
         os.sched_setaffinity(0, {OUR_CORE})
         canaille = stack.enter_context(Canaille(folder / "canaille"))
-        token = NativeApp(canaille.issuer).sign_in(canaille.person("ada"))["access_token"]
         bare = stack.enter_context(_bare(folder, upstream))
-        with _gateway(folder / "embedded", canaille, token, upstream, {}) as (gateway, device):
+        with _gateway(folder / "embedded", canaille, upstream, {}) as (gateway, device):
             ours = _doors(gateway, device)
-            memory = await _memory(ours)
-            rows = await _embedded(ours, bare, rounds)
-            rows += await _latency(ours, Door(upstream, "/v1/messages"), rounds)
-            rows += [*memory, await _start(gateway, ours, rounds)]
+            rows = _told(await _memory(ours))
+            rows += _told(await _embedded(ours, bare, rounds))
+            rows += _told(await _latency(ours, Door(upstream, "/v1/messages"), rounds))
+            rows += _told([await _start(gateway, ours, rounds)])
         company = await asyncio.to_thread(_company, stack, folder)
-        with _gateway(folder / "company", canaille, token, upstream, company) as (gateway, device):
-            rows += await _company_rows(_doors(gateway, device), bare, rounds)
+        with _gateway(folder / "company", canaille, upstream, company) as (gateway, device):
+            rows += _told(await _company_rows(_doors(gateway, device), bare, rounds))
+    return rows
+
+
+def _told(rows: list[Row]) -> list[Row]:
+    """What is known is printed, whatever becomes of the rest."""
+    for row in rows:
+        print(row, flush=True)
     return rows
 
 
@@ -242,7 +248,7 @@ async def _start(gateway: Gateway, ours: Proxy, rounds: int) -> Row:
 
 @contextmanager
 def _gateway(
-    folder: Path, canaille: Canaille, token: str, upstream: int, sections: dict[str, Any]
+    folder: Path, canaille: Canaille, upstream: int, sections: dict[str, Any]
 ) -> Iterator[tuple[Gateway, Device]]:
     gateway = Gateway(
         folder,
@@ -257,7 +263,7 @@ def _gateway(
         with _on_core(PROXY_CORE):
             stack.enter_context(gateway)
         device = Device(gateway.url)
-        device.exchange(token)
+        device.exchange(NativeApp(canaille.issuer).sign_in(canaille.person("ada"))["access_token"])
         yield gateway, device
 
 
