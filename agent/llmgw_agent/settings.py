@@ -187,6 +187,15 @@ def explain(
     return {key: found.get(key, []) for key in (*VARIABLES, *FOR_COMPANIES)}, faults
 
 
+def document_faults(path: Path, document: dict[str, Any]) -> list[str]:
+    """What is wrong with settings that a company is about to manage. What they name need not be on this machine."""
+    faults: list[str] = []
+    known = _known(path, document, faults, is_company=True)
+    if fault := url_fault(known.get("gateway_url", "https://unset")):
+        faults.append(f"{path}: gateway_url {fault}")
+    return faults
+
+
 def _layers(
     where: Places, environ: Mapping[str, str], faults: list[str], company: Sequence[Path] | None, company_owner: int
 ) -> dict[str, list[Layer]]:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmgw_agent import screens
+from llmgw_agent.checks import State
 from llmgw_agent.commands.options import json_option, show
+
+if TYPE_CHECKING:
+    from llmgw_agent.checks import Check
 
 
 @click.group()
@@ -29,3 +35,37 @@ def render(org_file: Path, folder: Path, *, as_json: bool) -> None:
         show({"rendered": {"folder": str(folder), "files": sorted(each.path for each in found)}})
     else:
         click.echo(words.rendered(len(found), folder))
+
+
+@mdm.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--strict", is_flag=True, help="Warnings count as failures.")
+@json_option
+def lint(path: Path, *, strict: bool, as_json: bool) -> None:
+    """Check managed settings, ours or anybody's: JSON, drop-ins, profile, plist, .reg. Exit code 1: it failed."""
+    from llmgw_mdm import lint as linting  # noqa: PLC0415 -- only these commands need it
+
+    _report(linting.lint(path), {}, strict=strict, as_json=as_json)
+
+
+@mdm.command(name="show")
+@json_option
+def show_(*, as_json: bool) -> None:
+    """Show which of Claude Code's managed settings are in force on this machine, and what is passed over."""
+    from llmgw_mdm import lint as linting  # noqa: PLC0415 -- only these commands need it
+    from llmgw_mdm import words  # noqa: PLC0415 -- the same
+
+    policy, checks = linting.show()
+    if not as_json:
+        click.echo(words.policy(policy))
+    _report(checks, {"policy": words.policy_json(policy)}, strict=False, as_json=as_json)
+
+
+def _report(checks: list[Check], more: dict[str, Any], *, strict: bool, as_json: bool) -> None:
+    is_healthy = not any(check.state is State.FAIL or (strict and check.state is State.WARN) for check in checks)
+    if as_json:
+        show(screens.doctor_json(checks, is_healthy=is_healthy) | more)
+    elif checks:
+        click.echo(screens.doctor(checks))
+    if not is_healthy:
+        raise click.exceptions.Exit(1)
