@@ -23,6 +23,7 @@ from llmgw_gateway.identity.exchange import Exchange
 from llmgw_gateway.identity.jwks import Jwks
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
+from llmgw_gateway.identity.service_keys import ServiceKeys
 from llmgw_gateway.identity.signin import SignInVerifier
 from llmgw_gateway.listener import Bounds, listen, redirecting
 from llmgw_gateway.money.adjustments import Adjustments
@@ -118,21 +119,24 @@ class Gateway:
         adjustments = Adjustments(database)
         await adjustments.start()
         store = settings.store.path
-        control = Control(database, adjustments, socket_of(settings.path(store))) if store else None
+        keys = ServiceKeys(database)
+        await keys.start()
+        control = Control(database, adjustments, keys, socket_of(settings.path(store))) if store else None
         if control is not None:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.overrides)
         await money.start()
-        relay = Relay(revocations.__contains__, Limits.of(settings.bedrock, settings.streams))
+        public_url = settings.server.public_url
+        authenticator = Authenticator(ring, revocations, public_url, settings.tokens.audience, keys)
+        relay = Relay(authenticator.has_ended, Limits.of(settings.bedrock, settings.streams))
         relay.start()
         metrics = Metrics()
         rates = Rates(settings, self._catalogue, money.learned, metrics, _valkey(settings))
         await rates.start()
-        public_url = settings.server.public_url
         pipeline = Pipeline(
             audit=audit,
             metrics=metrics,
-            authenticator=Authenticator(ring, revocations, public_url, settings.tokens.audience),
+            authenticator=authenticator,
             directory=Directory(database, Accounts(settings.teams, settings.projects, settings.policies)),
             policy=policy(settings, self._catalogue),
             rates=rates,
@@ -140,14 +144,7 @@ class Gateway:
             bedrock=Bedrock(settings.bedrock, credentials, http, bridging(settings, self._catalogue)),
             relay=relay,
         )
-        issuers = {
-            each.issuer: (
-                each,
-                Jwks(each.issuer, http, settings.path(each.ca_file) if each.ca_file else None),
-            )
-            for each in settings.issuers
-        }
-        verifier = SignInVerifier(issuers, names_people=settings.names_people)
+        verifier = _verifier(settings, http)
         exchange = Exchange(verifier, ring, database, settings.tokens, public_url)
         follow = partial(_follow, pipeline, verifier)
         reloader = Reloader(self._source, settings, self._catalogue, follow, metrics)
@@ -156,11 +153,10 @@ class Gateway:
             pipeline,
             exchange,
             ring,
-            revocations,
             bootstrap(settings),
             settings.server.body_seconds,
             peers,
-            [each.unready for each in (ring, revocations, adjustments, rates, relay, pipeline)],
+            [each.unready for each in (ring, revocations, keys, adjustments, rates, relay, pipeline)],
         )
         runners = await self._listen(edge, pipeline, peers, reloader)
         reloader.start()
@@ -174,7 +170,7 @@ class Gateway:
             await control.stop()
         if self._certificate is not None:
             self._certificate.stop()
-        for service in (reloader, ring, revocations, relay, adjustments, credentials):
+        for service in (reloader, ring, revocations, keys, relay, adjustments, credentials):
             service.stop()
         return unsettled
 
@@ -292,6 +288,14 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
             )
         )
     return Policy(served, settings.bedrock.region, settings.organisation.contact, settings.policies)
+
+
+def _verifier(settings: Settings, http: aiohttp.ClientSession) -> SignInVerifier:
+    issuers = {
+        each.issuer: (each, Jwks(each.issuer, http, settings.path(each.ca_file) if each.ca_file else None))
+        for each in settings.issuers
+    }
+    return SignInVerifier(issuers, names_people=settings.names_people)
 
 
 def bridging(settings: Settings, catalogue: Catalogue) -> Table:

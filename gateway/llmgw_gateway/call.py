@@ -35,7 +35,7 @@ Completeness = Literal["none", "partial", "complete"]
 
 
 class Caller(Struct, frozen=True, gc=False):
-    """A person whose gateway token was verified. There is no default: this exists only after success."""
+    """A person whose gateway token was verified, or a service key. This exists only after success."""
 
     person_id: str
     session: str
@@ -43,6 +43,11 @@ class Caller(Struct, frozen=True, gc=False):
     """What is counted by device: the same after the person has signed out and in again."""
     token_id: str
     token_expires_at: int
+    service: bool = False
+    """Whether it is a service key: then team and models are its own."""
+    team: str = ""
+    models: frozenset[str] | None = None
+    """None: whatever policies allow."""
 
 
 class Account(Struct, frozen=True, gc=False):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,21 +18,27 @@ from aiohttp import ClientSession, ClientTimeout, UnixConnector, web
 from aiohttp.client_exceptions import ClientConnectorError, ClientError
 
 from llmgw_gateway.errors import GatewayError, StoreAwayError, StoreError
+from llmgw_gateway.identity.service_keys import NewKey, Rotation, Withdrawn
 from llmgw_gateway.money.adjustments import Withdrawal
 from llmgw_gateway.money.overrides import Adjustment
 from llmgw_gateway.money.writeoff import WriteOff, write_off
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
+    from llmgw_gateway.identity.service_keys import ServiceKeys
     from llmgw_gateway.money.adjustments import Adjustments
     from llmgw_gateway.store.database import Database
 
-    Order = Adjustment | Withdrawal | WriteOff
+    Order = Adjustment | Withdrawal | WriteOff | NewKey | Rotation | Withdrawn
+    Work = Callable[[Any], Coroutine[Any, Any, Any]]
 
 MAKE: Final = "/adjustments"
 WITHDRAW: Final = "/withdrawals"
 WRITE_OFF: Final = "/write-offs"
+MAKE_KEY: Final = "/keys"
+ROTATE_KEY: Final = "/key-rotations"
+REVOKE_KEY: Final = "/key-revocations"
 SECONDS: Final = 10
 LONGEST_PATH: Final = 100
 """Bytes: the system allows a few more for the path of a socket."""
@@ -40,7 +47,7 @@ OPEN_FILES: Final = Path("/proc/self/fd")
 FAULTY: Final = 400
 UNKNOWN: Final = (
     "it is not known whether this was done: look with `llmgw-gateway budget show` (`budget allowances` for a "
-    "write-off), and do it again only if it is not there"
+    "write-off, `keys list` for a service key), and do it again only if it is not there"
 )
 
 
@@ -66,10 +73,16 @@ def short(path: Path) -> Iterator[str]:
 class Control:
     """The gateway's end."""
 
-    def __init__(self, database: Database, adjustments: Adjustments, path: Path) -> None:
-        self._database = database
-        self._adjustments = adjustments
+    def __init__(self, database: Database, adjustments: Adjustments, keys: ServiceKeys, path: Path) -> None:
         self._path = path
+        self._orders: dict[str, tuple[type[Any], Work]] = {
+            MAKE: (Adjustment, adjustments.make),
+            WITHDRAW: (Withdrawal, adjustments.withdraw),
+            WRITE_OFF: (WriteOff, partial(database.submit, write_off)),
+            MAKE_KEY: (NewKey, keys.make),
+            ROTATE_KEY: (Rotation, keys.rotate),
+            REVOKE_KEY: (Withdrawn, keys.revoke),
+        }
         self._runner: web.AppRunner | None = None
         self._stack = ExitStack()
 
@@ -77,9 +90,8 @@ class Control:
         """Listen; StoreError when the socket cannot be made."""
         place = self._stack.enter_context(short(self._path))
         app = web.Application()
-        app.router.add_post(MAKE, self._make)
-        app.router.add_post(WITHDRAW, self._withdraw)
-        app.router.add_post(WRITE_OFF, self._write_off)
+        for route, (kind, work) in self._orders.items():
+            app.router.add_post(route, partial(_do, kind, work))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         # The store's lock says that nobody else listens here: what is left is of a gateway that was killed.
@@ -99,26 +111,13 @@ class Control:
             await self._runner.cleanup()
         self._stack.close()
 
-    async def _make(self, request: web.Request) -> web.Response:
-        try:
-            adjustment = msgspec.json.decode(await request.read(), type=Adjustment)
-        except msgspec.DecodeError as error:
-            return web.json_response({"error": str(error)}, status=FAULTY)
-        return await _answer(self._adjustments.make(adjustment))
 
-    async def _withdraw(self, request: web.Request) -> web.Response:
-        try:
-            withdrawal = msgspec.json.decode(await request.read(), type=Withdrawal)
-        except msgspec.DecodeError as error:
-            return web.json_response({"error": str(error)}, status=FAULTY)
-        return await _answer(self._adjustments.withdraw(withdrawal))
-
-    async def _write_off(self, request: web.Request) -> web.Response:
-        try:
-            item = msgspec.json.decode(await request.read(), type=WriteOff)
-        except msgspec.DecodeError as error:
-            return web.json_response({"error": str(error)}, status=FAULTY)
-        return await _answer(self._database.submit(write_off, item))
+async def _do(kind: type[Any], work: Work, request: web.Request) -> web.Response:
+    try:
+        order = msgspec.json.decode(await request.read(), type=kind)
+    except msgspec.DecodeError as error:
+        return web.json_response({"error": str(error)}, status=FAULTY)
+    return await _answer(work(order))
 
 
 async def _answer(work: Any) -> web.Response:  # noqa: ANN401 -- a coroutine

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.call import Operation
     from llmgw_gateway.identity.exchange import Exchange
-    from llmgw_gateway.identity.revocation import Revocations
     from llmgw_gateway.identity.ring import Ring
     from llmgw_gateway.peers import Peers
     from llmgw_gateway.pipeline import Dialect, Pipeline
@@ -62,7 +61,6 @@ class Edge:
         pipeline: Pipeline,
         exchange: Exchange,
         ring: Ring,
-        revocations: Revocations,
         bootstrap: Bootstrap,
         body_seconds: int,
         peers: Peers,
@@ -74,7 +72,6 @@ class Edge:
         self._pipeline = pipeline
         self._exchange = exchange
         self._ring = ring
-        self._revocations = revocations
         self._bootstrap = bootstrap
         self._body_seconds = body_seconds
         self.draining = False
@@ -257,7 +254,7 @@ class Edge:
             caller = self._pipeline.authenticator.caller_of(Secret(form.get("token", "")))
             if caller is not None:
                 entry.caller(caller)
-                await self._revocations.end(caller.session)
+                await self._pipeline.authenticator.end(caller)
                 await self._pipeline.relay.end_revoked()
             entry.status = 200
         return web.Response(status=200)  # RFC 7009 section 2.2: also for a token that was not good

@@ -76,7 +76,6 @@ class Door(ThreadedServer):
             pipeline=cast("Any", self.refusing),
             exchange=nothing,
             ring=nothing,
-            revocations=nothing,
             bootstrap=nothing,
             body_seconds=10,
             peers=Peers((), in_clear=False),

@@ -113,6 +113,7 @@ def test_openai_s_statuses_differ_where_its_clients_do(code: ErrorCode) -> None:
     changed = {
         ErrorCode.PERSON_DISABLED: 403,
         ErrorCode.MODEL_NOT_ALLOWED: 403,
+        ErrorCode.CAP_EXCEEDED: 403,
         ErrorCode.UPSTREAM_DENIED: 403,
         ErrorCode.UPSTREAM_TIMEOUT: 504,
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from llmgw_gateway.call import Caller
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity import tokens
+from llmgw_gateway.identity.service_keys import PREFIX, Withdrawn
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.secret import Secret
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.identity.revocation import Revocations
     from llmgw_gateway.identity.ring import Ring
+    from llmgw_gateway.identity.service_keys import ServiceKeys
 
 REMEMBER_SECONDS = 60
 MOST_REMEMBERED = 10_000
@@ -26,8 +28,12 @@ MOST_REMEMBERED = 10_000
 class Authenticator:
     """Verifies gateway tokens. Signatures are checked once a minute for each token, expiry on every request."""
 
-    def __init__(self, ring: Ring, revocations: Revocations, issuer: str, audience: str) -> None:
+    def __init__(
+        self, ring: Ring, revocations: Revocations, issuer: str, audience: str, keys: ServiceKeys | None = None
+    ) -> None:
+        """Without `keys` no service key is good."""
         self._ring = ring
+        self._keys = keys
         self._revocations = revocations
         self._issuer = issuer
         self._audience = audience
@@ -42,8 +48,19 @@ class Authenticator:
 
     def check(self, session: str) -> None:
         """GatewayError(TOKEN_INVALID) when the session was ended, maybe after its token was verified."""
-        if session in self._revocations:
+        if self.has_ended(session):
             raise GatewayError(ErrorCode.TOKEN_INVALID, "This session was ended. Sign in again with: llmgw login")
+
+    def has_ended(self, session: str) -> bool:
+        """Whether a session, or the secret of a service key, was ended."""
+        return session in self._revocations or (self._keys is not None and self._keys.has_ended(session))
+
+    async def end(self, caller: Caller) -> None:
+        """End what the caller came with: the session of the device, or the secret of the service key."""
+        if caller.service and self._keys is not None:
+            await self._keys.revoke(Withdrawn(caller.session, "whoever holds it", 0))
+        else:
+            await self._revocations.end(caller.session)
 
     def caller_of(self, token: Secret) -> Caller | None:
         """Whose token it is; None when it is no good token (no error by RFC 7009)."""
@@ -53,6 +70,8 @@ class Authenticator:
             return None
 
     def _verify(self, token: Secret) -> Caller:
+        if self._keys is not None and token.reveal().startswith(PREFIX):
+            return self._keys.caller(token)
         # A token is ASCII; what is not gets no further than the gate, which knows the length and the alphabet.
         digest = hashlib.sha256(token.reveal().encode("utf-8", "surrogatepass")).digest()
         now = time.time()

@@ -13,7 +13,7 @@ from llmgw_gateway.call import Account
 from llmgw_gateway.money.adjustments import present
 from llmgw_gateway.money.budgets import Budgets
 from llmgw_gateway.money.overrides import Adjustment, Overrides
-from llmgw_gateway.store.schema import adjustments, counters, events, persons, sessions
+from llmgw_gateway.store.schema import adjustments, counters, events, persons, service_keys, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,8 +90,12 @@ def _accounts(connection: Connection, settings: Settings, team_of: TeamOf) -> It
         team_name = team_of(row.email, frozenset(json.loads(row.groups) or ()))
         account = people[row.person_id] = Account(row.person_id, row.email, team_name)
         yield "user", row.email or row.name or row.person_id, account
-    for sid, person_id in connection.execute(select(sessions.c.sid, sessions.c.person_id).order_by(sessions.c.sid)):
-        yield "key", sid, Account(person_id, key=sid)
+    places = select(sessions.c.access_key, sessions.c.person_id).order_by(sessions.c.access_key)
+    for access_key, person_id in connection.execute(places):
+        yield "key", access_key, Account(person_id, key=access_key)
+    keys = select(service_keys.c.key_id, service_keys.c.team).distinct().order_by(service_keys.c.key_id)
+    for key_id, team in connection.execute(keys):
+        yield "key", key_id, Account(key_id, team=team, key=key_id)
 
 
 def adjustments_of(connection: Connection, budget: str) -> list[Adjustment]:

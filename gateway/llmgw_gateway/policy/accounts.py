@@ -37,7 +37,7 @@ class Accounts:
 
         An unknown project is refused, not ignored: a misspelt one would escape its budget. `groups` None: unknown.
         """
-        team = self.team_of(email, groups or frozenset())
+        team = self._of_key(caller) if caller.service else self.team_of(email, groups or frozenset())
         if project:
             known = self._projects.get(project)
             if known is None or (known.teams and team not in known.teams):
@@ -48,4 +48,13 @@ class Accounts:
                 )
         # Of the groups only what decides: accounts of the same standing are one question to budgets and limits.
         deciding = None if groups is None and self._groups_matter else (groups or frozenset()) & self._deciding
-        return Account(caller.person_id, email, team, project, caller.access_key, deciding)
+        return Account(caller.person_id, email, team, project, caller.access_key, deciding, caller.models)
+
+    def _of_key(self, caller: Caller) -> str:
+        """The team that pays for a service key. One that is gone is no team: its budgets would be passed by."""
+        if caller.team and all(caller.team != team.name for team in self._teams):
+            raise GatewayError(
+                ErrorCode.PERSON_DISABLED,
+                f"This service key belongs to the team {caller.team!r}, which is not configured any more.",
+            )
+        return caller.team

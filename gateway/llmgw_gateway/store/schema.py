@@ -124,6 +124,27 @@ revocations = Table(
     Column("expires_at", BigInteger, nullable=False, comment="when every token of the session has ended by itself"),
 )
 
+service_keys = Table(
+    "service_keys",
+    metadata,
+    Column("secret_id", String(40), primary_key=True),
+    Column("key_id", String(40), nullable=False, comment="also its person_id, and what budgets of level key count"),
+    Column("digest", String(64), nullable=False, comment="SHA-256 of the secret, which is kept nowhere"),
+    Column("name", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("team", Text, nullable=False, comment="empty: none"),
+    Column("models", Text, nullable=False, comment="JSON list; null: whatever policies allow"),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("revoked_by", Text),
+    Column("revoked_at", BigInteger),
+    UniqueConstraint("digest", name="uq_service_keys_digest"),
+    Index("ix_service_keys_key_id", "key_id"),
+    Index("ix_service_keys_expires_at", "expires_at"),
+    comment="A row for each secret of each key. Rows are never deleted: they are their own audit.",
+)
+
 counters = Table(
     "counters",
     metadata,

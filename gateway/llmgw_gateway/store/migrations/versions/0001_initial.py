@@ -187,6 +187,33 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("session", name=op.f("pk_revocations")),
     )
     op.create_table(
+        "service_keys",
+        sa.Column("secret_id", sa.String(length=40), nullable=False),
+        sa.Column(
+            "key_id",
+            sa.String(length=40),
+            nullable=False,
+            comment="also its person_id, and what budgets of level key count",
+        ),
+        sa.Column(
+            "digest", sa.String(length=64), nullable=False, comment="SHA-256 of the secret, which is kept nowhere"
+        ),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("team", sa.Text(), nullable=False, comment="empty: none"),
+        sa.Column("models", sa.Text(), nullable=False, comment="JSON list; null: whatever policies allow"),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("made_by", sa.Text(), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.Column("revoked_by", sa.Text(), nullable=True),
+        sa.Column("revoked_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("secret_id", name=op.f("pk_service_keys")),
+        sa.UniqueConstraint("digest", name="uq_service_keys_digest"),
+        comment="A row for each secret of each key. Rows are never deleted: they are their own audit.",
+    )
+    op.create_index("ix_service_keys_expires_at", "service_keys", ["expires_at"], unique=False)
+    op.create_index("ix_service_keys_key_id", "service_keys", ["key_id"], unique=False)
+    op.create_table(
         "write_offs",
         sa.Column(
             "allowance_id", sa.String(length=40), nullable=False, comment="its ledger entry has this as attempt_id"
