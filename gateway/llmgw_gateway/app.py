@@ -144,14 +144,7 @@ class Gateway:
             bedrock=Bedrock(settings.bedrock, credentials, http, bridging(settings, self._catalogue)),
             relay=relay,
         )
-        issuers = {
-            each.issuer: (
-                each,
-                Jwks(each.issuer, http, settings.path(each.ca_file) if each.ca_file else None),
-            )
-            for each in settings.issuers
-        }
-        verifier = SignInVerifier(issuers, names_people=settings.names_people)
+        verifier = _verifier(settings, http)
         exchange = Exchange(verifier, ring, database, settings.tokens, public_url)
         follow = partial(_follow, pipeline, verifier)
         reloader = Reloader(self._source, settings, self._catalogue, follow, metrics)
@@ -295,6 +288,14 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
             )
         )
     return Policy(served, settings.bedrock.region, settings.organisation.contact, settings.policies)
+
+
+def _verifier(settings: Settings, http: aiohttp.ClientSession) -> SignInVerifier:
+    issuers = {
+        each.issuer: (each, Jwks(each.issuer, http, settings.path(each.ca_file) if each.ca_file else None))
+        for each in settings.issuers
+    }
+    return SignInVerifier(issuers, names_people=settings.names_people)
 
 
 def bridging(settings: Settings, catalogue: Catalogue) -> Table:

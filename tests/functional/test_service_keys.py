@@ -1,4 +1,4 @@
-"""Service keys as CI uses them: made by a command, good in every dialect, bound by models and budgets, ended at once."""
+"""Service keys as CI has them: made by a command, good in every dialect, bound by models and budgets, soon ended."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_key_asks_in_every_dialect_and_is_charged_and_audited_as_itself(
         anthropic.Anthropic(base_url=ci.url, api_key=ci.token, http_client=plain) as client,
     ):
         message: Any = {"role": "user", "content": "x"}
-        assert client.messages.create(model=SONNET, max_tokens=9, messages=[message]).content
+        assert client.messages.create(model="claude-sonnet-5-5", max_tokens=9, messages=[message]).content
     me = ci.me()
     assert (me["person"], me["name"], {each["level"] for each in me["budgets"]}) == (key, "ci", {"user", "key"})
     ledger.settled(gateway.db, 4)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgw_gateway.call import Account
+from llmgw_gateway.call import Account, Caller
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.permitting import Permission
 from llmgw_gateway.policy.accounts import Accounts
@@ -181,7 +179,7 @@ def test_only_what_may_be_used_is_shown() -> None:
 
 
 def resolved(policies: tuple[Permission, ...], groups: frozenset[str] | None) -> Account:
-    caller: Any = type("Caller", (), {"person_id": "per_1", "access_key": "key_1"})
+    caller = Caller("per_1", "ses_1", "key_1", "tok_1", 0)
     accounts = Accounts((Team(name="research", groups=("r",)),), (), policies)
     return accounts.resolve(caller, "", groups, "")
 
