@@ -367,11 +367,20 @@ class Money:
             if tight or at - hold.renewed >= RENEW_SECONDS:
                 wanted = (int(seen[0] * GROWTH), int(seen[1] * GROWTH), int(seen[2] * GROWTH)) if tight else NOTHING
                 due.append((hold, items.Renewal(hold.attempt_id, seen, until, wanted)))
-        answers = await asyncio.gather(*(self._hand_in(renewal) for _, renewal in due))
+        answers = await asyncio.gather(*(self._hand_in(renewal) for _, renewal in due), return_exceptions=True)
+        away: GatewayError | None = None
         for (hold, renewal), kept in zip(due, answers, strict=True):
+            if isinstance(kept, GatewayError) and kept.code is ErrorCode.STORE_UNAVAILABLE:
+                away = kept
+                continue
             hold.renewed = at
-            if kept:
+            if isinstance(kept, BaseException):
+                # Its lease ends; those of the others, and the sweeps, go on.
+                log.error("the lease of %s could not be renewed: %r", hold.attempt_id, kept)
+            elif kept:
                 hold.amounts = larger(hold.amounts, smaller(renewal.hold, hold.ceiling))
+        if away is not None:
+            raise away
 
     async def _sweep(self, at: float) -> None:
         if at < self._sweep_at:

@@ -8,6 +8,8 @@ records is different: something that was durable is lost, so what the replica ha
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -22,6 +24,7 @@ from llmgw_gateway.errors import StoreError
 from llmgw_gateway.money.items import Draw, Settlement  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 DIGITS: Final = 8
@@ -110,6 +113,8 @@ class Journal:
         self._head = b""
         self._length = 0
         """Of the good records. Touched by one thread at a time: the opener's, then the writer's."""
+        self._distrusted = False
+        """After a failed write. Touched like `_length`."""
         self.replica = ""
         """Whose allowances it tells about."""
         self.usable = False
@@ -159,10 +164,14 @@ class Journal:
     async def truncate(self) -> None:
         """Forget everything, because the store has it; what is appended from now on comes behind that.
 
-        Does nothing while something is on the way. OSError when the disk refuses.
+        Does nothing while something is on the way. OSError when the disk refuses: then the file is used no more.
         """
         if self._flushing is None and self.usable and self._length > len(self._head):
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._rewind, len(self._head))
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._writer, self._rewind, len(self._head))
+            except OSError as error:
+                self._close_for_good(error)
+                raise
 
     async def close(self) -> None:
         """Write what is waiting, and let go of the file."""
@@ -204,25 +213,45 @@ class Journal:
         try:
             await asyncio.get_running_loop().run_in_executor(self._writer, self._put, data)
         except OSError as error:
-            # A sync that failed once may succeed the next time without having written: never trust the file again.
-            self.usable = False
-            log.error("the journal cannot be written: %s; without the store, calls are refused", error)  # noqa: TRY400 -- the disk's words say all
+            self._close_for_good(error)
             return error
         return None
 
+    def _close_for_good(self, error: OSError) -> None:
+        if self.usable:
+            log.error("the journal cannot be written: %s; without the store, calls are refused", error)
+        self.usable = False
+
     def _put(self, data: bytes) -> None:
-        place = self._length
-        rest = data
-        while rest:
-            written = os.pwrite(self._file, rest, place)
-            rest, place = rest[written:], place + written
-        os.fsync(self._file)
-        self._length = place
+        with self._trusted():
+            place = self._length
+            rest = data
+            while rest:
+                written = os.pwrite(self._file, rest, place)
+                rest, place = rest[written:], place + written
+            os.fsync(self._file)
+            self._length = place
 
     def _rewind(self, length: int) -> None:
-        os.ftruncate(self._file, length)
-        os.fsync(self._file)
-        self._length = length
+        with self._trusted():
+            os.ftruncate(self._file, length)
+            os.fsync(self._file)
+            self._length = length
+
+    @contextlib.contextmanager
+    def _trusted(self) -> Iterator[None]:
+        """A sync that failed once may succeed the next time without having written: never trust the file again.
+
+        Known to the thread that writes, before the loop hears of it: what is appended behind a truncation that failed
+        would stand behind a hole, and would not be read again.
+        """
+        if self._distrusted:
+            raise OSError(errno.EIO, "the disk has refused before")
+        try:
+            yield
+        except OSError:
+            self._distrusted = True
+            raise
 
 
 def _read(file: int) -> bytes:

@@ -89,10 +89,15 @@ class Standby:
         now = self._now()
         replays = [
             # Unknown is never nothing: charged as any other attempt whose process was killed.
-            Replay(draw, found.ends.get(name) or Settlement(name, PROCESS_LOST, now, charge=None))
+            Replay(draw, found.ends.get(name) or _unknown(name, now, PROCESS_LOST))
             for name, draw in found.draws.items()
         ]
-        entered = await asyncio.gather(*(self._submit(each) for each in replays))
+        entered = await self._submit_all(replays)
+        _raise_if_away(entered)
+        for number, (replay, answer) in enumerate(zip(replays, entered, strict=True)):
+            if isinstance(answer, BaseException):
+                log.error("%s could not be entered: %r; it is charged as unknown", replay.attempt_id, answer)
+                entered[number] = await self._submit(Replay(replay.draw, _unknown(replay.attempt_id, now)))
         if replays:
             log.warning("the journal had %d call(s) of an outage, %d of them new to the ledger",
                         len(replays), entered.count(True))  # fmt: skip
@@ -175,17 +180,14 @@ class Standby:
 
     async def _enter(self) -> None:
         names = list(self._ended)
-        answers = await asyncio.gather(
-            *(self._submit(Replay(self._draws[name], self._ended[name])) for name in names), return_exceptions=True
-        )
+        answers = await self._submit_all(Replay(self._draws[name], self._ended[name]) for name in names)
         for name, answer in zip(names, answers, strict=True):
             if not isinstance(answer, BaseException):
                 self._entered(name)
             elif not _away(answer):
-                log.error("attempt %s of the journal could not be entered: %r", name, answer)
-        for answer in answers:
-            if isinstance(answer, GatewayError) and _away(answer):
-                raise answer
+                log.error("%s could not be entered: %r; it is charged as unknown", name, answer)
+                self._ended[name] = _unknown(name, self._now())
+        _raise_if_away(answers)
         if names and not self._draws:
             log.warning("the calls of the outage are in the ledger")
         if not self._draws and not self._writing and self._journal is not None:
@@ -204,9 +206,18 @@ class Standby:
         for each in surplus:
             self._allowances.give_back(each)
             self._leaving[each.attempt_id] = None
-        for name, paying in list(self._leaving.items()):
-            await self._submit(_released(name, self._now()) if paying is None else Undo(name, paying, self._now()))
-            del self._leaving[name]
+        names, now = list(self._leaving), self._now()
+        # Together: one after another, those of a thousand people would keep the leases from being renewed meanwhile.
+        answers = await self._submit_all(
+            _released(name, now) if paying is None else Undo(name, paying, now)
+            for name, paying in self._leaving.items()
+        )
+        for name, answer in zip(names, answers, strict=True):
+            if not isinstance(answer, BaseException):
+                del self._leaving[name]
+            elif not _away(answer):
+                log.error("allowance %s could not be given back: %r", name, answer)
+        _raise_if_away(answers)
 
     async def _take(self, ref: BudgetRef) -> None:
         """Hold an allowance in the store like a call that costs exactly that. All of it, or nothing."""
@@ -230,12 +241,25 @@ class Standby:
     async def _submit(self, item: Item) -> Answer:
         return await self._database.submit(self._post, item)
 
+    async def _submit_all(self, given: Iterable[Item]) -> list[Answer | BaseException]:
+        return await asyncio.gather(*map(self._submit, given), return_exceptions=True)
+
     def _now(self) -> int:
         return int(self._database.now() * 1000)
 
 
 def _away(error: BaseException) -> bool:
     return isinstance(error, GatewayError) and error.code is ErrorCode.STORE_UNAVAILABLE
+
+
+def _raise_if_away(answers: Iterable[Answer | BaseException]) -> None:
+    for answer in answers:
+        if isinstance(answer, BaseException) and _away(answer):
+            raise answer
+
+
+def _unknown(name: str, now: int, outcome: str = "internal") -> Settlement:
+    return Settlement(name, outcome, now, charge=None)
 
 
 def _released(name: str, now: int) -> Settlement:

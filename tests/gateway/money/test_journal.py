@@ -135,6 +135,32 @@ async def test_what_is_appended_after_a_truncation_is_read_alone(tmp_path: Path)
     await journal.close()
 
 
+@pytest.mark.parametrize("refused", ["ftruncate", "fsync"])
+async def test_nothing_is_promised_behind_a_truncation_that_was_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path)
+    journal.open()
+    journal.begin()
+    await journal.draw(draw("att_1"))
+    real, refusals = getattr(os, refused), [OSError(5, "Input/output error")]
+
+    def once(*given: int) -> None:
+        if refusals:
+            raise refusals.pop()
+        real(*given)
+
+    monkeypatch.setattr(os, refused, once)
+    answers = await asyncio.gather(journal.truncate(), journal.draw(draw("att_2")), return_exceptions=True)
+    assert [isinstance(answer, OSError) for answer in answers] == [True, True]
+    assert not journal.usable
+    with pytest.raises(OSError, match="not usable"):
+        await journal.draw(draw("att_3"))
+    await journal.close()
+    assert not contents(path.read_bytes()).damaged
+
+
 async def test_a_replica_keeps_its_name(tmp_path: Path) -> None:
     first = Journal(tmp_path / "j")
     first.open()

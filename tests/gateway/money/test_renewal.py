@@ -59,6 +59,23 @@ async def test_an_attempt_that_cannot_be_priced_costs_no_other_its_lease_nor_its
     assert accounts.rows(store, "SELECT COUNT(*) FROM ledger") == [(3,)]
 
 
+async def test_a_renewal_that_cannot_be_written_keeps_nobody_else_from_being_renewed_or_swept(
+    money: Money, store: Path
+) -> None:
+    async with AsyncExitStack() as running:
+        held = [
+            await running.enter_async_context(money.admit(Account(f"per_{n}"), GRANT, CALL, f"req_{n}"))
+            for n in range(3)
+        ]
+        held[0].outcome.dispatched = True
+        held[0].outcome.usage = Usage(input=2**80)  # a number that no database takes
+        at = time.monotonic() + RENEW_SECONDS
+        await money._renew(at)  # and what follows in the same beat: the sweep
+        assert [hold.renewed for hold in held] == [at] * 3
+    await money.drain()
+    assert accounts.rows(store, "SELECT COUNT(*) FROM ledger") == [(3,)]
+
+
 async def test_an_outcome_that_cannot_be_priced_is_charged_as_unknown(money: Money, store: Path) -> None:
     async with money.admit(Account("per_1"), GRANT, CALL, "req_1") as hold:
         hold.outcome = msgspec.structs.replace(hold.outcome, dispatched=True, usage=BAD, completeness="complete")

@@ -203,6 +203,56 @@ async def test_a_call_that_is_not_known_to_have_ended_well_is_charged_what_was_h
     assert accounts.entries(replica.store)[hold.attempt_id, "settlement"] == (hold.amounts[0], True)
 
 
+async def test_what_cannot_be_entered_is_charged_as_unknown_by_the_next_life(replica: Replica, tmp_path: Path) -> None:
+    await replica.held()
+    replica.backend.state = "away"
+    async with replica.call() as hold:
+        hold.outcome.usage = Usage(input=2**63)  # a number that no database takes
+        assert await replica.ask()
+    await replica.written()
+    left = tmp_path / "left"
+    left.write_bytes(replica.journal.read_bytes())
+    replica.backend.state = "here"
+    other = Standby(replica.database, Books().post, Journal(left))
+    await other.start()
+    costs = accounts.entries(replica.store)
+    assert costs.pop((hold.attempt_id, "settlement")) == (hold.amounts[0], True)
+    assert sorted(cost for cost, _ in costs.values() if cost) == [SEEN_COST, SEEN_COST]
+    await other.close()
+
+
+async def test_what_cannot_be_entered_is_charged_as_unknown(replica: Replica) -> None:
+    await replica.held()
+    replica.backend.state = "away"
+    async with replica.call() as hold:
+        hold.outcome.usage = Usage(input=2**63)
+        assert await replica.ask()
+    replica.backend.state = "here"
+    await replica.money.standby.tend()
+    assert set(replica.money.standby._draws) == {hold.attempt_id}  # the others are not held up by it
+    await replica.written()
+    await replica.money.standby.tend()
+    assert replica.draws() == (0, 0)
+    assert accounts.entries(replica.store)[hold.attempt_id, "settlement"] == (hold.amounts[0], True)
+
+
+async def test_allowances_are_given_back_together(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10):
+        assert await replica.ask(Account(f"per_{number}"))
+    await replica.settled()
+    await replica.money.standby.tend()
+    commits = []
+    real = replica.backend.transact
+
+    def transact(*given: Any) -> Any:
+        commits.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(replica.backend, "transact", transact)
+    await replica.money.standby._give_back(replica.money.standby._idle())
+    assert (replica.allowances(), len(commits)) == ([], 1)
+
+
 async def test_a_caller_who_left_before_the_journal_was_synced_pays_nothing(replica: Replica) -> None:
     await replica.held()
     replica.backend.state = "away"
