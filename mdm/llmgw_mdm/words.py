@@ -23,6 +23,11 @@ def rendered(count: int, folder: Path) -> str:
     return f"Wrote {count} files to {folder}. What each is for: {folder / 'README.md'}"
 
 
+def begun(path: Path) -> str:
+    """What to do with a first file."""
+    return f"Wrote {path}. Read it, then: llmgw mdm render {path}"
+
+
 def policy(found: Policy) -> str:
     """Each setting that counts, by the file that says so; then what does not count."""
     if not found.sources:

@@ -137,3 +137,20 @@ def test_the_client_itself_finds_nothing_wrong_with_what_is_rendered(tmp_path: P
     assert "nvalid settings" not in said
     laptop.put(**{"50_llmgw": {"availableModels": "sonnet"}})
     assert "nvalid settings" in laptop.claude.run(executable(), "doctor").stdout, "it would say so"
+
+
+def test_a_first_file_from_the_gateway_can_be_rendered(system: System, tmp_path: Path) -> None:
+    done = system.agent.command("mdm", "init", system.gateway.url, "--out", str(tmp_path / "org.toml"))
+    assert (done.exit_code, done.stderr) == (0, "")
+    done = system.agent.command("mdm", "render", str(tmp_path / "org.toml"), "--out", str(tmp_path / "dist"))
+    assert (done.exit_code, done.stderr) == (0, "")
+    linted = system.agent.command("mdm", "lint", "--strict", str(tmp_path / "dist" / "linux" / "50-llmgw.json"))
+    assert linted.exit_code == 0, linted.stdout
+
+
+def test_what_is_no_gateway_is_told(system: System, tmp_path: Path) -> None:
+    for url, code in ((f"{system.gateway.url}/v1", 8), ("http://127.0.0.1:9", 6), ("gateway", 2)):
+        done = system.agent.command("mdm", "init", url, "--out", str(tmp_path / "org.toml"))
+        assert (done.exit_code, done.stdout) == (code, "")
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "org.toml").exists()

@@ -21,6 +21,23 @@ def mdm() -> None:
 
 
 @mdm.command()
+@click.argument("url", metavar="GATEWAY_URL")
+@click.option("--out", "path", type=click.Path(path_type=Path), default=Path("org.toml"), show_default=True)
+@click.option(
+    "--ca-file", type=click.Path(path_type=Path), help="PEM file, if this machine does not trust the gateway."
+)
+def init(url: str, path: Path, ca_file: Path | None) -> None:
+    """Write a first ORG.TOML from what the gateway says of itself. It overwrites nothing."""
+    import asyncio  # noqa: PLC0415 -- only this command asks somebody
+
+    from llmgw_mdm import first, words  # noqa: PLC0415 -- only these commands need it
+
+    ca_file = ca_file.absolute() if ca_file else None
+    first.write(first.text(asyncio.run(first.ask(url.rstrip("/"), ca_file)), ca_file), path)
+    click.echo(words.begun(path))
+
+
+@mdm.command()
 @click.argument("org_file", metavar="ORG.TOML", type=click.Path(path_type=Path))
 @click.option("--out", "folder", type=click.Path(path_type=Path), default=Path("dist"), show_default=True)
 @json_option
