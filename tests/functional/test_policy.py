@@ -77,6 +77,23 @@ def test_only_what_may_be_used_is_shown(governed: Device) -> None:
     }
 
 
+def test_every_dialect_refuses_and_shows_the_same(governed: Device) -> None:
+    chat = {"model": HAIKU, "messages": [{"role": "user", "content": "x"}]}
+    reply = governed.request("POST", "/openai/v1/chat/completions", json.dumps(chat).encode())
+    assert (reply.status, reply.error["code"]) == (403, "model_not_allowed")
+    assert "You may use: " in reply.error["message"]
+    text = {"model": "titan-embed-text-v2", "input": "x"}
+    reply = governed.request("POST", "/openai/v1/embeddings", json.dumps(text).encode())
+    assert (reply.status, reply.error["code"]) == (403, "model_not_allowed")
+    converse = {"messages": [{"role": "user", "content": [{"text": "x"}]}]}
+    reply = governed.request("POST", f"/bedrock/model/{HAIKU}/converse", json.dumps(converse).encode())
+    assert (reply.status, reply.error["code"]) == (400, "model_not_allowed")
+    assert {each["id"] for each in governed.request("GET", "/openai/v1/models").json["data"]} == {OPUS, SONNET}
+    assert governed.request("GET", f"/openai/v1/models/{HAIKU}").status == 404
+    models = governed.request("GET", "/bedrock/foundation-models").json["modelSummaries"]
+    assert len(models) == 2
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_more_than_the_cap_is_lowered_and_the_answer_says_so(
     gateway: Gateway, governed: Device, scripted: ScriptedBedrock, *, stream: bool

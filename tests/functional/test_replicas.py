@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.functional.device import Reply
     from tests.functional.trial import Trial
     from tests.lab.canaille import Canaille
+    from tests.lab.process import Finished
     from tests.lab.scripted import ScriptedBedrock
 
 
@@ -121,3 +122,31 @@ def test_a_replica_that_cannot_follow_what_others_write_is_not_ready_until_it_ca
     trials.until(lambda: not answers(f"{trial.gateway.url}/readyz"), "red")
     trial.sql(f"ALTER TABLE elsewhere RENAME TO {table}")
     trials.until(lambda: answers(f"{trial.gateway.url}/readyz"), "green again")
+
+
+def test_a_service_key_is_known_and_ended_on_every_replica(replicas: tuple[Gateway, Gateway]) -> None:
+    first, _ = replicas
+
+    def keys(verb: str, *words: str) -> Finished:
+        argv: list[str | Path] = [sys.executable, "-m", "llmgw_gateway.main", "keys", verb, first.config, *words]
+        done = run(argv, env=first.program.env, folder=first.folder, seconds=60)
+        assert done.exit_code == 0, done.stderr
+        return done
+
+    made = keys("create", "--name", "ci", "--owner", "ada")
+    machines = [Device(gateway.url) for gateway in replicas]
+    for machine in machines:
+        machine.token = made.stdout.strip()
+        eventually(200, machine.ask)
+    keys("revoke", made.stderr.split()[0])
+    for machine in machines:
+        assert eventually(401, machine.ask).error["code"] == "token_invalid"
+
+
+def eventually(status: int, ask: Callable[[], Reply], *, seconds: float = 30) -> Reply:
+    """Ask until it is answered so: replicas follow each other within seconds."""
+    deadline = time.monotonic() + seconds
+    while (reply := ask()).status != status:
+        assert time.monotonic() < deadline, reply.body
+        time.sleep(POLL_SECONDS)
+    return reply

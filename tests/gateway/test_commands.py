@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -498,6 +498,52 @@ def test_a_policy_is_explained_to_programs_too(store: Path) -> None:
     assert (document["max_tokens"], document["groups"], document["passed_over"]) == (1000, [], [])
     code = CliRunner().invoke(main, ["policy", "explain", str(config), "ada@example.com", "gpt"]).exit_code
     assert code == 2
+
+
+def keys(config: Path, verb: str, *words: str) -> Result:
+    done = CliRunner().invoke(main, ["keys", verb, str(config), *words])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--team", "nobody"], "There is no team 'nobody'."),
+        (["--model", "gpt"], "'gpt' is not served here."),
+        (["--days", "0"], "0 is not in the range"),
+        (["--owner", "a\nb"], "--owner must be printable"),
+        (["--name", " "], "--name must be printable"),
+    ],
+)
+def test_a_service_key_that_could_do_nothing_is_not_made(config: Path, words: list[str], said: str) -> None:
+    done = keys(config, "create", "--name", "ci", "--owner", "ada", *words)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_a_service_key_is_made_listed_rotated_and_revoked_in_the_store_itself(config: Path) -> None:
+    assert keys(config, "list").stdout.split()[:2] == ["key", "name"]
+    made = keys(config, "create", "--name", "ci\u202e", "--owner", "ada", "--model", "claude-sonnet-4-5")
+    assert made.exit_code == 2, "a name that turns a terminal's line around"
+    made = keys(config, "create", "--name", "ci" * 50, "--owner", "ada" * 33, "--model", "claude-sonnet-4-5")
+    key = made.stderr.split()[0]
+    assert (made.exit_code, made.stdout[:9], len(made.stdout)) == (0, "llmgw_sk_", 53)
+    rotated = keys(config, "rotate", key)
+    assert rotated.stdout not in {made.stdout, ""}
+    shown = keys(config, "list").stdout
+    assert narrow(shown)
+    assert shown.splitlines()[1].split()[0] == key
+    assert shown.splitlines()[1].split()[-1] == "good"
+    (document,) = json.loads(keys(config, "list", "--format", "json").stdout)["keys"]
+    assert (document["models"], [each["ended"] for each in document["secrets"]]) == (["claude-sonnet-4-5"], [False] * 2)
+    assert made.stdout[9:30] not in keys(config, "list", "--format", "json").stdout
+    assert keys(config, "revoke", key).exit_code == 0
+    assert keys(config, "list").stdout.split()[-1] == "revoked"
+    for verb in ("revoke", "rotate"):
+        again = keys(config, verb, key)
+        assert (again.exit_code, again.stdout) == (1, "")
+        assert f"there is no service key {key!r} that is not revoked yet" in again.stderr
 
 
 def test_help_names_every_command() -> None:

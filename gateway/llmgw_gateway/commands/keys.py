@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HOUR = 3_600_000
 DAY = 24 * HOUR
 LONGEST_NAME = 100
-COLUMNS = ("key", "name", "owner", "team", "models", "secrets", "expires", "state")
+COLUMNS = ("key", "name", "owner", "expires", "state")
 DAYS = click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="Until it expires.")
 
 
@@ -93,19 +93,10 @@ def list_command(config: Path, form: str) -> None:
         click.echo(tables.as_json({"keys": found}))
         return
     shown = [
-        (
-            each["key"],
-            tables.clean(each["name"]),
-            tables.clean(each["owner"]),
-            tables.clean(each["team"]) or "-",
-            "as allowed" if each["models"] is None else f"{len(each['models'])} of them",
-            str(sum(not secret["ended"] for secret in each["secrets"])),
-            each["expires"][:10],
-            each["state"],
-        )
+        (each["key"], tables.cut(each["name"], 20), tables.cut(each["owner"], 24), each["expires"][:10], each["state"])
         for each in found
     ]
-    for line in tables.table(COLUMNS, shown, left=5):
+    for line in tables.table(COLUMNS, shown, left=3):
         click.echo(line)
 
 

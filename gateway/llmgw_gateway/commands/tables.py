@@ -33,7 +33,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1
     widths[0] = min(widths[0], max(room, 8))
     lines = []
     for row in (header, *rows):
-        cells = [_cut(row[0], widths[0]), *row[1:]]
+        cells = [cut(row[0], widths[0]), *row[1:]]
         aligned = [
             cell.ljust(width) if number < left else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
@@ -103,6 +103,7 @@ def _no_formula(text: str) -> str:
     return f"'{cell}" if risky and not _NUMBER.fullmatch(cell) else cell
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
+    """Text of strangers in so many columns."""
     text = clean(text)
     return text if len(text) <= width else text[: width - 1] + "…"

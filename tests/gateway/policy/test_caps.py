@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmgw_gateway.call import Account, Call, Grant
-from llmgw_gateway.dialects import anthropic
+from llmgw_gateway.dialects import anthropic, converse
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.permitting import Permission
 from llmgw_gateway.policy import caps
@@ -64,6 +64,20 @@ def test_thinking_is_lowered_and_keeps_its_type() -> None:
     assert (grant.capped, grant.thinking_tokens, call.thinking_tokens) == (False, 8_000, 8_000)
     assert sent(call)["thinking"] == {"type": "enabled", "budget_tokens": 8_000}
     assert sent(call)["max_tokens"] == 64_000
+
+
+def test_thinking_is_lowered_where_converse_has_it() -> None:
+    document = {
+        "messages": [{"role": "user", "content": [{"text": "x"}]}],
+        "inferenceConfig": {"maxTokens": 64_000, "temperature": 1},
+        "additionalModelRequestFields": {"thinking": {"type": "enabled", "budget_tokens": 31_999}, "top_k": 5},
+    }
+    call = converse.read(json.dumps(document).encode(), "sonnet", stream=False)
+    grant = authorized(call, max_tokens=16_000, thinking_tokens=8_000)
+    assert (grant.max_tokens, grant.thinking_tokens) == (16_000, 8_000)
+    assert sent(call)["inferenceConfig"] == {"maxTokens": 16_000, "temperature": 1}
+    thinking = {"type": "enabled", "budget_tokens": 8_000}
+    assert sent(call)["additionalModelRequestFields"] == {"thinking": thinking, "top_k": 5}
 
 
 def test_thinking_fits_below_an_output_that_was_lowered() -> None:
