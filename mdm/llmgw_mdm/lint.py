@@ -10,7 +10,7 @@ from llmgw_agent.errors import UsageError
 from llmgw_agent.managed import DOMAIN as AGENT_DOMAIN
 from llmgw_agent.managed import ROOT
 from llmgw_agent.settings import document_faults
-from llmgw_mdm import effect, places, reading, rules
+from llmgw_mdm import effect, pin, places, reading, rules
 from llmgw_mdm.reading import UnreadableError
 
 if TYPE_CHECKING:
@@ -39,11 +39,24 @@ def lint(path: Path) -> list[Check]:
     return checks
 
 
-def show() -> tuple[effect.Policy, list[Check]]:
-    """What is in force on this machine, and every check of it."""
+def show(gateway_url: str = "") -> tuple[effect.Policy, list[Check]]:
+    """What is in force on this machine, and every check of it; with a gateway, whether it is the one that is pinned."""
     found = [place for place in places.places() if os.path.lexists(place.path)]
     checks, policy = _sources(found, owner=ROOT)
+    if gateway_url:
+        checks.append(_gateway(policy, gateway_url.rstrip("/")))
     return policy, checks
+
+
+def _gateway(policy: effect.Policy, gateway_url: str) -> Check:
+    env = policy.settings.get("env")
+    env = env if isinstance(env, dict) else {}
+    dialect = pin.dialect_of(env)
+    pinned = str(env[pin.ADDRESS[dialect]]).rstrip("/") if dialect else ""
+    if pinned == (f"{gateway_url}/bedrock" if dialect == "bedrock" else gateway_url):
+        return passed("gateway", f"{gateway_url} is pinned")
+    fix = "Deliver what llmgw mdm render has written (docs/mdm.md)"
+    return failed("gateway", f"{pinned or 'nothing'} is pinned", gateway_url, fix)
 
 
 def _sources(found: Sequence[Place], owner: int | None) -> tuple[list[Check], effect.Policy]:

@@ -40,6 +40,7 @@ def artefacts(org: Organization) -> list[Artefact]:
     """Everything for the platforms that an organisation has. The same organisation gives the same bytes."""
     makers = {"linux": _linux, "macos": _macos, "windows": _windows}
     found = [each for platform in org.platforms for each in makers[platform](org)]
+    found += [each for platform in org.platforms if platform != "windows" for each in _audits(org, platform)]
     return [*found, Artefact("README.md", _listing(org, found), "this list")]
 
 
@@ -132,6 +133,18 @@ def _macos(org: Organization) -> Iterator[Artefact]:
     yield Artefact(
         "macos/remove.sh", removal, "takes away the drop-in, and profiles that were installed by hand", is_script=True
     )
+
+
+def _audits(org: Organization, platform: str) -> Iterator[Artefact]:
+    purposes = {
+        "audit.sh": "exit code 0 if the policy is in force, else 1, with one line: Iru audit, Ansible, any agent",
+        "jamf-extension-attribute.sh": "the same as a Jamf Pro extension attribute of type string",
+        "intune-custom-attribute.sh": "the same as an Intune custom attribute of type string",
+    }
+    for name, purpose in purposes.items():
+        if platform == "macos" or name == "audit.sh":
+            content = scripts.audit(name, org.helpers[platform], org.gateway_url)
+            yield Artefact(f"{platform}/{name}", content, purpose, is_script=True)
 
 
 def _windows(org: Organization) -> Iterator[Artefact]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -45,6 +46,38 @@ def remove(files: Sequence[tuple[str, bytes]], profiles: Sequence[str] = ()) -> 
         parts.append("# What an MDM has installed, only the MDM can take away.\n")
     parts += [f"profiles remove -identifier {shlex.quote(name)} 2>/dev/null || true\n" for name in profiles]
     return "".join(parts).encode()
+
+
+AUDIT: Final = """#!/bin/sh
+# Rendered by `llmgw mdm render`: change org.toml and render again.
+# Whether this machine leads Claude Code to the gateway, and to nothing else.
+set -u
+llmgw={llmgw}
+helper={helper}
+gateway={gateway}
+state() {{
+  if [ ! -x "$helper" ] || [ ! -x "$llmgw" ]; then
+    echo "agent missing"
+  elif "$llmgw" mdm show --gateway "$gateway" >/dev/null 2>&1; then
+    echo "in force"
+  else
+    echo "not in force"
+  fi
+}}
+"""
+AUDITS: Final = {
+    "audit.sh": 'found="$(state)"\necho "$found"\n[ "$found" = "in force" ]\n',
+    "jamf-extension-attribute.sh": 'echo "<result>$(state)</result>"\n',
+    "intune-custom-attribute.sh": "state\n",
+}
+"""How each console wants the answer: as exit code, in a tag, or as the only line."""
+
+
+def audit(name: str, helper: str, gateway_url: str) -> bytes:
+    """A script that tells a console how a laptop stands; it changes nothing."""
+    llmgw = str(PurePosixPath(helper).with_name("llmgw"))
+    values = {"llmgw": llmgw, "helper": helper, "gateway": gateway_url}
+    return (AUDIT.format(**{key: shlex.quote(value) for key, value in values.items()}) + AUDITS[name]).encode()
 
 
 def remove_on_windows(files: Sequence[str]) -> bytes:

@@ -74,6 +74,9 @@ def test_with_nothing_set_up_by_its_user_a_prompt_is_answered(
     done, shown = laptop.show()
     assert done.exit_code == 0, done.stdout
     assert {check["state"] for check in shown["checks"]} == {"ok"}
+    for url, code in ((system.gateway.url, 0), ("https://another.example", 1)):
+        asked = laptop.claude.run(installed("llmgw"), "mdm", "show", "--gateway", url, seconds=30)
+        assert asked.exit_code == code, asked.stdout
 
 
 def test_the_scripts_put_it_there_and_take_it_away(tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from llmgw_mdm.organization import Organization
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mdm"
+SCRIPTS = (
+    *("linux/install.sh", "linux/remove.sh", "linux/audit.sh", "macos/install.sh", "macos/remove.sh", "macos/audit.sh"),
+    *("macos/jamf-extension-attribute.sh", "macos/intune-custom-attribute.sh"),
+)
 EVERYTHING: dict[str, Any] = {
     "organization": {"name": 'Beispiel "Süd" & Söhne'},
     "gateway": {"ca_file": {"linux": "/etc/corp ca.pem", "windows": r"C:\Corp\ca.pem"}},
@@ -185,7 +189,31 @@ def test_what_is_pinned_with_a_proxy_spares_this_machine(full: Organization) -> 
     assert env["NO_PROXY"] == env["no_proxy"] == "127.0.0.1,localhost,corp.example"
 
 
-@pytest.mark.parametrize("script", ["linux/install.sh", "linux/remove.sh", "macos/install.sh", "macos/remove.sh"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_is_one_that_a_shell_takes(full: Organization, script: str) -> None:
     done = subprocess.run(["sh", "-n"], input=by_path(full)[script], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("agent", "says", "code"),
+    [("exit 0", "in force", 0), ("exit 1", "not in force", 1), ("", "agent missing", 1)],
+)
+def test_a_console_is_told_how_a_laptop_stands(
+    org_with: Callable[..., Organization], tmp_path: Path, agent: str, says: str, code: int
+) -> None:
+    if agent:
+        for name in ("llmgw", "llmgw-token"):
+            path = tmp_path / name
+            path.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n{agent}\n')
+            path.chmod(0o755)
+    found = by_path(org_with(rollout={"helper": {"macos": str(tmp_path / "llmgw-token")}}))
+    for name, printed, status in (
+        ("audit.sh", says, code),
+        ("jamf-extension-attribute.sh", f"<result>{says}</result>", 0),
+        ("intune-custom-attribute.sh", says, 0),
+    ):
+        done = subprocess.run(["sh"], input=found[f"macos/{name}"], capture_output=True, check=False)
+        assert (done.returncode, done.stdout.decode(), done.stderr) == (status, f"{printed}\n", b"")
+    if agent:
+        assert set((tmp_path / "asked").read_text().splitlines()) == {"mdm show --gateway https://llm.corp.example"}

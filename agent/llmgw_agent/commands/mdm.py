@@ -66,13 +66,14 @@ def lint(path: Path, *, strict: bool, as_json: bool) -> None:
 
 
 @mdm.command(name="show")
+@click.option("--gateway", metavar="URL", default="", help="Fail unless this one is pinned.")
 @json_option
-def show_(*, as_json: bool) -> None:
+def show_(gateway: str, *, as_json: bool) -> None:
     """Show which of Claude Code's managed settings are in force on this machine, and what is passed over."""
     from llmgw_mdm import lint as linting  # noqa: PLC0415 -- only these commands need it
     from llmgw_mdm import words  # noqa: PLC0415 -- the same
 
-    policy, checks = linting.show()
+    policy, checks = linting.show(gateway)
     if not as_json:
         click.echo(words.policy(policy))
     _report(checks, {"policy": words.policy_json(policy)}, strict=False, as_json=as_json)
