@@ -151,13 +151,15 @@ class Pipeline:
         The next is asked only when the last one has refused for a reason of its own, free of charge, and before the
         client was sent anything; a prompt that may have been billed is not sent again.
         """
-        head_by = math.inf
+        head_by, clamped_by = math.inf, ""
         targets = (grant.target, *grant.fallbacks)
         for number, target in enumerate(targets, 1):
             entry.granted(target)
             aimed = replace(grant, target=target, max_tokens=call.max_tokens or grant.max_tokens)
             try:
                 async with self.money.admit(account, aimed, call, entry.request_id) as hold:  # 402; settles on leaving
+                    # A cap that was lowered for one target stays lowered for the next.
+                    clamped_by = hold.clamped_by = hold.clamped_by or clamped_by
                     entry.outcome = hold.outcome
                     place.follow(hold.outcome)
                     head_by = min(head_by, self.bedrock.deadline())

@@ -144,6 +144,19 @@ def test_near_the_limit_max_tokens_is_clamped_and_the_answer_says_so(
     assert "x-llmgw-max-tokens" not in plain.headers
 
 
+def test_a_cap_that_was_clamped_for_one_target_is_told_with_the_answer_of_the_next(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
+) -> None:
+    targets = [f"{where}.anthropic.claude-sonnet-4-5-20250929-v1:0" for where in ("us", "global")]
+    budget = {"level": "user", "limit_usd": 0.1, "overshoot_usd": 0.1, "near_limit": "clamp"}
+    model = {"name": "claude-sonnet-4-5", "target": targets[0], "fallbacks": targets[1:]}
+    configure(gateway, budget, models=[model])
+    scripted.script(Answer(status=429, error="slow down", error_type="ThrottlingException"), Answer())
+    reply = ada.ask(max_tokens=64_000)
+    assert reply.status == 200
+    assert [call.body["max_tokens"] for call in scripted.calls] == [int(reply.headers["x-llmgw-max-tokens"])] * 2
+
+
 def test_a_budget_that_is_nearly_used_up_slows_its_calls_down(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock
 ) -> None:

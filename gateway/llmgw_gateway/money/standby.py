@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 PROCESS_LOST = "process_lost"
 """The outcome of a draw whose process ended before the call did."""
+MOST_DRAWN: Final = 50_000
+"""Draws that wait for the store. Calls that cost nothing, such as those that the provider refuses, use nothing up."""
 log = logging.getLogger("llmgw.money")
 
 
@@ -112,7 +114,7 @@ class Standby:
 
     async def draw(self, asked: Admission) -> Admitted | None:
         """Admit a call on allowances. None: they do not cover it, or it could not be made durable."""
-        if self._journal is None or not self._journal.usable:
+        if self._journal is None or not self._journal.usable or len(self._draws) >= MOST_DRAWN:
             return None
         terms, name = asked.terms, asked.attempt_id
         hold, ceiling = terms.amounts(terms.max_tokens)
@@ -165,7 +167,11 @@ class Standby:
                 return
             await self._give_back(self._allowances.surplus(time.monotonic()))
             if missing := self._allowances.missing(time.monotonic()):
-                await asyncio.gather(*(self._take(ref) for ref in missing))
+                taken = await asyncio.gather(*map(self._take, missing), return_exceptions=True)
+                for ref, answer in zip(missing, taken, strict=True):
+                    if isinstance(answer, BaseException) and not _away(answer):
+                        log.error("no allowance of %s could be taken: %r", ref.budget, answer)
+                _raise_if_away(taken)
 
     async def close(self) -> None:
         """Enter and give back what can be; the rest is the next life's, by the journal."""
@@ -252,7 +258,7 @@ def _away(error: BaseException) -> bool:
     return isinstance(error, GatewayError) and error.code is ErrorCode.STORE_UNAVAILABLE
 
 
-def _raise_if_away(answers: Iterable[Answer | BaseException]) -> None:
+def _raise_if_away(answers: Iterable[object]) -> None:
     for answer in answers:
         if isinstance(answer, BaseException) and _away(answer):
             raise answer

@@ -65,7 +65,8 @@ def _write_off(connection: Connection, asked: WriteOff) -> int | None:
     if done is not None:
         # The same command again, after an answer that was lost; anybody else comes too late.
         return int(done.amount) if (done.made_by, done.made_at) == (asked.by, asked.now) else None
-    query = select(attempts.c.hold).where(attempts.c.attempt_id == asked.allowance_id)
+    # Locked: what a replica enters meanwhile is taken from the allowance, and is not part of what is written off.
+    query = select(attempts.c.hold).where(attempts.c.attempt_id == asked.allowance_id).with_for_update()
     amount = connection.scalar(query) if asked.allowance_id.startswith(PREFIX) else None
     settlement = Settlement(asked.allowance_id, WRITTEN_OFF, asked.now, charge=None)
     if amount is None or not Books().post(connection, [settlement])[0]:

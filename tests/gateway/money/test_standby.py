@@ -236,6 +236,25 @@ async def test_what_cannot_be_entered_is_charged_as_unknown(replica: Replica) ->
     assert accounts.entries(replica.store)[hold.attempt_id, "settlement"] == (hold.amounts[0], True)
 
 
+async def test_calls_that_cost_nothing_do_not_fill_memory_and_disk_for_ever(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmgw_gateway.money.standby.MOST_DRAWN", 3)
+    await replica.held()
+    replica.backend.state = "away"
+    admitted = 0
+    with contextlib.suppress(StoreAwayError):
+        while admitted < 10:
+            async with replica.call() as hold:
+                hold.outcome.refused_upstream = True
+            admitted += 1
+    assert admitted == 3
+    replica.backend.state = "here"
+    await replica.money.standby.tend()
+    replica.backend.state = "away"
+    assert await replica.ask()
+
+
 async def test_allowances_are_given_back_together(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(10):
         assert await replica.ask(Account(f"per_{number}"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from llmgw_gateway.errors import StoreAwayError
-from llmgw_gateway.money.items import Sweep, Undo
+from llmgw_gateway.money.items import Draw, Replay, Sweep, Undo
 from llmgw_gateway.money.posting import Books
+from llmgw_gateway.money.writeoff import WriteOff, write_off
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.session import WRITING, Session, parameters
 from llmgw_wire.secret import Secret
@@ -29,6 +30,14 @@ BUDGETS = [accounts.budget("user", 100, 100)]
 ADMITTED = accounts.admission("att_1", BUDGETS, 10, 50)
 UNDO = Undo("att_1", ADMITTED.paying, 1)
 RELEASED = {("att_1", "settlement"): (0, False)}
+
+
+async def waits(column: PostgresColumn, task: asyncio.Task[Any]) -> None:
+    """Until the server holds it up behind another transaction."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    while column.sql(waiting) == [(0,)]:
+        assert not task.done(), "it did not wait"
+        await asyncio.sleep(0.01)
 
 
 async def test_what_was_admitted_is_released(post: Desk, column: Column) -> None:
@@ -81,18 +90,36 @@ async def test_a_commit_that_lands_late_is_waited_for(postgres: Server, empty_da
     with lost.transaction(4) as (connection, transaction):
         Books().post(connection, [ADMITTED])  # and its COMMIT is under way
         undoing = asyncio.create_task(accounts.Desk(database)(UNDO))
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        while column.sql(waiting) == [(0,)]:
-            assert not undoing.done(), "it did not wait"
-            await asyncio.sleep(0.01)
+        await waits(column, undoing)
         transaction.commit()
     assert await undoing is True
     lost.drop()
     database.close()
     assert accounts.counters(column) == {("user", "2026-11"): (0, 1, 0)}
     assert accounts.entries(column) == RELEASED
+
+
+async def test_a_write_off_says_what_it_has_charged_whatever_is_entered_meanwhile(
+    postgres: Server, empty_database: str
+) -> None:
+    column = PostgresColumn(postgres, postgres.database(empty_database))
+    database = Database(column.backend())
+    database.start()
+    await accounts.Desk(database)(accounts.admission("alw_1", BUDGETS, 50))
+    draw = Draw("att_1", ADMITTED.paying, (("user", "2026-11"),), ("alw_1",), (10, 0, 0), (50, 0, 0))
+    replay = Replay(draw, accounts.settlement("att_1", 20))
+    replica = Session(parameters(Secret(postgres.url(column.database))), WRITING, prepared=False)
+    with replica.transaction(4) as (connection, transaction):
+        Books().post(connection, [replay])
+        writing = asyncio.create_task(database.submit(write_off, WriteOff("alw_1", "the disk", "ada@here", 2)))
+        await waits(column, writing)
+        transaction.commit()
+    assert await writing == 30
+    replica.drop()
+    database.close()
+    assert accounts.rows(column, "SELECT amount FROM write_offs") == [(30,)]
+    assert accounts.entries(column)["alw_1", "settlement"] == (30, True)
+    assert accounts.counters(column) == {("user", "2026-11"): (50, 0, 0)}
 
 
 async def test_a_call_that_was_refused_because_its_commit_was_unknown_costs_nothing_when_that_lands(
