@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +21,18 @@ from tests.lab.environment import clean_environment
 from tests.lab.process import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.lab.system import System
 
 SECONDS = 20
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: a socket's path is limited to about a hundred bytes, and pytest's own folders use most of them."""
+    with tempfile.TemporaryDirectory(prefix="llmgw-") as folder:
+        yield Path(folder)
 
 
 def until(condition: Callable[[], bool]) -> None:

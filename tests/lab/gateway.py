@@ -55,6 +55,7 @@ class Gateway(Server):
                 "admin_listen": f"{HOST}:{self.admin_port}",
                 "public_url": self.url,
                 "drain_seconds": 30,
+                "questions_per_minute": 100_000,  # tests ask until what they wait for is so
             },
             "organisation": {"name": "Example", "time_zone": "UTC", "contact": "#llm-help"},
             "store": {"path": self.db.name},
