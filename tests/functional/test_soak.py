@@ -151,6 +151,7 @@ async def test_aborted_streams_leave_no_connection_no_hold_and_no_task(
 MARKS = {
     "anthropic": (b"content_block_delta", 2, 0),
     "bedrock": (b":event-type", 1, 5),
+    "converse": (b"contentBlockDelta", 1, 0),
     "openai chat": (b'"finish_reason"', 1, 2),
     "openai responses": (b"event: response.output_text.delta", 1, 0),
 }
@@ -159,13 +160,13 @@ MARKS = {
 
 async def listen(device: Device, number: int, pieces: int) -> None:
     """Read a stream to its end without keeping it."""
-    reader, writer = await asyncio.open_connection(HOST, urlsplit(device.url).port)
     dialect = DIALECTS[number % len(DIALECTS)]
+    (mark, each, others), seen, kept = MARKS[dialect.name], 0, b""
+    reader, writer = await asyncio.open_connection(HOST, urlsplit(device.url).port)
     writer.write(request_of(dialect, device, f"slow {number}"))
     await writer.drain()
     head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 "), head
-    (mark, each, others), seen, kept = MARKS[dialect.name], 0, b""
     while data := await reader.read(65_536):
         kept += data
         seen += kept.count(mark)
