@@ -141,7 +141,7 @@ class Gateway:
             policy=policy(settings, self._catalogue),
             rates=rates,
             money=money,
-            bedrock=Bedrock(settings.bedrock, credentials, http, bridging(settings, self._catalogue)),
+            bedrock=Bedrock(settings.bedrock, credentials, bridging(settings, self._catalogue)),
             relay=relay,
         )
         verifier = _verifier(settings, http)
@@ -165,6 +165,7 @@ class Gateway:
         log.info("listening on %s for %s", settings.server.listen, public_url)
         await self._stopping.wait()
         unsettled = await self._drain(edge, money, runners)
+        pipeline.bedrock.close()
         await rates.close()
         if control is not None:
             await control.stop()

@@ -1,7 +1,7 @@
 """AWS Bedrock: builds, signs and sends. The only file that knows how Bedrock is called.
 
-The URL goes to aiohttp as already encoded: its default re-quoting turns `%3A` into `:`, and the signature no longer
-matches what is sent.
+The path is quoted once and sent as it is signed: whoever quotes `%3A` anew turns it into `:`, and the signature no
+longer matches what is sent.
 """
 
 from __future__ import annotations
@@ -9,20 +9,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import io
 import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-import aiohttp
 import msgspec
-from yarl import URL
+from aiohttp import ClientError
 
 from llmgw_gateway.call import Outcome
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.providers import bridge
+from llmgw_gateway.providers.connections import Connections, Patience, UnreachableError
 from llmgw_gateway.providers.sigv4 import Place, Signer
 from llmgw_wire.errors import ErrorCode
 
@@ -30,7 +29,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from llmgw_gateway.call import Call, Target
+    from llmgw_gateway.providers.connections import Answer
     from llmgw_gateway.providers.credentials import AwsCredentials
+    from llmgw_gateway.streams.body import Body
     from llmgw_gateway.upstream import Bedrock as BedrockSettings
 
 SERVICE: Final = "bedrock"
@@ -40,10 +41,12 @@ ACTIONS: Final = {
     "converse": ("converse", "converse-stream"),
 }
 """The last part of the path, whole and streamed."""
+VISIBLE: Final[tuple[str, ...]] = ("content-type", "retry-after", "x-amzn-errortype", "x-amzn-requestid")
+"""The headers that a client may see: everything else that an upstream says in them stays here."""
 INPUT_TOKENS: Final = "x-amzn-bedrock-input-token-count"
 MOST_COUNT_ANSWER: Final = 65_536
 LARGE: Final = 1024 * 1024
-"""From this size on, hashing or copying the body would stall the loop for half a millisecond and more."""
+"""From this size on, hashing the body would stall the loop for half a millisecond and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Upstream:
     status: int
     headers: dict[str, str]
     """The few that a client may see."""
-    content: aiohttp.StreamReader
+    content: Body
     dispatched_at: float
     """On the monotonic clock."""
     own_words: bool
@@ -71,7 +74,7 @@ class Question:
     body: bytes
     head_by: float
     """Until when the head of the answer has to be there, on the loop's clock."""
-    timeout: aiohttp.ClientTimeout
+    patience: Patience
 
 
 class Bedrock:
@@ -84,26 +87,24 @@ class Bedrock:
         self,
         settings: BedrockSettings,
         credentials: AwsCredentials,
-        http: aiohttp.ClientSession,
         table: bridge.Table | None = None,
     ) -> None:
         self._table = table
         """What each model takes; None: as it ships."""
         self._settings = settings
         self._credentials = credentials
-        self._http = http
-        self._base = settings.endpoint.rstrip("/") or f"https://bedrock-runtime.{settings.region}.amazonaws.com"
+        base = settings.endpoint.rstrip("/") or f"https://bedrock-runtime.{settings.region}.amazonaws.com"
+        self._connections = Connections(base)
+        self._base = urlsplit(base)
         self._signer = Signer(settings.region, SERVICE)
-        self._places: dict[tuple[str, str], tuple[URL, Place]] = {}
-        self._timeout = aiohttp.ClientTimeout(
-            total=settings.total_seconds,
-            sock_connect=settings.connect_seconds,
-            sock_read=settings.idle_seconds,
-        )
-        # The relay has its own idle timer, one for all reads of a stream; aiohttp would set one for each.
-        self._stream_timeout = aiohttp.ClientTimeout(
-            total=settings.total_seconds, sock_connect=settings.connect_seconds
-        )
+        self._places: dict[tuple[str, str], tuple[str, Place]] = {}
+        # The relay has its own idle timer: it knows whether the client is kept waiting by pings.
+        self._stream_patience = Patience(settings.connect_seconds, settings.total_seconds)
+        self._patience = Patience(settings.connect_seconds, settings.total_seconds, settings.idle_seconds)
+
+    def close(self) -> None:
+        """Close every connection, when nothing is asked any more."""
+        self._connections.close()
 
     def deadline(self) -> float:
         """Until when the head of an answer has to be there if the first attempt begins now, on the loop's clock."""
@@ -118,8 +119,8 @@ class Bedrock:
         if not again:
             call.release()
         action = ACTIONS[call.operation][call.stream]
-        timeout = self._stream_timeout if call.stream else self._timeout
-        return Attempt(self, Question(target.invoke_id, action, body, head_by, timeout), outcome)
+        patience = self._stream_patience if call.stream else self._patience
+        return Attempt(self, Question(target.invoke_id, action, body, head_by, patience), outcome)
 
     async def count_tokens(self, target: Target, call: Call) -> tuple[int, bytes]:
         """Ask Bedrock how many tokens a prompt has (CountTokens, free of charge), by the model: it knows no profiles.
@@ -132,7 +133,7 @@ class Bedrock:
             body = json.dumps({"input": {"invokeModel": {"body": inner}}}).encode()
         call.release()
         model = target.foundation_id or target.invoke_id
-        question = Question(model, "count-tokens", body, self.deadline(), self._timeout)
+        question = Question(model, "count-tokens", body, self.deadline(), self._patience)
         async with Attempt(self, question, Outcome()) as upstream:
             answer = b""
             while len(answer) < MOST_COUNT_ANSWER and (more := await upstream.content.readany()):
@@ -140,11 +141,10 @@ class Bedrock:
         count = None if own else _count(answer)
         return (upstream.status, answer) if count is None else (200, json.dumps({"input_tokens": count}).encode())
 
-    async def dispatch(self, question: Question, outcome: Outcome) -> aiohttp.ClientResponse:
+    async def dispatch(self, question: Question, outcome: Outcome) -> Answer:
         """Sign and send, and wait for the head of the answer; the errors are those of `send`."""
-        url, place = self._place(question.invoke_id, question.action)
-        headers = await self._sign(place, question.body)
-        headers["Accept-Encoding"] = "identity"  # frames are read as they are
+        opening, place = self._place(question.invoke_id, question.action)
+        signed = await self._sign(place, question.body)
         if time.monotonic() > outcome.dispatch_by:
             raise GatewayError(
                 ErrorCode.STORE_UNAVAILABLE,
@@ -152,16 +152,11 @@ class Bedrock:
                 retry_after=2,
             )
         outcome.dispatched = True
+        lines = "".join([f"{name}: {value}\r\n" for name, value in signed.items()])
+        head = f"{opening}{lines}Content-Length: {len(question.body)}\r\n\r\n".encode()
         try:
-            async with asyncio.timeout_at(question.head_by):
-                return await self._http.post(
-                    url,
-                    data=_payload(question.body),
-                    headers=headers,
-                    allow_redirects=False,
-                    timeout=question.timeout,
-                )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return await self._connections.ask(head, question.body, question.patience, question.head_by)
+        except UnreachableError as error:
             outcome.dispatched = False
             raise GatewayError(
                 ErrorCode.UPSTREAM_UNREACHABLE,
@@ -174,7 +169,7 @@ class Bedrock:
                 ErrorCode.UPSTREAM_TIMEOUT,
                 f"AWS Bedrock did not begin to answer within {self._settings.first_byte_seconds} s.",
             ) from error
-        except aiohttp.ClientError as error:
+        except ClientError as error:
             outcome.note = "upstream_broken"
             raise GatewayError(
                 ErrorCode.UPSTREAM_INVALID, "The connection to AWS Bedrock broke before an answer came."
@@ -185,61 +180,51 @@ class Bedrock:
         digest = await asyncio.to_thread(_sha256, body) if len(body) >= LARGE else _sha256(body)
         return self._signer.headers(credentials, place, digest, time.time())
 
-    def _place(self, invoke_id: str, action: str) -> tuple[URL, Place]:
-        """Where a model is asked. Kept: only the models of the configuration come here."""
+    def _place(self, invoke_id: str, action: str) -> tuple[str, Place]:
+        """How a request to a model begins, and what of it is signed. Only the models of the configuration come here."""
         known = self._places.get((invoke_id, action))
         if known is None:
-            url = URL(f"{self._base}/model/{quote(invoke_id, safe='')}/{action}", encoded=True)
-            known = self._places[invoke_id, action] = (url, Place.of(url.host_port_subcomponent or "", url.raw_path))
+            path = f"{self._base.path}/model/{quote(invoke_id, safe='')}/{action}"
+            host = self._connections.host_header
+            opening = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: llmgw\r\nAccept: */*\r\n"
+            opening += "Accept-Encoding: identity\r\n"  # frames are read as they are
+            known = self._places[invoke_id, action] = (opening, Place.of(host, path))
         return known
 
 
 class Attempt:
     """A question to Bedrock: asked on entering, its connection given back or closed on leaving."""
 
-    __slots__ = ("_bedrock", "_outcome", "_question", "_response")
+    __slots__ = ("_answer", "_bedrock", "_outcome", "_question")
 
     def __init__(self, bedrock: Bedrock, question: Question, outcome: Outcome) -> None:
         self._bedrock = bedrock
         self._question: Question | None = question
         self._outcome = outcome
-        self._response: aiohttp.ClientResponse | None = None
+        self._answer: Answer | None = None
 
     async def __aenter__(self) -> Upstream:
         question, self._question = self._question, None  # nothing of the prompt is kept while the answer streams
         if question is None:
             raise RuntimeError("an attempt is made once")
         sent_at = time.monotonic()
-        response = self._response = await self._bedrock.dispatch(question, self._outcome)
-        self._outcome.status = response.status
-        counted = response.headers.get(INPUT_TOKENS, "")
-        return Upstream(response.status, _visible(response), response.content, sent_at, _own_words(response), counted)
+        answer = self._answer = await self._bedrock.dispatch(question, self._outcome)
+        self._outcome.status = answer.status
+        said = answer.headers
+        visible = {name: said[name] for name in VISIBLE if name in said}
+        # AWS signs each of its answers with the type of the error or the number of the request, a proxy with neither.
+        own_words = "x-amzn-errortype" in said or "x-amzn-requestid" in said
+        return Upstream(answer.status, visible, answer.body, sent_at, own_words, said.get(INPUT_TOKENS, ""))
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        if self._response is not None:
-            await self._response.__aexit__(kind, error, trace)
+        if self._answer is not None:
+            self._answer.release()
 
 
 def _sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
-
-
-def _payload(body: bytes) -> bytes | io.BytesIO:
-    """A large body is written in pieces: in one, it would stall the loop while it is copied."""
-    return io.BytesIO(body) if len(body) >= LARGE else body
-
-
-def _visible(response: aiohttp.ClientResponse) -> dict[str, str]:
-    """An allow-list: everything else that an upstream says in headers stays here."""
-    names = ("content-type", "retry-after", "x-amzn-errortype", "x-amzn-requestid")
-    return {name: response.headers[name] for name in names if name in response.headers}
-
-
-def _own_words(response: aiohttp.ClientResponse) -> bool:
-    """AWS signs each of its answers with the type of the error or the number of the request, a proxy with neither."""
-    return "x-amzn-errortype" in response.headers or "x-amzn-requestid" in response.headers
 
 
 def _count(body: bytes) -> int | None:

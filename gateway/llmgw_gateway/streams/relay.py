@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.call import Outcome
     from llmgw_gateway.streams.answer import Writer
+    from llmgw_gateway.streams.body import Body
     from llmgw_gateway.streams.eventstream import Frame
     from llmgw_gateway.streams.meter import Meter
 
@@ -76,7 +77,7 @@ class Relay:
     async def run(
         self,
         request: web.BaseRequest,
-        content: aiohttp.StreamReader,
+        content: Body,
         writer: Writer,
         inner: Callable[[Frame], bytes | None],
         headers: Mapping[str, str],
@@ -122,17 +123,15 @@ class Relay:
                 self.drains -= 1
         return answer.response
 
-    async def _pump(
-        self, answer: Answer, content: aiohttp.StreamReader, inner: Callable[[Frame], bytes | None]
-    ) -> None:
+    async def _pump(self, answer: Answer, content: Body, inner: Callable[[Frame], bytes | None]) -> None:
         try:
             async with asyncio.timeout(None) as answer.clock:
                 await self._read(answer, content, inner)
         except EventStreamError as error:
             answer.outcome.note = "upstream_corrupt"
             await answer.fail("api_error", f"The provider's stream is corrupt: {error}.")
-        except TimeoutError as error:
-            await self._timed_out(answer, error)
+        except TimeoutError:
+            await self._timed_out(answer)
         except aiohttp.ClientError:
             answer.outcome.note = "upstream_broken"
             await answer.fail("api_error", "The connection to the provider broke in the middle of the answer.")
@@ -149,9 +148,7 @@ class Relay:
             if answer.stopped != "drain":
                 await answer.end()
 
-    async def _read(
-        self, answer: Answer, content: aiohttp.StreamReader, inner: Callable[[Frame], bytes | None]
-    ) -> None:
+    async def _read(self, answer: Answer, content: Body, inner: Callable[[Frame], bytes | None]) -> None:
         """The loop of every stream: one read, one look at its frames, one write."""
         parser, timers = FrameParser(), answer.timers
         try:
@@ -172,7 +169,7 @@ class Relay:
         finally:
             answer.clock = None
 
-    async def _timed_out(self, answer: Answer, error: TimeoutError) -> None:
+    async def _timed_out(self, answer: Answer) -> None:
         """Somebody's time is up: the provider's, or that of an answer which nobody reads."""
         if answer.stopped == "cancel":
             return
@@ -181,7 +178,7 @@ class Relay:
         elif answer.stopped == "first_content":
             answer.outcome.note = "upstream_timeout"
             await answer.fail("overloaded_error", "The provider accepted the request and did not begin to answer.")
-        elif answer.stopped == "idle" or isinstance(error, aiohttp.SocketTimeoutError):
+        elif answer.stopped == "idle":
             answer.outcome.note = "upstream_idle"
             await answer.fail("overloaded_error", "The provider went silent in the middle of the answer.")
         else:

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCredentials
@@ -47,8 +46,9 @@ async def cloud(handler: Handler) -> AsyncIterator[Bedrock]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     settings = BedrockSettings(region="us-east-1", endpoint=f"http://127.0.0.1:{runner.addresses[0][1]}")
-    async with aiohttp.ClientSession(auto_decompress=False, trust_env=False) as http:
-        yield Bedrock(settings, Fixed(), http)
+    bedrock = Bedrock(settings, Fixed())
+    yield bedrock
+    bedrock.close()
     await runner.cleanup()
 
 
@@ -87,7 +87,8 @@ async def test_nothing_of_a_prompt_is_kept_while_its_answer_streams() -> None:
             TARGET, call(), Outcome(), bedrock.deadline()
         ) as upstream:  # what is made once is made now
             released.set()
-            await upstream.content.read()
+            while await upstream.content.readany():
+                pass
         released.clear()
         tracemalloc.start()
         try:

@@ -10,14 +10,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.base_protocol import BaseProtocol
 
 from llmgw_gateway.call import Outcome, Usage
 from llmgw_gateway.dialects import anthropic, bedrock
 from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.streams.body import Body
 from llmgw_gateway.streams.limits import Limits
 from llmgw_gateway.streams.meter import Meter
 from llmgw_gateway.streams.refusals import StreamRefused
@@ -42,6 +41,14 @@ def delta(size: int = 5) -> dict[str, Any]:
     return {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "x" * size}}
 
 
+class Endless:
+    """An upstream that does not mind waiting."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
 @dataclass
 class Bench:
     """One answer from an upstream that the test feeds to a client that the test plays."""
@@ -60,9 +67,7 @@ class Bench:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        connection = BaseProtocol(loop)
-        connection.connection_made(asyncio.Transport())
-        self.upstream = aiohttp.StreamReader(connection, 2**30, loop=loop)
+        self.upstream = Body(Endless())
         self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -114,9 +119,9 @@ class Bench:
 
     def feed(self, *events: dict[str, Any], end: bool = False) -> None:
         for event in events:
-            self.upstream.feed_data(aws_frames.chunk(event))
+            self.upstream.feed(aws_frames.chunk(event))
         if end:
-            self.upstream.feed_eof()
+            self.upstream.finish()
 
     async def until_handled(self) -> None:
         async with asyncio.timeout(WATCHDOG):
@@ -277,8 +282,8 @@ async def test_a_failure_as_the_first_event_is_free_whether_or_not_the_head_had_
             if not limits.gate_seconds:
                 async with asyncio.timeout(WATCHDOG):
                     await bench.reader.readuntil(b"\r\n\r\n")
-            bench.upstream.feed_data(aws_frames.exception("throttlingException", "slow down"))
-            bench.upstream.feed_eof()
+            bench.upstream.feed(aws_frames.exception("throttlingException", "slow down"))
+            bench.upstream.finish()
             await bench.until_handled()
         assert bench.outcome.refused_upstream
         assert (bench.refused is None) is (not limits.gate_seconds)
@@ -287,8 +292,8 @@ async def test_a_failure_as_the_first_event_is_free_whether_or_not_the_head_had_
 async def test_a_failure_after_the_first_event_is_not_free() -> None:
     async with Bench(Relay(nobody)) as bench:
         await bench.begun()
-        bench.upstream.feed_data(aws_frames.exception("throttlingException", "slow down"))
-        bench.upstream.feed_eof()
+        bench.upstream.feed(aws_frames.exception("throttlingException", "slow down"))
+        bench.upstream.finish()
         await bench.until_handled()
     assert not bench.outcome.refused_upstream
     assert bench.outcome.note == "upstream_throttlingException"
@@ -433,7 +438,7 @@ async def test_how_the_network_cuts_a_stream_does_not_change_what_its_client_is_
 ) -> None:
     """An event and the failure after it in one read: the event is content, so it is no refusal any more."""
     async with Bench(Relay(nobody, Limits(gate_seconds=3600)), writer()) as bench:
-        bench.upstream.feed_data(aws_frames.chunk(START) + failure + aws_frames.chunk(delta(77)) + b"junk")
+        bench.upstream.feed(aws_frames.chunk(START) + failure + aws_frames.chunk(delta(77)) + b"junk")
         await bench.until_handled()
         bench.client.write_eof()
         rest = await bench.rest()
@@ -450,7 +455,7 @@ async def test_how_the_network_cuts_a_stream_does_not_change_what_its_client_is_
 
 async def test_an_error_event_that_comes_first_is_a_refusal_with_its_own_status() -> None:
     async with Bench(Relay(nobody)) as bench:
-        bench.upstream.feed_data(OVERLOADED)
+        bench.upstream.feed(OVERLOADED)
         await bench.until_handled()
     assert isinstance(bench.refused, StreamRefused)
     assert (bench.refused.status, bench.outcome.refused_upstream) == (529, True)
