@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MOST_WAITING: Final = 10_000
 """Entries that were begun and are not on disk yet."""
+COLLECT_SECONDS: Final = 0.02
+"""How long lines are collected before the writer is woken: to wake it for each costs more than the line."""
 CLIENT_GONE: Final = "client_gone"
 CLIENT_CLOSED: Final = 499
 """The status of a request whose client did not wait: nobody saw it (nginx's convention)."""
@@ -142,7 +144,8 @@ class Audit:
     def __init__(self, path: Path, *, most_waiting: int = MOST_WAITING) -> None:
         self._path = path
         self._most = most_waiting
-        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[list[bytes] | None] = queue.SimpleQueue()
+        self._collected: list[bytes] = []
         # Counted by one thread each: what is begun on the loop's, what is on disk on the writer's.
         self._begun = 0
         self._written = 0
@@ -185,10 +188,19 @@ class Audit:
 
     def put(self, entry: Entry) -> None:
         """Hand in what was begun."""
-        self._lines.put(_encoder.encode(entry.document()) + b"\n")
+        if not self._collected:
+            asyncio.get_running_loop().call_later(COLLECT_SECONDS, self._hand_over)
+        self._collected.append(_encoder.encode(entry.document()) + b"\n")
+
+    def _hand_over(self) -> None:
+        """Give the writer what was collected."""
+        if self._collected:
+            self._lines.put(self._collected)
+            self._collected = []
 
     def close(self, *, seconds: float = CLOSE_SECONDS) -> int:
         """Write what waits, then stop. Returns how many entries the disk did not take in time."""
+        self._hand_over()
         self._lines.put(None)
         self._thread.join(seconds)
         self._given_up.set()
@@ -199,13 +211,13 @@ class Audit:
 
     def _write(self) -> None:
         while True:
-            lines = [self._lines.get()]
+            batches = [self._lines.get()]
             while not self._lines.empty():
-                lines.append(self._lines.get_nowait())
-            found = [line for line in lines if line is not None]
-            if self._append(b"".join(found)):
-                self._written += len(found)
-            if None in lines:
+                batches.append(self._lines.get_nowait())
+            lines = [line for batch in batches if batch is not None for line in batch]
+            if self._append(b"".join(lines)):
+                self._written += len(lines)
+            if None in batches:
                 return
 
     def _append(self, data: bytes) -> bool:
