@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MOST_WAITING: Final = 10_000
 """Entries that were begun and are not on disk yet."""
 COLLECT_SECONDS: Final = 0.02
-"""How long lines are collected before the writer is woken: to wake it for each costs more than the line."""
+"""Between two times that the writer is woken: to wake it for each line costs more than the line."""
 CLIENT_GONE: Final = "client_gone"
 CLIENT_CLOSED: Final = 499
 """The status of a request whose client did not wait: nobody saw it (nginx's convention)."""
@@ -146,6 +146,8 @@ class Audit:
         self._most = most_waiting
         self._lines: queue.SimpleQueue[list[bytes] | None] = queue.SimpleQueue()
         self._collected: list[bytes] = []
+        self._woken = float("-inf")
+        """When the writer was woken last."""
         # Counted by one thread each: what is begun on the loop's, what is on disk on the writer's.
         self._begun = 0
         self._written = 0
@@ -189,12 +191,14 @@ class Audit:
     def put(self, entry: Entry) -> None:
         """Hand in what was begun."""
         if not self._collected:
-            asyncio.get_running_loop().call_later(COLLECT_SECONDS, self._hand_over)
+            wait = self._woken + COLLECT_SECONDS - time.monotonic()
+            asyncio.get_running_loop().call_later(max(0.0, wait), self._hand_over)
         self._collected.append(_encoder.encode(entry.document()) + b"\n")
 
     def _hand_over(self) -> None:
         """Give the writer what was collected."""
         if self._collected:
+            self._woken = time.monotonic()
             self._lines.put(self._collected)
             self._collected = []
 
