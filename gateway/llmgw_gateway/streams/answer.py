@@ -11,6 +11,8 @@ import aiohttp
 from aiohttp import web
 
 from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.streams import heads
+from llmgw_gateway.streams.eventstream import EventStreamError, FrameParser
 from llmgw_gateway.streams.limits import Timers
 from llmgw_gateway.streams.presence import gone
 from llmgw_gateway.streams.refusals import FAILED_AT_WORK, STATUS_OF_EXCEPTION, StreamRefused, error_type
@@ -20,12 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llmgw_gateway.call import Outcome
+    from llmgw_gateway.streams.body import Body
     from llmgw_gateway.streams.eventstream import Frame
     from llmgw_gateway.streams.limits import Limits
     from llmgw_gateway.streams.meter import Meter
 
-ROOM = 32 * 1024
-"""Half of what a transport takes before writers have to wait (asyncio's and uvloop's high-water mark)."""
 log = logging.getLogger("llmgw.relay")
 Stop = Literal["first_content", "idle", "drain", "cancel"]
 """Why the provider is not read any further: it is silent, or what it says is for nobody."""
@@ -44,6 +45,45 @@ class Writer(Protocol):
         """The terminal event for a failure after the head."""
 
 
+class Streamed(web.StreamResponse):
+    """What aiohttp's server is given in the end: an answer that has left already, head, chunks and all."""
+
+    def __init__(self, request: web.BaseRequest, headers: Mapping[str, str]) -> None:
+        super().__init__(headers=headers)
+        self._whole = False
+        self._opened = False
+        self._stays = request.keep_alive and heads.in_chunks(request)
+        self._asked = request
+
+    @property
+    def prepared(self) -> bool:
+        """Whether the head has left."""
+        return self._opened
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether another request may come on this connection."""
+        return self._whole and self._stays
+
+    def opening(self) -> bytes:
+        """The head, to be sent now."""
+        self._opened = True
+        return heads.head(self._asked, self.status, self.headers, None, keep_alive=self._stays)
+
+    def framed(self, data: bytes, *, last: bool = False) -> bytes:
+        """Data of the body as it is sent; `last`: nothing follows."""
+        self._whole = self._whole or last
+        if not heads.in_chunks(self._asked):
+            return data
+        return (heads.chunk(data) if data else b"") + (heads.LAST_CHUNK if last else b"")
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Everything has been sent."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """The same."""
+
+
 class Answer:
     """One answer. `leaves` is told once when its client is gone, `opens` once when its head is out."""
 
@@ -51,6 +91,7 @@ class Answer:
         self,
         request: web.BaseRequest,
         writer: Writer,
+        inner: Callable[[Frame], bytes | None],
         headers: Mapping[str, str],
         meter: Meter,
         outcome: Outcome,
@@ -63,40 +104,105 @@ class Answer:
         self.outcome = outcome
         self.session = session
         self.gone = False
-        self.drained = 0
-        """Bytes read without the client."""
-        self.over = False
-        """Whether the provider has ended its answer with an error event."""
-        self.response = web.StreamResponse(
-            headers={**headers, "content-type": writer.content_type, "cache-control": "no-cache"}
-        )
+        self.response = Streamed(request, {**headers, "content-type": writer.content_type, "cache-control": "no-cache"})
         self.timers = Timers(limits, dispatched_at, time.monotonic(), pings=writer.keepalive is not None)
-        self.clock: asyncio.Timeout | None = None
-        """Ends the reading of the provider; None while it is not read."""
         self.stopped: Stop | None = None
         self._request = request
         self._writer = writer
+        self._inner = inner
         self._meter = meter
         self._limits = limits
         self._leaves = leaves
         self._opens = opens
-        self._opened = False
-        self._opening = asyncio.Lock()
-        self._ending = asyncio.Lock()
+        self._parser = FrameParser()
+        self._loop = asyncio.get_running_loop()
+        self._read: asyncio.Future[None] = self._loop.create_future()
+        """Done when the provider is not read any further."""
+        self._body: Body | None = None
+        self._drained = 0
+        """Bytes read without the client."""
+        self._over = False
+        """Whether the provider has ended its answer with an error event."""
         self._ended = False
+        self._watching: asyncio.TimerHandle | None = None
+        self._giving_up: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.Task[None] | None = None
+        """Waits for a client that takes nothing at the moment."""
 
-    async def take(self, raw: bytes, frames: list[Frame], inner: Callable[[Frame], bytes | None]) -> None:
+    async def read(self, body: Body) -> None:
+        """Read the provider to the end of its body, or to a reason not to; everything is passed on meanwhile.
+
+        Bytes are taken where they arrive, without a task or a future for each: see `_take`. EventStreamError,
+        TimeoutError (`stopped` says why), ClientError, and StreamRefused when the first event is a failure.
+        """
+        self._body = body
+        body.deliver(self._take, self._no_more)
+        self._watch()
+        await self._read
+
+    def close(self) -> None:
+        """Stop every timer."""
+        for timer in (self._watching, self._giving_up):
+            if timer is not None:
+                timer.cancel()
+        self._finish(None)
+        if self._stalled is not None:
+            self._stalled.cancel()
+
+    async def flushed(self) -> None:
+        """Wait until what was written last has been taken, or the client is given up."""
+        if self._stalled is not None:
+            await self._stalled
+
+    def _take(self, data: bytes) -> None:
+        """Everything that happens to the bytes of one read: one look at their frames, one write."""
+        if self._read.done():
+            return
+        try:
+            frames = self._parser.feed(data)
+            if frames:
+                self._pass_on(self._parser.taken, frames)
+        except Exception as error:  # noqa: BLE001 -- told to whoever waits in `read`
+            self._finish(error)
+            return
+        if self._over:
+            self._finish(None)
+        elif self.gone:
+            self._drained += len(data)
+            if self._drained > self._limits.drain_bytes:
+                self.outcome.note = "drain_capped"
+                self.stopped = "drain"
+                self._finish(None)
+        if self._stalled is None:
+            self.timers.waiting_since = time.monotonic()
+
+    def _no_more(self, error: BaseException | None) -> None:
+        """The provider's body has ended, or broken off."""
+        if error is None:
+            try:
+                self._parser.finish()
+            except EventStreamError as fault:
+                error = fault
+        self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        if self._read.done():
+            return
+        if error is None:
+            self._read.set_result(None)
+        else:
+            self._read.set_exception(error)
+
+    def _pass_on(self, raw: bytes, frames: list[Frame]) -> None:
         """Meter the frames of one read and write them in the client's dialect.
 
         StreamRefused when the first of them is a failure and nothing was sent yet.
         """
-        if not frames:
-            return
         events: list[tuple[str, bytes]] = []
         broken = frames[-1] if frames[-1].exception else None  # nothing comes after an exception
         error: bytes | None = None
         for frame in frames:
-            data = inner(frame) if frame is not broken else None
+            data = self._inner(frame) if frame is not broken else None
             if data is not None:
                 kind = self._meter.event(data)
                 events.append((kind, data))
@@ -105,12 +211,14 @@ class Answer:
         self.outcome.usage, self.outcome.completeness = self._meter.usage, self._meter.completeness
         self.outcome.pieces = self._meter.pieces
         if broken is not None or error is not None:
-            self.over = True
+            self._over = True
             self._failed(broken, error, alone=len(frames) == 1)
         self.timers.begun = True
-        if not self._opened:
-            await self.open()
-        await self._write(self._writer.write(raw, events, broken))
+        data = self._writer.write(raw, events, broken)
+        if not self.timers.opened:
+            self.open(data)
+        elif data:
+            self._write(data)
 
     def _failed(self, broken: Frame | None, error: bytes | None, *, alone: bool) -> None:
         """The provider has ended the answer with an error."""
@@ -122,106 +230,115 @@ class Answer:
         if alone and not self.timers.begun and not self.response.prepared:
             raise StreamRefused.by_frame(broken) if broken is not None else StreamRefused.by_event(error or b"")
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """The upstream ended its body: properly, or before the last event."""
         if not self._meter.stopped and self.outcome.note in {"ok", "client_gone"}:
             self.outcome.note = "upstream_truncated"
-            await self.fail("api_error", "The provider ended the stream before the answer was complete.")
+            self.fail("api_error", "The provider ended the stream before the answer was complete.")
         else:
-            await self._end()
+            self._end()
 
     async def revoke(self) -> None:
         """End the client's part, also before the head; the upstream is drained like after a client that left."""
         if self._ended or self.gone:
             return
         self.outcome.note = "revoked"
-        await self.open()
-        await self._end(self._writer.failure("authentication_error", "This session was ended. Run: llmgw login"))
+        self.open()
+        self._end(self._writer.failure("authentication_error", "This session was ended. Run: llmgw login"))
+        await self.flushed()
         self._leave()
         if self._request.transport is not None:
             self._request.transport.close()  # what is written leaves first
 
-    async def fail(self, kind: str, message: str) -> None:
+    def fail(self, kind: str, message: str) -> None:
         """Tell the client, in its dialect: as a status while the head is unsent, as a terminal event afterwards."""
         if not self.response.prepared:
             code = ErrorCode.UPSTREAM_TIMEOUT if kind == "overloaded_error" else ErrorCode.UPSTREAM_INVALID
             raise GatewayError(code, message)
-        await self._end(self._writer.failure(kind, message))
+        self._end(self._writer.failure(kind, message))
 
     def stop(self, why: Stop, seconds: float = 0) -> None:
         """Read no more of the provider after so many seconds."""
-        if self.clock is not None and not self.clock.expired():
-            self.stopped = why
-            self.clock.reschedule(asyncio.get_running_loop().time() + seconds)
+        if self._read.done():
+            return
+        self.stopped = why
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+        self._giving_up = self._loop.call_later(seconds, self._finish, TimeoutError())
 
-    async def watch(self) -> None:
+    def _watch(self) -> None:
         """Do what is due while the provider is silent: open the head, send pings, give up; notice a client that left.
 
-        One task for each answer; it sleeps from one thing that is due to the next.
+        One timer for each answer, set from one thing that is due to the next.
         """
-        while not self.gone:
-            now = time.monotonic()
-            due = self.timers.next()
-            if due is None or due[0] > now:
-                wait = self._limits.ping_seconds if due is None else min(due[0] - now, self._limits.ping_seconds)
-                await asyncio.sleep(wait)
-                if gone(self._request):
-                    self._lost()
-            elif due[1] == "open":
-                await self.open()
+        if gone(self._request):
+            self._lost()
+        wait = self._limits.ping_seconds
+        while not self.gone and (due := self.timers.next()) is not None:
+            left = due[0] - time.monotonic()
+            if left > 0:
+                wait = min(left, wait)
+                break
+            if due[1] == "open":
+                self.open()
             elif due[1] == "ping":
-                await self._write(self._writer.keepalive or b"")
+                self.timers.written_at = time.monotonic()
+                self._write(self._writer.keepalive or b"")
             else:
                 self.stop(due[1])
                 return
+        if not self.gone:
+            self._watching = self._loop.call_later(wait, self._watch)
 
-    async def open(self) -> None:
-        """Send the head, once."""
-        async with self._opening:
-            if self.timers.opened:
-                return
-            self.timers.opened = True
-            self._opens()
-            if self.gone:
-                return
-            try:
-                await self.response.prepare(self._request)
-                self._opened = True
-            except (ConnectionError, aiohttp.ClientError):
-                self._lost()
+    def open(self, first: bytes = b"") -> None:
+        """Send the head, once, with what comes first in the same write."""
+        if self.timers.opened:
+            return
+        self.timers.opened = True
+        self._opens()
+        if not self.gone:
+            head = self.response.opening()
+            self._request.writer.output_size += len(head)  # aiohttp's own answers come only before it
+            self._send(head + self.response.framed(first))
 
-    async def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         if data and not self._ended:
-            await self._send(data)
+            self._send(self.response.framed(data))
 
-    async def _end(self, last: bytes = b"") -> None:
+    def _end(self, last: bytes = b"") -> None:
         """Write what ends the answer. Whoever comes first ends it, and nothing is written after that."""
-        async with self._ending:
-            if self._ended or not self.response.prepared:
-                return
+        if not self._ended and self.response.prepared:
             self._ended = True
-            if last:
-                await self._send(last)
-            await self._send(None)
+            self._send(self.response.framed(last, last=True))
 
-    async def _send(self, data: bytes | None) -> None:
-        """Write bytes, or the end of the body. A client that does not take them in time is gone."""
+    def _send(self, data: bytes) -> None:
+        """Write bytes. A client that does not take them in time is gone; meanwhile nothing more is read for it."""
         if self.gone:
             return
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            self._lost()
+            return
+        transport.write(data)
+        self.timers.written_at = time.monotonic()
+        if self._stalled is None and self._request.protocol.writing_paused:
+            self.timers.waiting_since = None
+            if self._body is not None:
+                self._body.hold()
+            self._stalled = self._loop.create_task(self._until_taken(), name="stalled")
+
+    async def _until_taken(self) -> None:
+        """Wait for a client that has to catch up."""
         try:
-            if data is not None and self._has_room(len(data)):
-                await self.response.write(data)
-            else:
-                async with asyncio.timeout(self._limits.stall_seconds):
-                    await (self.response.write_eof() if data is None else self.response.write(data))
-            self.timers.written_at = time.monotonic()
+            async with asyncio.timeout(self._limits.stall_seconds):
+                await self._request.writer.drain()
         except (ConnectionError, aiohttp.ClientError, TimeoutError):
             self._lost()
-
-    def _has_room(self, size: int) -> bool:
-        """Whether so many bytes are taken at once, and nobody has to wait. Then a timer would cost more than they."""
-        transport = self._request.transport
-        return transport is not None and transport.get_write_buffer_size() + size < ROOM
+        finally:
+            self._stalled = None
+        self.timers.waiting_since = time.monotonic()
+        if self._body is not None:
+            self._body.go_on()
 
     def _leave(self) -> None:
         """From now on the upstream is read for its usage alone: others may have the slot."""

@@ -15,7 +15,7 @@ import aiohttp
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.streams.answer import Answer
-from llmgw_gateway.streams.eventstream import EventStreamError, FrameParser
+from llmgw_gateway.streams.eventstream import EventStreamError
 from llmgw_gateway.streams.limits import Limits
 from llmgw_gateway.streams.refusals import StreamRefused
 
@@ -98,6 +98,7 @@ class Relay:
         answer = Answer(
             request,
             writer,
+            inner,
             headers,
             meter,
             outcome,
@@ -108,33 +109,33 @@ class Relay:
             opens,
         )
         self._open.add(answer)
-        watching = asyncio.create_task(answer.watch(), name="watch")
         try:
-            await self._pump(answer, content, inner)
+            await self._pump(answer, content)
+            await answer.flushed()
         except asyncio.CancelledError:
             outcome.note = "shutdown"
             if not answer.response.prepared:
                 raise
-            await answer.fail("overloaded_error", "The gateway is shutting down; the answer was cut off. Try again.")
+            answer.fail("overloaded_error", "The gateway is shutting down; the answer was cut off. Try again.")
+            await answer.flushed()
         finally:
-            watching.cancel()
+            answer.close()
             self._open.discard(answer)
             if answer.gone:
                 self.drains -= 1
         return answer.response
 
-    async def _pump(self, answer: Answer, content: Body, inner: Callable[[Frame], bytes | None]) -> None:
+    async def _pump(self, answer: Answer, content: Body) -> None:
         try:
-            async with asyncio.timeout(None) as answer.clock:
-                await self._read(answer, content, inner)
+            await answer.read(content)
         except EventStreamError as error:
             answer.outcome.note = "upstream_corrupt"
-            await answer.fail("api_error", f"The provider's stream is corrupt: {error}.")
+            answer.fail("api_error", f"The provider's stream is corrupt: {error}.")
         except TimeoutError:
-            await self._timed_out(answer)
+            self._timed_out(answer)
         except aiohttp.ClientError:
             answer.outcome.note = "upstream_broken"
-            await answer.fail("api_error", "The connection to the provider broke in the middle of the answer.")
+            answer.fail("api_error", "The connection to the provider broke in the middle of the answer.")
         except (GatewayError, StreamRefused):
             raise
         except Exception:
@@ -143,33 +144,12 @@ class Relay:
             if not answer.response.prepared:
                 raise
             log.exception("a relay failed")
-            await answer.fail("api_error", "The gateway failed in the middle of the answer.")
+            answer.fail("api_error", "The gateway failed in the middle of the answer.")
         else:
             if answer.stopped != "drain":
-                await answer.end()
+                answer.end()
 
-    async def _read(self, answer: Answer, content: Body, inner: Callable[[Frame], bytes | None]) -> None:
-        """The loop of every stream: one read, one look at its frames, one write."""
-        parser, timers = FrameParser(), answer.timers
-        try:
-            while chunk := await content.readany():
-                timers.waiting_since = None
-                frames = parser.feed(chunk)
-                await answer.take(parser.taken, frames, inner)
-                if answer.over:
-                    return
-                if answer.gone:
-                    answer.drained += len(chunk)
-                    if answer.drained > self._limits.drain_bytes:
-                        answer.outcome.note = "drain_capped"
-                        answer.stopped = "drain"
-                        return
-                timers.waiting_since = time.monotonic()
-            parser.finish()
-        finally:
-            answer.clock = None
-
-    async def _timed_out(self, answer: Answer) -> None:
+    def _timed_out(self, answer: Answer) -> None:
         """Somebody's time is up: the provider's, or that of an answer which nobody reads."""
         if answer.stopped == "cancel":
             return
@@ -177,13 +157,13 @@ class Relay:
             answer.outcome.note = "drain_capped"
         elif answer.stopped == "first_content":
             answer.outcome.note = "upstream_timeout"
-            await answer.fail("overloaded_error", "The provider accepted the request and did not begin to answer.")
+            answer.fail("overloaded_error", "The provider accepted the request and did not begin to answer.")
         elif answer.stopped == "idle":
             answer.outcome.note = "upstream_idle"
-            await answer.fail("overloaded_error", "The provider went silent in the middle of the answer.")
+            answer.fail("overloaded_error", "The provider went silent in the middle of the answer.")
         else:
             answer.outcome.note = "upstream_too_long"
-            await answer.fail("overloaded_error", "The answer took longer than this gateway waits for any.")
+            answer.fail("overloaded_error", "The answer took longer than this gateway waits for any.")
 
     def _drains(self, answer: Answer) -> None:
         """Read on for the usage of an answer that nobody takes, within bounds."""
