@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llmgw_agent.errors import AgentError
-from llmgw_packaging import agent, deb, linux, organization, rpm
+from llmgw_packaging import agent, deb, linux, organization, rpm, sbom
 from llmgw_packaging.release import MAINTAINER, Release
 from llmgw_packaging.targets import LINUX
 from llmgw_packaging.wheels import LockError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from llmgw_packaging.wheels import Wheel
 
 SUMS: Final = "SHA256SUMS"
 FORMATS: Final = ("deb", "rpm")
@@ -29,44 +31,44 @@ def main() -> int:
     release = Release(asked.epoch, maintainer=asked.maintainer)
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
-        for name, content in _built(asked, release):
+        names = []
+        for name, content, wheels in _built(asked, release):
             (asked.out / name).write_bytes(content)
+            (asked.out / f"{name}{sbom.SUFFIX}").write_bytes(sbom.bill(name, content, release, wheels))
+            names += [name, f"{name}{sbom.SUFFIX}"]
             _say(f"{asked.out / name}  {len(content) / 1e6:.1f} MB")
+        write_sums(asked.out, names)
     except (AgentError, LockError, OSError, rpm.ToolError) as error:
         _say(f"no packages: {error}")
         return 1
-    write_sums(asked.out)
     return 0
 
 
-def write_sums(folder: Path) -> None:
-    """SHA-256 of every file in the folder, as `sha256sum --check` reads it."""
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != SUMS
-    ]
+def write_sums(folder: Path, names: Sequence[str]) -> None:
+    """SHA-256 of these files, as `sha256sum --check` reads it."""
+    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in sorted(names)]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def _built(asked: argparse.Namespace, release: Release) -> Iterator[tuple[str, bytes]]:
+def _built(asked: argparse.Namespace, release: Release) -> Iterator[tuple[str, bytes, Sequence[Wheel]]]:
+    """File name, content, and the wheels in it."""
     for architecture in asked.architecture or LINUX:
         target = LINUX[architecture]
         built = agent.build(target, asked.store, release)
         if "deb" in asked.format:
             package = linux.agent_deb(built, target, architecture)
-            yield package.file_name, deb.build(package)
+            yield package.file_name, deb.build(package), built.wheels
         if "rpm" in asked.format:
             other = linux.agent_rpm(built, target, architecture)
-            yield other.file_name, rpm.build(other)
+            yield other.file_name, rpm.build(other), built.wheels
     if asked.org:
         settings = organization.build(asked.org, release)
         if "deb" in asked.format:
             package = linux.organization_deb(settings)
-            yield package.file_name, deb.build(package)
+            yield package.file_name, deb.build(package), ()
         if "rpm" in asked.format:
             other = linux.organization_rpm(settings)
-            yield other.file_name, rpm.build(other)
+            yield other.file_name, rpm.build(other), ()
 
 
 def _arguments() -> argparse.Namespace:
