@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-long test-failed check bench fuzz migration lock clean help
+.PHONY: demo test test-long test-failed check packages bench fuzz migration lock clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ test-long: check ## the same with soaks and long kills
 
 test-failed: $(READY) ## what failed last time, once more and one after another; nothing else
 	@$(BIN)/python -m pytest --last-failed --last-failed-no-failures=none --maxfail=1
+
+packages: $(READY) ## installers in dist/ (ORG=org.toml: also its settings; PACKAGES: more options, see packaging/README.md)
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} PYTHONPATH=packaging \
+	  $(BIN)/python -m llmgw_packaging $(if $(ORG),--org $(ORG)) $(PACKAGES)
 
 bench: $(READY) ## measure what is claimed, as ratios of paired runs
 	@$(BIN)/python -m tests.bench
@@ -41,10 +45,13 @@ migration: $(READY) ## write migration 0001 anew from schema.py (until the first
 	@$(BIN)/python -m tests.gateway.store.first_migration
 	@$(BIN)/ruff format --quiet gateway/llmgw_gateway/store/migrations
 
-lock: ## resolve requirements.lock again (needs the network)
+lock: ## resolve requirements.lock and packaging/*.lock again (needs the network)
 	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
 	@$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	@for part in agent gateway; do $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	  --extra $$part --constraint requirements.lock --custom-compile-command "make lock" pyproject.toml \
+	  -o packaging/$$part.lock || exit 1; done
 	@rm -rf $(VENV)-lock
 
 clean: ## remove everything that the other targets made

@@ -20,7 +20,7 @@ from tests.lab.process import Finished, Program, ProgramError, run
 from tests.lab.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
 URL = re.compile(r"https?://\S+")
 COMMAND_SECONDS = 30
@@ -63,30 +63,11 @@ class Agent(Server):
 
     def sign_in(self, visit: Callable[[str], object], *, seconds: float = COMMAND_SECONDS) -> str:
         """`llmgw login --no-browser`; `visit` opens the address that it prints. Returns what it printed."""
-        login = subprocess.Popen(
-            [installed("llmgw"), "login", "--no-browser"],
-            env=self.env,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        deadline = threading.Timer(seconds, login.kill)
-        deadline.start()
-        with login:
-            try:
-                printed = _until_url(login)
-                visit(URL.findall(printed)[-1].rstrip(".,"))
-                rest, _ = login.communicate()
-            except BaseException:
-                login.kill()
-                raise
-            finally:
-                deadline.cancel()
-        if login.returncode != 0:
-            raise ProgramError(f"llmgw login ended with {login.returncode}\n{printed}{rest}\n{self.program.tail()}")
-        return printed + rest
+        argv: list[str | Path] = [installed("llmgw"), "login", "--no-browser"]
+        try:
+            return sign_in(argv, self.env, self.folder, visit, seconds=seconds)
+        except ProgramError as error:
+            raise ProgramError(f"{error}\n{self.program.tail()}") from None
 
     def prepare(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -104,6 +85,41 @@ class Agent(Server):
             probe.connect(str(self.socket))
             return True
         return False
+
+
+def sign_in(
+    argv: Sequence[str | Path],
+    env: Mapping[str, str],
+    folder: Path,
+    visit: Callable[[str], object],
+    *,
+    seconds: float = COMMAND_SECONDS,
+) -> str:
+    """A command that prints an address to sign in at and waits for it; `visit` opens it. Returns what it printed."""
+    login = subprocess.Popen(
+        argv,
+        env=env,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = threading.Timer(seconds, login.kill)
+    deadline.start()
+    with login:
+        try:
+            printed = _until_url(login)
+            visit(URL.findall(printed)[-1].rstrip(".,"))
+            rest, _ = login.communicate()
+        except BaseException:
+            login.kill()
+            raise
+        finally:
+            deadline.cancel()
+    if login.returncode != 0:
+        raise ProgramError(f"llmgw login ended with {login.returncode}\n{printed}{rest}")
+    return printed + rest
 
 
 def _until_url(login: subprocess.Popen[str]) -> str:

@@ -1,0 +1,69 @@
+"""Bills of materials: what of whom is in a package, by name, version, hash and licence (CycloneDX 1.6, JSON)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmgw_packaging.release import Release
+    from llmgw_packaging.wheels import Wheel
+
+SUFFIX: Final = ".cdx.json"
+NAMESPACE: Final = uuid.UUID("6f0f5a0e-6d5e-5b0b-9c57-0d6f7c1f2a44")
+"""Of serial numbers: the same package always has the same."""
+SPDX: Final = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
+
+
+def bill(file_name: str, content: bytes, release: Release, wheels: Sequence[Wheel]) -> bytes:
+    """The bill of one package: itself with its hash, and every library in it with the hash of the wheel."""
+    digest = hashlib.sha256(content).hexdigest()
+    document: dict[str, Any] = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(NAMESPACE, digest)}",
+        "version": 1,
+        "metadata": {
+            "timestamp": datetime.fromtimestamp(release.epoch, UTC).isoformat().replace("+00:00", "Z"),
+            "component": {
+                "type": "application",
+                "bom-ref": file_name,
+                "name": file_name,
+                "version": release.version,
+                "licenses": [{"license": {"id": "Apache-2.0"}}],
+                "hashes": [{"alg": "SHA-256", "content": digest}],
+            },
+        },
+        "components": [_component(wheel) for wheel in wheels],
+        "dependencies": [{"ref": file_name, "dependsOn": sorted(wheel.path.name for wheel in wheels)}],
+    }
+    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _component(wheel: Wheel) -> dict[str, Any]:
+    about = wheel.metadata()
+    found = {
+        "type": "library",
+        "bom-ref": wheel.path.name,
+        "name": wheel.pin.name,
+        "version": wheel.pin.version,
+        "purl": f"pkg:pypi/{wheel.pin.name}@{wheel.pin.version}?file_name={wheel.path.name}",
+        "hashes": [{"alg": "SHA-256", "content": wheel.sha256}],
+    }
+    return found | ({"licenses": licences} if (licences := _licences(about)) else {})
+
+
+def _licences(about: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """What its authors say: an SPDX expression, or else their own words."""
+    for stated in about.get("license-expression", []):
+        if SPDX.fullmatch(stated):
+            return [{"expression": stated}]
+    names = [each.rpartition(" :: ")[2] for each in about.get("classifier", []) if each.startswith("License :: ")]
+    names = names or [each.splitlines()[0][:100] for each in about.get("license", []) if each.strip()]
+    return [{"license": {"name": name}} for name in names]
