@@ -70,6 +70,8 @@ class SmallGateway:
     revoked: list[str] = field(default_factory=list)
     blocks: list[ErrorCode] = field(default_factory=list)
     """Answers of the next questions to a model; afterwards it answers."""
+    unwelcome: set[str] = field(default_factory=set)
+    """Tokens with which no model is reached."""
     asked: list[Asked] = field(default_factory=list)
     """What reached the model."""
     model: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
@@ -132,8 +134,9 @@ class SmallGateway:
         if self.model is not None:
             return await self.model(request)
         self.asked.append(Asked(request.method, request.raw_path, request.headers, await request.read()))
-        if self.blocks:
-            code = self.blocks.pop(0)
+        is_unwelcome = request.headers.get("Authorization", "").removeprefix("Bearer ") in self.unwelcome
+        if self.blocks or is_unwelcome:
+            code = ErrorCode.TOKEN_INVALID if is_unwelcome else self.blocks.pop(0)
             body = anthropic_body(code, "Said no.", "r1")
             return web.Response(status=code.wire.status, body=body, content_type="application/json")
         return web.Response(text="42", headers={"x-from": "the model"})

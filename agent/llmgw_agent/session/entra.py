@@ -73,7 +73,7 @@ class EntraProvider:
         self._discovery = discovery
         self._context = context
 
-    async def begin(self, offer: IssuerOffer, redirect_uri: str) -> Attempt:
+    async def begin(self, offer: IssuerOffer, redirect_uri: str, *, choose_account: bool = False) -> Attempt:
         """The authorization request, with MSAL's state, nonce and PKCE verifier."""
 
         def initiate() -> dict[str, Any]:
@@ -83,6 +83,7 @@ class EntraProvider:
                 redirect_uri=redirect_uri,
                 state=secrets.token_urlsafe(32),
                 response_mode=offer.response_mode,
+                prompt=msal.Prompt.SELECT_ACCOUNT if choose_account else None,
             )
             return flow
 

@@ -42,7 +42,7 @@ class OidcProvider:
         self._outgoing = outgoing
         self._discovery = discovery
 
-    async def begin(self, offer: IssuerOffer, redirect_uri: str) -> Attempt:
+    async def begin(self, offer: IssuerOffer, redirect_uri: str, *, choose_account: bool = False) -> Attempt:
         """The authorization request. State and nonce have 256 bits, the verifier 512."""
         # Asked again each time: a browser sent to a provider that is away would leave its user waiting for minutes.
         metadata = await self._discovery.metadata(offer.issuer, again=True)
@@ -60,6 +60,8 @@ class OidcProvider:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
+        if choose_account:
+            question["prompt"] = "select_account"
         if offer.response_mode == "form_post":
             question["response_mode"] = "form_post"
         if offer.resource:
