@@ -79,6 +79,19 @@ class SmallGateway:
 
     async def __aenter__(self) -> Self:
         self.open.set()
+        await self.come(0)
+        return self
+
+    async def go(self) -> None:
+        """Be away: nobody listens at the address."""
+        await self._runner.cleanup()
+
+    async def come_back(self) -> None:
+        """Be there again, at the same address."""
+        await self.come(int(self.url.rpartition(":")[2]))
+
+    async def come(self, port: int) -> None:
+        """Serve at this port; 0: at a free one."""
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.on_response_prepare.append(self._date)
         app.router.add_get("/.well-known/llmgw", self._bootstrap)
@@ -88,10 +101,8 @@ class SmallGateway:
         app.router.add_route("*", "/{path:.*}", self._ask)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
