@@ -8,20 +8,36 @@ from __future__ import annotations
 
 import json
 import os
+import plistlib
 import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from xml.parsers.expat import ExpatError
 
 from llmgw_agent.checks import Check, failed, passed, skipped, warned
 
+if sys.platform != "win32":
+    import pwd
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 MANAGED: Final = Path("/Library/Application Support/ClaudeCode" if sys.platform == "darwin" else "/etc/claude-code")
+DOMAIN: Final = "com.anthropic.claudecode"
+"""The preference domain of a configuration profile on macOS."""
+HIGHEST_ONLY: Final = frozenset(
+    {
+        *("forceLoginOrgUUID", "forceLoginMethod", "forceLoginGatewayUrl", "gatewayInternalNetworks", "apiKeyHelper"),
+        *("awsAuthRefresh", "awsCredentialExport", "gcpAuthRefresh", "otelHeadersHelper", "proxyAuthHelper"),
+        *("modelPicker", "parentSettingsBehavior", "policyHelper", "allowNestedModelAccessUnderForceLogin"),
+    }
+)
+"""Keys that are taken from the strongest source even where all are united."""
 MOST_BYTES: Final = 1024 * 1024
 HELPER: Final = "llmgw-token"
+PROPERTY_LIST: Final = ".plist"
 PAGE: Final = "See docs/agent.md, Claude Code"
 
 SHADOWS: Final = ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "AWS_BEARER_TOKEN_BEDROCK")
@@ -35,6 +51,7 @@ OTHER_PROVIDERS: Final = tuple(
 )
 ROUTES: Final = (
     *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy", "ANTHROPIC_UNIX_SOCKET"),
+    *("LLMGW_PROFILE", "LLMGW_HOME"),
     *("NODE_TLS_REJECT_UNAUTHORIZED", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"),
 )
 REDIRECTS: Final = frozenset({*ADDRESSES, "CLAUDE_CODE_USE_BEDROCK", *OTHER_PROVIDERS, *ROUTES})
@@ -84,12 +101,30 @@ class ClaudeSettings:
         return self.environ.get(name, ""), "your shell"
 
 
-def read(environ: Mapping[str, str], folder: Path, managed: Path = MANAGED) -> ClaudeSettings:
-    """The settings of a Claude Code that is started in `folder` with this environment."""
+def profiles() -> tuple[Path, ...]:
+    """Where macOS keeps what a configuration profile says, the strongest first; there are none elsewhere."""
+    if sys.platform == "darwin":
+        folder = Path("/Library/Managed Preferences")
+        return folder / pwd.getpwuid(os.getuid()).pw_name / f"{DOMAIN}.plist", folder / f"{DOMAIN}.plist"
+    return ()
+
+
+def read(
+    environ: Mapping[str, str], folder: Path, managed: Path = MANAGED, preferences: Sequence[Path] | None = None
+) -> ClaudeSettings:
+    """The settings of a Claude Code that is started in `folder` with this environment.
+
+    Args:
+        environ: The environment.
+        folder: Where it is started.
+        managed: Where managed files lie.
+        preferences: Property lists of configuration profiles, the strongest first; by default those of this machine.
+    """
     own = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME", "/")) / ".claude")
     # Drop-ins are applied after the base file, in name order: the last one is the strongest.
     drop_ins = sorted((managed / "managed-settings.d").glob("*.json"), reverse=True)
-    files = [("managed", path) for path in [*drop_ins, managed / "managed-settings.json"]]
+    files = [("managed", path) for path in (profiles() if preferences is None else preferences)]
+    files += [("managed", path) for path in [*drop_ins, managed / "managed-settings.json"]]
     if (folder / ".claude").resolve() != own.resolve():
         files += [("project", folder / ".claude" / name) for name in ("settings.local.json", "settings.json")]
     files.append(("user", own / "settings.json"))
@@ -105,16 +140,40 @@ def read(environ: Mapping[str, str], folder: Path, managed: Path = MANAGED) -> C
             layers.append(Layer(kind, path, document))
         else:
             broken.append(path)
-    return ClaudeSettings(tuple(layers), environ, tuple(broken))
+    return ClaudeSettings(_in_force(layers), environ, tuple(broken))
+
+
+def _in_force(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers without what does not count: below a profile managed files have their variables, and no more.
+
+    Unless a profile says that all managed sources are united; then they have all but helpers and log-ins.
+    """
+    above = [layer for layer in layers if layer.path.suffix == PROPERTY_LIST and layer.document]
+    is_united = any(layer.document.get("managedSourcesBehavior") == "merge" for layer in above)
+    counting = []
+    for layer in layers:
+        document = layer.document
+        if above and layer.kind == "managed" and layer not in above:
+            document = {
+                name: value
+                for name, value in document.items()
+                if name == "env" or (is_united and name not in HIGHEST_ONLY)
+            }
+        counting.append(Layer(layer.kind, layer.path, document))
+    return tuple(counting)
 
 
 def _document(path: Path) -> Any:  # noqa: ANN401 -- JSON
-    """What a file holds; ValueError if it is no JSON, or nothing that can be read without waiting."""
+    """What a file holds; ValueError if it is of neither kind, or nothing that can be read without waiting."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise ValueError("it is no file")
-        return json.loads(file.read(MOST_BYTES))
+        content = file.read(MOST_BYTES)
+    try:
+        return plistlib.loads(content) if path.suffix == PROPERTY_LIST else json.loads(content)
+    except ExpatError:
+        raise ValueError("it is no property list") from None
 
 
 def examine(claude: ClaudeSettings, gateway_url: str) -> Iterator[Check]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import threading
 import time
-import webbrowser
-from typing import Any, Final
+from typing import Any
 
 import click
 
-from llmgw_agent import __version__, forwarding, launcher, output
+from llmgw_agent import __version__, browser, forwarding, launcher, output, settings, ways
 from llmgw_agent.client import Client
 from llmgw_agent.commands.completion import completion
 from llmgw_agent.commands.forward import forward
 from llmgw_agent.commands.mdm import mdm
 from llmgw_agent.commands.options import is_asked, json_option, show
+from llmgw_agent.commands.profile import profile as profiles
 from llmgw_agent.commands.seeing import (
     bugreport,
     config,
@@ -32,10 +31,7 @@ from llmgw_agent.commands.seeing import (
 )
 from llmgw_agent.commands.service import service
 from llmgw_agent.commands.setup import setup
-from llmgw_agent.errors import AgentError, ConfigurationError, UsageError
-
-SSH: Final = ("SSH_CONNECTION", "SSH_TTY")
-DISPLAYS: Final = ("DISPLAY", "WAYLAND_DISPLAY")
+from llmgw_agent.errors import AgentError, ConfigurationError, UsageError, speak_for
 
 
 class Commands(click.Group):
@@ -71,45 +67,54 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="llmgw")
-def main() -> None:
+@click.option("-p", "--profile", default="", metavar="NAME", help="Act for this profile; see: llmgw profile --help.")
+def main(profile: str) -> None:
     """Sign in once; every tool gets short-lived tokens for your company's LLM gateway."""
     if sys.platform == "win32":
         raise ConfigurationError("the agent does not run on Windows yet", "Run it inside WSL")
+    if profile:
+        os.environ["LLMGW_PROFILE"] = profile  # what is started for this command acts for it, too
+    speak_for(settings.places(os.environ).profile)
 
 
 @main.command()
 @click.option("--issuer", default="", help="The identity provider, if the gateway accepts several.")
 @click.option("--no-browser", is_flag=True, help="Print the address instead of opening a browser.")
+@click.option("--choose-account", is_flag=True, help="Have the provider ask which account, if it knows several.")
 @click.option(
     "--method",
-    type=click.Choice(["auto", "browser", "paste", "device"]),
-    default="auto",
-    help="paste: sign in with a browser on another machine and bring its last address back. "
+    type=click.Choice([ways.AUTO, *settings.METHODS]),
+    default=ways.AUTO,
+    help="auto: what worked here the last time, else what this machine is like. "
+    "paste: sign in with a browser on another machine and bring its last address back. "
     "device: type a code in there instead, where your company allows that.",
 )
 @json_option
-def login(issuer: str, method: str, *, no_browser: bool, as_json: bool) -> None:
+def login(issuer: str, method: str, *, no_browser: bool, choose_account: bool, as_json: bool) -> None:
     """Sign in with your company account."""
-    client = Client(os.environ)
-    has_browser = not no_browser and (method == "browser" or (method == "auto" and _has_display()))
-    asks = method == "paste" or (method == "auto" and not has_browser and not no_browser and sys.stdin.isatty())
-    way = "device" if method == "device" else "paste" if asks else "browser"
-    started = client.post("/login", {"issuer": issuer, "method": way})["login"]
+    client, home = Client(os.environ), settings.places(os.environ).home
+    likes = ["browser"] if no_browser and method == ways.AUTO else []
+    likes = likes or ways.wanted(method, os.environ, home, has_terminal=sys.stdin.isatty())
+    started = client.post("/login", {"issuer": issuer, "methods": likes, "choose_account": choose_account})["login"]
+    way = started["method"]
+    opens = way == "browser" and not no_browser and (method == "browser" or browser.is_here(os.environ))
     if way == "device":
         click.echo(output.enter_code(started["user_code"], started["expires_in"]), err=as_json)
     else:
-        click.echo(output.open_browser() if has_browser else output.visit(), err=as_json)
+        click.echo(output.open_browser() if opens else output.visit(), err=as_json)
     click.echo(started["url"], err=as_json)
     sys.stdout.flush()
-    if has_browser:
-        _open(started["url"])
-    if asks:
+    if opens:
+        browser.show(started["url"], os.environ)
+    if way == "paste":
         _paste(client, started["id"], wait=method == "paste")
     else:
         click.echo(output.waiting(), err=True)
     answer = client.get(f"/login/{started['id']}")
     while answer["login"]["state"] == "pending":
         answer = client.get(f"/login/{started['id']}")
+    if method != ways.AUTO:
+        ways.remember(home, method)
     if as_json:
         show(answer)
     else:
@@ -169,6 +174,7 @@ for _command in (
         forward,
         mdm,
         netcheck,
+        profiles,
         service,
         setup,
         status,
@@ -202,28 +208,6 @@ def stop(*, as_json: bool) -> None:
         show({"stop": {"pid": pid}})
     else:
         click.echo(output.stopped(pid) if pid else output.not_running())
-
-
-def _has_display() -> bool:
-    """Whether a browser opened here is one that the person sees."""
-    if any(os.environ.get(name) for name in SSH):
-        return False
-    return sys.platform != "linux" or any(os.environ.get(name) for name in DISPLAYS)
-
-
-def _open(url: str) -> None:
-    """Open the browser. Its output goes nowhere: stdout is ours."""
-    if sys.platform == "darwin":
-        subprocess.run(["/usr/bin/open", url], capture_output=True, check=False)  # noqa: S603 -- one argument, no shell
-        return
-    saved = os.dup(1)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- the name is the operating system's
-        os.dup2(nowhere.fileno(), 1)
-    try:
-        webbrowser.open(url)
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
 
 
 def _paste(client: Client, login_id: str, *, wait: bool) -> None:

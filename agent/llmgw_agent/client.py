@@ -74,6 +74,15 @@ class Client:
         glance: dict[str, Any] = self.get("/glance")["glance"]
         return glance
 
+    def end(self) -> None:
+        """End the daemon and wait until it has gone; DaemonError if it does not go."""
+        pid = self.post("/stop", {})["stop"]["pid"]
+        deadline = time.monotonic() + START_SECONDS
+        while _is_alive(pid):
+            if time.monotonic() > deadline:
+                raise DaemonError(f"the agent (process {pid}) does not end", f"Run: kill {pid}")
+            time.sleep(launcher.POLL_SECONDS)
+
     def post(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
         """POST a document, get one."""
         return self._document("POST", path, json.dumps(document).encode())
@@ -112,3 +121,11 @@ class Client:
             ) from None
         finally:
             connection.close()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

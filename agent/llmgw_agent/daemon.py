@@ -18,7 +18,7 @@ from aiohttp import web
 from llmgw_agent import __version__, settings
 from llmgw_agent.broker import Broker
 from llmgw_agent.entrance import Entrance
-from llmgw_agent.errors import AgentError, ConfigurationError
+from llmgw_agent.errors import AgentError, ConfigurationError, speak_for
 from llmgw_agent.exchange import Gateway
 from llmgw_agent.forward import Forward
 from llmgw_agent.listener import DaemonLock, identity, inherited, listen, private_folder, remove
@@ -95,6 +95,7 @@ class Daemon:
             standing=self._standing,
             tripwire=Tripwire(given.gateway_url, refuses=given.project_redirects == "refuse", notices=self._notices),
             methods=given.sign_in_methods,
+            profile=given.places.profile,
             passes_folder=given.places.socket.parent,
             stop=self.stop,
         )
@@ -197,6 +198,7 @@ def log_to(path: Path) -> None:
 def run() -> bool:
     """Be the daemon, until told to stop. False, at once, if there is one already; AgentError if it cannot start."""
     os.umask(0o077)
+    speak_for(settings.places(os.environ).profile)
     given = settings.load(os.environ)
     lock = DaemonLock(given.places.lock)
     try:

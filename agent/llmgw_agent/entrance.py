@@ -7,6 +7,7 @@ The unix socket needs no secret: the kernel says who is there.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import json
@@ -73,6 +74,7 @@ class Entrance:
         self.socket = socket
         self._port = port
         self._runners: list[web.ServerRunner] = []
+        self._turn = asyncio.Lock()
         self.door: Door | None = None
         """Set while 127.0.0.1 is listened at."""
 
@@ -95,28 +97,31 @@ class Entrance:
         """
         if self._port == 0:
             raise RefusedError("the forwarder's port is switched off here (forward_port)", "Use its unix socket")
-        if self.door is None:
-            known = self._remembered()
-            wanted = self._port or (known.port if known else 0)
+        async with self._turn:  # whoever asks second may connect only when it listens
+            return self.door or await self._open()
+
+    async def _open(self) -> Door:
+        known = self._remembered()
+        wanted = self._port or (known.port if known else 0)
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((ADDRESS, wanted))
+        except OSError as error:
+            listener.close()
+            if self._port:
+                found = f"port {wanted} of this machine cannot be had ({error.strerror})"
+                raise ConfigurationError(found, "Name another forward_port") from None
+            # Whoever has our port may have been told our secret by a tool: neither is used again.
+            log.warning("port %d is taken: another port and another secret are used", wanted)
+            known = None
             listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((ADDRESS, wanted))
-            except OSError as error:
-                listener.close()
-                if self._port:
-                    found = f"port {wanted} of this machine cannot be had ({error.strerror})"
-                    raise ConfigurationError(found, "Name another forward_port") from None
-                # Whoever has our port may have been told our secret by a tool: neither is used again.
-                log.warning("port %d is taken: another port and another secret are used", wanted)
-                known = None
-                listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-                listener.bind((ADDRESS, 0))
-            secret = known.secret if known else PREFIX + secrets.token_urlsafe(32)
-            self.door = Door(listener.getsockname()[1], secret)
-            self._remember(self.door)
-            await self._serve(self._by_port, listener)
-            log.info("forwarding at %s", self.door.url)
+            listener.bind((ADDRESS, 0))
+        secret = known.secret if known else PREFIX + secrets.token_urlsafe(32)
+        self.door = Door(listener.getsockname()[1], secret)
+        self._remember(self.door)
+        await self._serve(self._by_port, listener)
+        log.info("forwarding at %s", self.door.url)
         return self.door
 
     async def close(self) -> None:

@@ -31,7 +31,7 @@ def _drawn() -> bool:
         while part := sock.recv(65536):
             answer += part
         sock.close()
-    except OSError:  # no agent, or not ours: the long way says which
+    except (OSError, ValueError):  # no agent, not ours, or no such name: the long way says which
         return False
     head, _, line = answer.partition(b"\r\n\r\n")
     if head[9:12] != b"200" or not line.endswith(b"\n"):

@@ -7,7 +7,24 @@ No message may hold a credential: messages are built from names, addresses and e
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+COMMAND: Final = "Run: llmgw "
+_speaking_for = [""]
+"""The profile of this process, once it is known: what is to be typed next has to name it."""
+
+
+def speak_for(profile: str) -> None:
+    """From now on this process acts for a profile; empty for the first one, which needs no name."""
+    _speaking_for[0] = profile
+
+
+def advice(hint: str) -> str:
+    """What to do next, with the profile that it is to be done for."""
+    profile = _speaking_for[0]
+    if not profile or not hint.startswith(COMMAND) or hint.startswith((f"{COMMAND}-p ", f"{COMMAND}profile")):
+        return hint
+    return f"{COMMAND}-p {profile} {hint.removeprefix(COMMAND)}"
 
 
 class AgentError(Exception):
@@ -24,7 +41,7 @@ class AgentError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = advice(hint)
 
     @property
     def line(self) -> str:

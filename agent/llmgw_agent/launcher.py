@@ -27,7 +27,14 @@ KEPT: Final = (
     *("HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"),
     *("DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS"),
     *("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"),
-    *("LLMGW_HOME", "LLMGW_GATEWAY_URL", "LLMGW_CA_FILE", "LLMGW_SIGN_IN_METHODS", "LLMGW_FORWARD_PORT"),
+    *(
+        "LLMGW_HOME",
+        "LLMGW_PROFILE",
+        "LLMGW_GATEWAY_URL",
+        "LLMGW_CA_FILE",
+        "LLMGW_SIGN_IN_METHODS",
+        "LLMGW_FORWARD_PORT",
+    ),
 )
 """What the daemon inherits. Not more: a tool's environment may carry credentials of others, or SSL_CERT_FILE."""
 

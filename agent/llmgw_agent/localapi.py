@@ -4,13 +4,14 @@
 |---|---|
 | GET /token | the token and a newline, text/plain |
 | the same with `Accept: application/json` | `{"token": {value, expires_at, seconds_left}}` |
-| POST /login `{"issuer": "...", "method": "..."}` | `{"login": {id, url, issuer, expires_in}}`; joins one under way |
-| the same with method `device` | also `user_code`, to be typed in at `url` |
+| POST /login `{"issuer": "...", "methods": [...], "choose_account": false}` | `{"login": {id, url, issuer, method, \
+expires_in}}`: by the first method that is allowed; joins one under way |
+| the same where that is `device` | also `user_code`, to be typed in at `url` |
 | GET /login/{id} | after at most 20 s: `{"login": {id, state}}`, state `pending` or `signed_in`, then with `account` |
 | POST /login/{id}/answer `{"address": "..."}` | the address a browser elsewhere ended at |
 | POST /logout `{"local_only": false}` | `{"logout": {revoked, not_revoked}}` |
 | POST /forward | `{"forward": {url, secret, socket, dialects}}`: opens the forwarder's port on 127.0.0.1 if need be |
-| GET /glance | `{"glance": {budgets, error}}`: as it was seen last, at once |
+| GET /glance | `{"glance": {account, budgets, error}}`: as it was seen last, at once |
 | GET /statusline | the same as one line, text/plain |
 | GET /status, GET /whoami | see `status` and `whoami` |
 | GET /usage | `{"usage": {time_zone, periods}}`: what the user spent |
@@ -90,6 +91,7 @@ class LocalApi:
         standing: Standing,
         tripwire: Tripwire,
         methods: tuple[str, ...],
+        profile: str,
         passes_folder: Path,
         stop: Callable[[], None],
     ) -> None:
@@ -103,6 +105,7 @@ class LocalApi:
         self._standing = standing
         self._tripwire = tripwire
         self._methods = methods
+        self._profile = profile
         self._stop = stop
         self.passes = Passes(passes_folder, self.pass_application)
         self._started = time.time()
@@ -141,20 +144,24 @@ class LocalApi:
     async def login(self, request: web.Request) -> web.Response:
         """Begin a sign-in or join the one under way."""
         body = await body_of(request)
-        method = str(body.get("method") or "browser")
-        self._allow(method)
+        method = self._allowed(body.get("methods"))
         offer = _choose((await self._gateway.bootstrap()).issuers, body.get("issuer"), self._providers)
-        login = await self._logins.start(offer, method)
-        answer = {"id": login.name, "url": login.attempt.url, "issuer": offer.issuer, "expires_in": login.expires_in}
+        login = await self._logins.start(offer, method, choose_account=body.get("choose_account") is True)
+        answer: dict[str, Any] = {"id": login.name, "url": login.attempt.url, "issuer": offer.issuer}
+        answer |= {"method": method, "expires_in": login.expires_in}
         if isinstance(login.attempt, DeviceAttempt):
             answer |= {"user_code": login.attempt.user_code}
         return json_answer({"login": answer})
 
-    def _allow(self, method: str) -> None:
-        if method not in self._methods:
-            raise RefusedError(
-                f"signing in by {method[:20]} is not allowed here", f"Run: llmgw login --method {self._methods[0]}"
-            )
+    def _allowed(self, wanted: object) -> str:
+        """The first way to sign in that would do and is allowed."""
+        words = [str(word) for word in wanted] if isinstance(wanted, list) and wanted else ["browser"]
+        for word in words:
+            if word in self._methods:
+                return word
+        raise RefusedError(
+            f"signing in by {words[0][:20]} is not allowed here", f"Run: llmgw login --method {self._methods[0]}"
+        )
 
     async def login_state(self, request: web.Request) -> web.Response:
         """Wait for a sign-in, for as long as a connection may be silent; its failure is this answer's."""
@@ -169,7 +176,7 @@ class LocalApi:
 
     async def login_answer(self, request: web.Request) -> web.Response:
         """Take the pasted address of a browser on another machine."""
-        self._allow("paste")
+        self._allowed(["paste"])
         login = self._logins.get(request.match_info["id"])
         if login.callback is None:
             raise UsageError("this sign-in ends with a code, not with an address", "Type the code in on its page")
@@ -211,6 +218,7 @@ class LocalApi:
         document = {
             "ok": problem is None,
             "signed_in": sign_in is not None,
+            "profile": self._profile or "default",
             "account": _account(sign_in) if sign_in else None,
             "session": _session(sign_in) if sign_in else None,
             "storage": {"persistent": self._vault.is_persistent, "description": self._vault.description},
@@ -268,7 +276,12 @@ class LocalApi:
     def _glance(self) -> dict[str, Any]:
         me, problem = self._standing.glance()
         budgets = _budgets(me) if me else []
-        return {"budgets": budgets, "error": error_document(problem) if problem else None}
+        sign_in = self._session.sign_in
+        return {
+            "account": _account(sign_in) if sign_in else None,
+            "budgets": budgets,
+            "error": error_document(problem) if problem else None,
+        }
 
     async def whoami(self, _request: web.Request) -> web.Response:
         """Who the gateway takes this user for."""

@@ -93,7 +93,7 @@ class Outgoing:
                 body = await answer.content.read(MOST_BYTES + 1)
                 while len(body) <= MOST_BYTES and not answer.content.at_eof():
                     body += await answer.content.read(MOST_BYTES + 1 - len(body))
-                offset = _offset(answer.headers.get("Date", ""), (sent + time.time()) / 2)
+                ahead = offset(answer.headers.get("Date", ""), (sent + time.time()) / 2)
                 status = answer.status
         except TimeoutError:
             raise TemporaryError(f"{host} did not answer in time", "Check the network (VPN?) and try again") from None
@@ -111,10 +111,11 @@ class Outgoing:
             raise TemporaryError(
                 f"{host} answered with a redirect ({status})", "Sign in to the network you are on, then try again"
             )
-        return Answer(status, body, offset)
+        return Answer(status, body, ahead)
 
 
-def _offset(date: str, at: float) -> float | None:
+def offset(date: str, at: float) -> float | None:
+    """How far the clock that wrote a `Date` is ahead of ours, in seconds; None if it wrote none."""
     try:
         # The header is cut to whole seconds: half of one is the best guess for the rest.
         return parsedate_to_datetime(date).timestamp() + 0.5 - at

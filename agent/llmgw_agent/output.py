@@ -81,6 +81,32 @@ def signed_out(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def profiles(found: Sequence[Mapping[str, Any]]) -> str:
+    """Which profiles there are: name, gateway, who is signed in as far as a running agent says so."""
+    width = max(len(each["name"]) for each in found)
+    lines = []
+    for each in found:
+        who = (
+            name_of(each["account"]) if each["account"] else "nobody is signed in" if each["running"] else "not running"
+        )
+        lines.append(f"{each['name']:{width}}  {each['gateway_url'] or each['fault']}" + f" ({who})")
+    return "\n".join(lines)
+
+
+def profile_added(name: str, gateway_url: str, fault: str) -> str:
+    """A new profile, and what is to be done with it."""
+    if fault:
+        return f"The profile {name} is there, but its settings are not right: {fault}."
+    return f"The profile {name} goes to {gateway_url}. Sign in: llmgw -p {name} login"
+
+
+def profile_removed(name: str, answer: Mapping[str, Any]) -> str:
+    """What was ended with it."""
+    lines = [f"The profile {name} is gone, with its settings and sign-in."]
+    lines += [f"Revoked at {party}." for party in answer["revoked"]]
+    return "\n".join(lines + [f"Not revoked at {each['party']}: {each['reason']}." for each in answer["not_revoked"]])
+
+
 def stopped(pid: int) -> str:
     """The daemon was told to end."""
     return f"The agent (process {pid}) ends."

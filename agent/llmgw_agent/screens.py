@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from llmgw_agent.checks import State
+from llmgw_agent.errors import advice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +31,13 @@ PERIODS: Final = {"today": "Today", "week": "This week", "month": "This month"}
 def status(document: dict[str, Any], now: datetime) -> str:
     """The status screen; `now` decides what is left."""
     account, session, token = document["account"], document["session"], document["token"]
-    lines = [_line("Signed in", f"{name_of(account)} ({account['issuer']})" if account else "nobody. Run: llmgw login")]
+    lines = [
+        _line(
+            "Signed in",
+            f"{name_of(account)} ({account['issuer']})" if account else f"nobody. {advice('Run: llmgw login')}",
+        )
+    ]
+    lines += [_line("Profile", document["profile"])] if document.get("profile", "default") != "default" else []
     if session:
         lines.append(_line("Session", _session(session, document["storage"], now)))
     lines.append(_line("Sign-in kept", document["storage"]["description"]))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmgw_agent import settings
 from llmgw_agent.errors import ConfigurationError, TemporaryError, UsageError
+from llmgw_agent.token_stub import profile_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 NAME: Final = "llmgw"
 LABEL: Final = "com.llmgw.agent"
 MARK: Final = "Written by `llmgw service install`; `llmgw service uninstall` removes it."
-KEPT: Final = ("LLMGW_HOME", *settings.VARIABLES.values())
+KEPT: Final = ("LLMGW_HOME", "LLMGW_PROFILE", *settings.VARIABLES.values())
 """What the service manager would not pass on: the settings that stand in this shell only."""
 SECONDS: Final = 20.0
 ARGUMENTS: Final = ("-I", "-m", "llmgw_agent.daemon")
@@ -49,8 +50,8 @@ SERVICE_UNIT: Final = """\
 # {mark}
 [Unit]
 Description=llmgw agent
-Requires=llmgw.socket
-After=llmgw.socket
+Requires={name}.socket
+After={name}.socket
 
 [Service]
 Type=exec
@@ -80,14 +81,27 @@ class State:
     says: str
 
 
+def unit(environ: Mapping[str, str]) -> str:
+    """What systemd calls the service of this profile."""
+    profile = profile_of(dict(environ))
+    return f"{NAME}-{profile}" if profile else NAME
+
+
+def label(environ: Mapping[str, str]) -> str:
+    """What launchd calls it."""
+    profile = profile_of(dict(environ))
+    return f"{LABEL}.{profile}" if profile else LABEL
+
+
 def units(socket: Path, environ: Mapping[str, str], python: str = sys.executable) -> dict[str, str]:
     """The systemd units by their names."""
+    name = unit(environ)
     command = " ".join(_quoted(word).replace("$", "$$") for word in (python, *ARGUMENTS))
     kept = "".join(f"Environment={_quoted(f'{name}={environ[name]}')}\n" for name in KEPT if environ.get(name))
     return {
-        f"{NAME}.socket": SOCKET_UNIT.format(mark=MARK, socket=str(socket).replace("%", "%%")),
-        f"{NAME}.service": SERVICE_UNIT.format(
-            mark=MARK, command=command, environment=kept, configuration=CONFIGURATION
+        f"{name}.socket": SOCKET_UNIT.format(mark=MARK, socket=str(socket).replace("%", "%%")),
+        f"{name}.service": SERVICE_UNIT.format(
+            name=name, mark=MARK, command=command, environment=kept, configuration=CONFIGURATION
         ),
     }
 
@@ -96,7 +110,7 @@ def agent_plist(environ: Mapping[str, str], python: str = sys.executable) -> byt
     """The launchd agent (launchd.plist(5)): from the session's start, and again when it did not end by itself."""
     return plistlib.dumps(
         {
-            "Label": LABEL,
+            "Label": label(environ),
             "ProgramArguments": [python, *ARGUMENTS],
             "EnvironmentVariables": {name: environ[name] for name in KEPT if environ.get(name)},
             "RunAtLoad": True,
@@ -112,7 +126,7 @@ def files(environ: Mapping[str, str]) -> dict[Path, bytes]:
     """What has to lie where on this system."""
     home = Path(environ.get("HOME") or "/")
     if sys.platform == "darwin":
-        return {home / "Library" / "LaunchAgents" / f"{LABEL}.plist": agent_plist(environ)}
+        return {home / "Library" / "LaunchAgents" / f"{label(environ)}.plist": agent_plist(environ)}
     folder = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "systemd" / "user"
     made = units(settings.places(environ).socket, environ)
     return {folder / name: text.encode() for name, text in made.items()}
@@ -165,10 +179,12 @@ def state(environ: Mapping[str, str]) -> State:
     if is_installed:
         if sys.platform == "darwin":
             says = (
-                "loaded" if _run(["/bin/launchctl", "print", _target()], environ, must=False)[0] == 0 else "not loaded"
+                "loaded"
+                if _run(["/bin/launchctl", "print", _target(environ)], environ, must=False)[0] == 0
+                else "not loaded"
             )
         elif program := shutil.which("systemctl", path=environ.get("PATH")):
-            says = _run([program, "--user", "is-active", f"{NAME}.service"], environ, must=False)[1]
+            says = _run([program, "--user", "is-active", f"{unit(environ)}.service"], environ, must=False)[1]
     return State(wanted, is_installed, says)
 
 
@@ -180,18 +196,27 @@ def _starting(environ: Mapping[str, str], paths: Sequence[Path]) -> list[list[st
     return [
         [*systemctl, "daemon-reload"],
         [sys.executable, "-I", "-c", "from llmgw_agent.cli import main; main()", "daemon", "stop"],
-        [*systemctl, "enable", "--now", f"{NAME}.socket", f"{NAME}.service"],
+        [*systemctl, "enable", "--now", f"{unit(environ)}.socket", f"{unit(environ)}.service"],
     ]
 
 
 def _ending(environ: Mapping[str, str], paths: Sequence[Path]) -> list[list[str]]:
     if sys.platform == "darwin":
-        return [["/bin/launchctl", "bootout", _target(), str(paths[0])]]
-    return [[_program("systemctl", environ), "--user", "disable", "--now", f"{NAME}.socket", f"{NAME}.service"]]
+        return [["/bin/launchctl", "bootout", _target(environ), str(paths[0])]]
+    return [
+        [
+            _program("systemctl", environ),
+            "--user",
+            "disable",
+            "--now",
+            f"{unit(environ)}.socket",
+            f"{unit(environ)}.service",
+        ]
+    ]
 
 
-def _target() -> str:
-    return f"gui/{os.getuid()}/{LABEL}"
+def _target(environ: Mapping[str, str]) -> str:
+    return f"gui/{os.getuid()}/{label(environ)}"
 
 
 def _program(name: str, environ: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ import platformdirs
 
 from llmgw_agent import managed
 from llmgw_agent.errors import ConfigurationError
-from llmgw_agent.token_stub import socket_path
+from llmgw_agent.token_stub import profile_of, socket_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,6 +50,8 @@ METHODS: Final = ("browser", "paste", "device")
 class Places:
     """Where everything lies. With LLMGW_HOME all of it is in that folder, without it where the OS wants it."""
 
+    profile: str
+    """Its name; empty for the first one."""
     home: Path
     """Holds the vault and its lock; its path names the profile in the keyring."""
     config: Path
@@ -103,27 +105,35 @@ DEFAULTS: Final = {
 
 
 def places(environ: Mapping[str, str]) -> Places:
-    """Find the files of this user. Nothing is created. A relative LLMGW_HOME is a ConfigurationError."""
+    """Find the files of this user and profile. Nothing is created.
+
+    ConfigurationError if LLMGW_HOME is relative, or LLMGW_PROFILE no name.
+    """
     if sys.platform == "win32":
         raise ConfigurationError("the agent does not run on Windows yet", "Run it inside WSL")
+    try:
+        profile = profile_of(dict(environ))
+    except ValueError as error:
+        raise ConfigurationError(str(error), "Run: llmgw profile list") from None
     socket = Path(socket_path(dict(environ), os.getuid()))
+    below = Path("profiles", profile) if profile else Path()
     chosen = environ.get("LLMGW_HOME", "").rstrip("/")
     if chosen:
-        home = Path(chosen)
+        home = Path(chosen) / below
         if not home.is_absolute():
             raise ConfigurationError(f"LLMGW_HOME is {chosen!r}", "Give it as an absolute path")
-        config = home / "config.toml"
-        log = home / "agent.log"
+        config, log = home, home
     else:
-        home = platformdirs.user_data_path(NAME, appauthor=False)
-        config = platformdirs.user_config_path(NAME, appauthor=False) / "config.toml"
-        log = platformdirs.user_log_path(NAME, appauthor=False) / "agent.log"
+        home = platformdirs.user_data_path(NAME, appauthor=False) / below
+        config = platformdirs.user_config_path(NAME, appauthor=False) / below
+        log = platformdirs.user_log_path(NAME, appauthor=False) / below
     return Places(
+        profile=profile,
         home=home,
-        config=config,
+        config=config / "config.toml",
         vault=home / "vault.bin",
         lock=home / "agent.lock",
-        log=log,
+        log=log / "agent.log",
         socket=socket,
         relay=socket.with_name("relay.sock"),
         door=home / "forward.json",
@@ -199,13 +209,16 @@ def document_faults(path: Path, document: dict[str, Any]) -> list[str]:
 def _layers(
     where: Places, environ: Mapping[str, str], faults: list[str], company: Sequence[Path] | None, company_owner: int
 ) -> dict[str, list[Layer]]:
-    """What each place says: the user's file, the environment, the company."""
+    """What each place says: the user's file, the environment, the company.
+
+    The file of a named profile beats variables: a shell that names a gateway means that of the first profile, and the
+    token of one gateway must never go to another.
+    """
     found: dict[str, list[Layer]] = {}
-    for key, value in _read_file(where.config, faults).items():
-        found.setdefault(key, []).append(Layer(value, str(where.config), "user"))
-    for key, name in VARIABLES.items():
-        if environ.get(name):
-            found.setdefault(key, []).append(Layer(environ[name], name, "variable"))
+    file = [(key, Layer(value, str(where.config), "user")) for key, value in _read_file(where.config, faults).items()]
+    shell = [(key, Layer(environ[name], name, "variable")) for key, name in VARIABLES.items() if environ.get(name)]
+    for key, layer in [*shell, *file] if where.profile else [*file, *shell]:
+        found.setdefault(key, []).append(layer)
     for path, document in managed.read(managed.paths() if company is None else company, faults, company_owner):
         for key, value in _known(path, document, faults, is_company=True).items():
             found.setdefault(key, []).append(Layer(value, str(path), "company"))

@@ -20,13 +20,26 @@ if sys.platform != "win32":
 SECONDS = 10.0
 PATH_LIMIT = 103  # bytes: sun_path of macOS without its NUL; Linux has four more
 TOKEN_LIMIT = 16384  # characters: what Claude Code takes from a helper
+NAME_LIMIT = 32
+NAME_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-"
 PRIVATE_FOLDER = 0o040000  # a folder (no symbolic link), and no bit for group and others
 REQUEST = b"GET /token HTTP/1.1\r\nHost: llmgw.local\r\nConnection: close\r\n\r\n"
 EXIT_HEADER = b"\r\nx-llmgw-exit-code: "
 
 
+def profile_of(environ: dict[str, str]) -> str:
+    """The profile's name, empty for the first one; ValueError if it is none: it becomes a part of paths."""
+    name = environ.get("LLMGW_PROFILE", "")
+    if name == "default":
+        return ""
+    if len(name) > NAME_LIMIT or name[:1] == "-" or name.strip(NAME_LETTERS):
+        raise ValueError("LLMGW_PROFILE is no name of a profile (at most 32 of a-z, 0-9 and -)")
+    return name
+
+
 def socket_path(environ: dict[str, str], uid: int) -> str:
     """Where the daemon listens: the one rule, for this command and for the rest of the agent."""
+    profile = profile_of(environ)
     home = environ.get("HOME", "")
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if sys.platform == "darwin":
@@ -35,7 +48,9 @@ def socket_path(environ: dict[str, str], uid: int) -> str:
         runtime = f"/run/user/{uid}" if posix.access(f"/run/user/{uid}", 7) else f"{home}/.cache"
     chosen = environ.get("LLMGW_HOME", "").rstrip("/")
     if not chosen:
-        return f"{runtime}/llmgw/agent.sock"
+        return f"{runtime}/llmgw{profile and '@' + profile}/agent.sock"
+    if profile:
+        chosen = f"{chosen}/profiles/{profile}"
     path = f"{chosen}/run/agent.sock"
     if len(path.encode("utf-8", "surrogateescape")) <= PATH_LIMIT:
         return path
@@ -105,10 +120,12 @@ def main() -> int:
     if len(sys.argv) > 1:
         posix.write(2, b"llmgw: llmgw-token takes no arguments. Run: llmgw token --help\n")
         return 2
-    names = ("HOME", "XDG_RUNTIME_DIR", "LLMGW_HOME")
+    names = ("HOME", "XDG_RUNTIME_DIR", "LLMGW_HOME", "LLMGW_PROFILE")
     values = (posix.environ.get(name.encode(), b"").decode("utf-8", "surrogateescape") for name in names)
     try:
         code, line = ask(socket_path(dict(zip(names, values, strict=True)), posix.getuid()), monotonic() + SECONDS)
+    except ValueError as error:
+        code, line = 8, f"llmgw: {error}. Run: llmgw profile list\n".encode()
     except PermissionError as error:
         code, line = 7, f"llmgw: no token asked for: {error}. Run: llmgw status\n".encode(errors="replace")
     except TimeoutError:

@@ -8,8 +8,9 @@ helpers and log-ins. Within the files, drop-ins are laid over the base file in t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from llmgw_agent.claude_code import HIGHEST_ONLY
 from llmgw_mdm.presets import merged
 
 if TYPE_CHECKING:
@@ -17,15 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmgw_mdm.places import Place
-
-HIGHEST_ONLY: Final = frozenset(
-    {
-        *("forceLoginOrgUUID", "forceLoginMethod", "forceLoginGatewayUrl", "gatewayInternalNetworks", "apiKeyHelper"),
-        *("awsAuthRefresh", "awsCredentialExport", "gcpAuthRefresh", "otelHeadersHelper", "proxyAuthHelper"),
-        *("modelPicker", "parentSettingsBehavior", "policyHelper", "allowNestedModelAccessUnderForceLogin"),
-    }
-)
-"""Keys that are taken from the strongest source even where all are united."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from llmgw_agent.claude_code import MANAGED
+from llmgw_agent.claude_code import DOMAIN as CLAUDE_DOMAIN
+from llmgw_agent.claude_code import MANAGED, profiles
 
-CLAUDE_DOMAIN: Final = "com.anthropic.claudecode"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["CLAUDE_DOMAIN", "Place", "files", "places"]
+
 DROP_IN: Final = "50-llmgw.json"
 BASE: Final = "managed-settings.json"
 DROP_INS: Final = "managed-settings.d"
@@ -29,13 +30,7 @@ class Place:
 
 def places() -> list[Place]:
     """Those of this machine, the strongest first. Of drop-ins, the last by name is the strongest."""
-    found: list[Place] = []
-    if sys.platform == "darwin":
-        folder = Path("/Library/Managed Preferences")
-        name = f"{CLAUDE_DOMAIN}.plist"
-        own = folder / pwd.getpwuid(os.getuid()).pw_name / name
-        found = [Place(2, "profile", own), Place(2, "profile", folder / name)]
-    return found + files(MANAGED)
+    return [Place(2, "profile", path) for path in profiles()] + files(MANAGED)
 
 
 def files(folder: Path) -> list[Place]:

@@ -70,6 +70,8 @@ class SmallGateway:
     revoked: list[str] = field(default_factory=list)
     blocks: list[ErrorCode] = field(default_factory=list)
     """Answers of the next questions to a model; afterwards it answers."""
+    unwelcome: set[str] = field(default_factory=set)
+    """Tokens with which no model is reached."""
     asked: list[Asked] = field(default_factory=list)
     """What reached the model."""
     model: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
@@ -77,6 +79,19 @@ class SmallGateway:
 
     async def __aenter__(self) -> Self:
         self.open.set()
+        await self.come(0)
+        return self
+
+    async def go(self) -> None:
+        """Be away: nobody listens at the address."""
+        await self._runner.cleanup()
+
+    async def come_back(self) -> None:
+        """Be there again, at the same address."""
+        await self.come(int(self.url.rpartition(":")[2]))
+
+    async def come(self, port: int) -> None:
+        """Serve at this port; 0: at a free one."""
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.on_response_prepare.append(self._date)
         app.router.add_get("/.well-known/llmgw", self._bootstrap)
@@ -86,10 +101,8 @@ class SmallGateway:
         app.router.add_route("*", "/{path:.*}", self._ask)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -132,8 +145,9 @@ class SmallGateway:
         if self.model is not None:
             return await self.model(request)
         self.asked.append(Asked(request.method, request.raw_path, request.headers, await request.read()))
-        if self.blocks:
-            code = self.blocks.pop(0)
+        is_unwelcome = request.headers.get("Authorization", "").removeprefix("Bearer ") in self.unwelcome
+        if self.blocks or is_unwelcome:
+            code = ErrorCode.TOKEN_INVALID if is_unwelcome else self.blocks.pop(0)
             body = anthropic_body(code, "Said no.", "r1")
             return web.Response(status=code.wire.status, body=body, content_type="application/json")
         return web.Response(text="42", headers={"x-from": "the model"})

@@ -63,7 +63,7 @@ class ScriptedProvider:
             raise self.failures.pop(0)
         return old.renewed(subject_token(0), time.time(), Secret(f"refresh-{len(self.renewals)}"))
 
-    async def begin(self, offer: IssuerOffer, redirect_uri: str) -> Attempt:
+    async def begin(self, offer: IssuerOffer, redirect_uri: str, *, choose_account: bool = False) -> Attempt:
         raise NotImplementedError
 
     async def finish(self, attempt: Attempt, answer: Mapping[str, str]) -> SignIn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import plistlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,6 +35,7 @@ class Machine:
             "project": folder / "project" / ".claude" / "settings.json",
             "local": folder / "project" / ".claude" / "settings.local.json",
             "managed": folder / "etc" / "managed-settings.json",
+            "profile": folder / "preferences" / f"{claude_code.DOMAIN}.plist",
             "drop-in": folder / "etc" / "managed-settings.d" / "20.json",
         }
         self.environ = {"HOME": str(folder / "home")}
@@ -43,11 +45,12 @@ class Machine:
         for name, document in documents.items():
             path = self.files[name.replace("_", "-")]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(document if isinstance(document, str) else json.dumps(document))
+            text = document if isinstance(document, str) else json.dumps(document)
+            path.write_bytes(plistlib.dumps(document) if name == "profile" and text != document else text.encode())
         return self
 
     def read(self) -> claude_code.ClaudeSettings:
-        return claude_code.read(self.environ, self.folder / "project", self.folder / "etc")
+        return claude_code.read(self.environ, self.folder / "project", self.folder / "etc", [self.files["profile"]])
 
     def checks(self) -> dict[str, Check]:
         return {check.name: check for check in claude_code.examine(self.read(), GATEWAY)}
@@ -173,3 +176,22 @@ def test_a_file_that_is_no_settings_is_named(machine: Machine, text: str) -> Non
 def test_half_a_pin_is_none(machine: Machine, managed: dict[str, Any]) -> None:
     machine.write(user=RIGHT, managed=managed)
     assert machine.checks()["claude pin"].state is State.WARN
+
+
+def test_a_profile_pins_and_silences_managed_files_but_for_their_variables(machine: Machine) -> None:
+    pin = RIGHT | {"allowedProviders": ["customEndpoint"]}
+    machine.write(user=RIGHT, profile=pin)
+    assert machine.checks()["claude pin"].state is State.OK
+    machine.write(managed={"forceLoginMethod": "console", "env": {"ANTHROPIC_API_KEY": "k"}})
+    assert machine.troubles() == ["claude credential"], "its variables count, its log-in does not"
+    machine.write(profile={"env": {"X": "1"}}, managed=pin)
+    assert machine.checks()["claude pin"].state is State.WARN
+    machine.write(profile={"managedSourcesBehavior": "merge"})
+    assert machine.checks()["claude pin"].state is State.OK
+    assert machine.read().setting("apiKeyHelper") == ("llmgw-token", machine.files["user"]), "helpers are not united"
+
+
+@pytest.mark.parametrize("text", ["{", "<plist>", "bplist00"])
+def test_a_profile_that_cannot_be_read_is_named(machine: Machine, text: str) -> None:
+    machine.write(user=RIGHT, profile=text)
+    assert machine.troubles() == ["claude settings"]

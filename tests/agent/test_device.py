@@ -36,7 +36,7 @@ class ScriptedProvider:
             raise answer
         return answer
 
-    async def begin(self, offer: IssuerOffer, redirect_uri: str) -> Attempt:
+    async def begin(self, offer: IssuerOffer, redirect_uri: str, *, choose_account: bool = False) -> Attempt:
         raise NotImplementedError
 
     async def finish(self, attempt: Attempt, answer: Mapping[str, str]) -> SignIn:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +18,7 @@ from tests.lab import certificates
 from tests.lab.agent import Agent, installed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from tests.agent.small_gateway import SmallGateway
@@ -168,20 +167,30 @@ def tls(tmp_path: Path) -> Iterator[tuple[str, ServerCertificate]]:
         thread.join()
 
 
-async def test_the_issuer_that_is_seen_is_named(tmp_path: Path, tls: tuple[str, ServerCertificate]) -> None:
+@pytest.fixture
+async def unstarted(tmp_path: Path) -> AsyncIterator[Callable[..., Agent]]:
+    """Makes laptops whose agent is started by whatever command needs it; it ends with the test, however that ends."""
+    made: list[Agent] = []
+
+    def make(name: str, url: str, **more: Path | None) -> Agent:
+        (tmp_path / name).mkdir(mode=0o700)
+        made.append(Agent(tmp_path / name, gateway_url=url, **more))
+        made[-1].prepare()
+        return made[-1]
+
+    yield make
+    for agent in made:
+        await asyncio.to_thread(agent.command, "daemon", "stop")
+
+
+async def test_the_issuer_that_is_seen_is_named(
+    unstarted: Callable[..., Agent], tls: tuple[str, ServerCertificate]
+) -> None:
     url, files = tls
-    (tmp_path / "home").mkdir(mode=0o700)
-    untrusting = Agent(tmp_path, gateway_url=url)
-    untrusting.prepare()
-    check = (await doctor(untrusting))[1]["certificate"]
+    check = (await doctor(unstarted("a", url)))[1]["certificate"]
     assert check["state"] == "fail"
     assert check["found"].startswith("issued by CN=llmgw lab authority, good for ")
     assert "TLSv1.3, and not trusted (" in check["found"]
-    await asyncio.to_thread(untrusting.command, "daemon", "stop")
-    shutil.rmtree(tmp_path / "home")
-    trusting = Agent(tmp_path, gateway_url=url, ca_file=files.ca)
-    trusting.prepare()
-    check = (await doctor(trusting))[1]["certificate"]
+    check = (await doctor(unstarted("b", url, ca_file=files.ca)))[1]["certificate"]
     assert check["state"] == "ok"
     assert check["found"].startswith("issued by CN=llmgw lab authority, good for ")
-    await asyncio.to_thread(trusting.command, "daemon", "stop")

@@ -108,7 +108,9 @@ def discovery(outgoing: Outgoing) -> Discovery:
     ],
 )
 async def test_good_tokens(discovery: Discovery, provider: Provider, token: Token) -> None:
-    found = await validate(discovery, provider.offer, token(provider.issuer), nonce="n", access_token=ACCESS)
+    found = await validate(
+        discovery, provider.offer, token(provider.issuer), nonce="n", now=time.time(), access_token=ACCESS
+    )
     assert account_of(found, "oidc").subject == "ada"
 
 
@@ -129,6 +131,10 @@ async def test_good_tokens(discovery: Discovery, provider: Provider, token: Toke
         lambda i: signed(claims(i, exp=None)),
         lambda i: signed(claims(i, exp=int(time.time()) - 600)),
         lambda i: signed(claims(i, iat=int(time.time()) + 600)),
+        lambda i: signed(claims(i, nbf=int(time.time()) + 600)),
+        lambda i: signed(claims(i, exp=True)),
+        lambda i: signed(claims(i, iat="now")),
+        lambda i: signed(claims(i, exp=[4102444800])),
         lambda i: signed(claims(i, nonce="another")),
         lambda i: signed(claims(i, nonce=None)),
         lambda i: signed(claims(i, nonce=7)),
@@ -146,14 +152,16 @@ async def test_good_tokens(discovery: Discovery, provider: Provider, token: Toke
 async def test_hostile_tokens(discovery: Discovery, provider: Provider, token: Token) -> None:
     hostile = token(provider.issuer)
     with pytest.raises(RefusedError) as failure:
-        await validate(discovery, provider.offer, hostile, nonce="n", access_token=ACCESS)
+        await validate(discovery, provider.offer, hostile, nonce="n", now=time.time(), access_token=ACCESS)
     assert not hostile or hostile.reveal() not in failure.value.line
 
 
 async def test_unknown_keys_cause_one_fetch(discovery: Discovery, provider: Provider) -> None:
     for number in range(20):
         with pytest.raises(RefusedError):
-            await validate(discovery, provider.offer, signed(claims(provider.issuer), kid=f"k{number}"), nonce="n")
+            await validate(
+                discovery, provider.offer, signed(claims(provider.issuer), kid=f"k{number}"), nonce="n", now=time.time()
+            )
     assert provider.key_fetches == 1
 
 
@@ -189,7 +197,7 @@ async def test_a_key_set_that_is_none_is_temporary_or_refused(
 ) -> None:
     provider.keys = keys
     with pytest.raises((TemporaryError, RefusedError)):
-        await validate(discovery, provider.offer, signed(claims(provider.issuer)), nonce="n")
+        await validate(discovery, provider.offer, signed(claims(provider.issuer)), nonce="n", now=time.time())
 
 
 def test_names_for_people_are_cut_and_printable() -> None:

@@ -42,7 +42,8 @@ def test_the_forwarder_s_port_is_a_number(home: Path) -> None:
 
 
 def test_the_daemon_inherits_every_variable_that_it_reads() -> None:
-    assert {*settings.VARIABLES.values(), "LLMGW_HOME"} == {name for name in launcher.KEPT if name.startswith("LLMGW_")}
+    known = {*settings.VARIABLES.values(), "LLMGW_HOME", "LLMGW_PROFILE"}
+    assert known == {name for name in launcher.KEPT if name.startswith("LLMGW_")}
 
 
 def test_all_faults_are_reported_at_once(home: Path) -> None:

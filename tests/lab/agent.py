@@ -48,6 +48,11 @@ class Agent(Server):
         self.socket = Path(socket_path(self.env, os.getuid()))
         self.program = self._daemon()
 
+    def set_environment(self, **more: str) -> None:
+        """What the daemon and the commands find besides, from the next start on."""
+        self.env |= more
+        self.program = self._daemon()
+
     @property
     def token_command(self) -> str:
         """What Claude Code's `apiKeyHelper` is set to: works in any shell, whatever its environment."""

@@ -59,6 +59,7 @@ def test_nothing_is_set(tmp_path: Path) -> None:
             "setup claude --undo",
             "service status",
             "daemon stop",
+            "profile list",
             "daemon",
             "status --json",
             "setup codex --undo --json",
@@ -79,7 +80,8 @@ def test_the_gateway_is_away_and_nobody_is_signed_in(tmp_path: Path) -> None:
             *("login --no-browser", "logout", "token", "token --json", "status", "status --json", "whoami", "usage"),
             *("statusline", "statusline --json", "forward", "run -- true", "doctor", "netcheck", "netcheck --json"),
             *("config explain", "config explain --json", "version --check", "setup claude --dry-run", "setup aws-sdk"),
-            *("login --method device", "daemon"),
+            *("login --method device", "daemon", "profile add work --gateway http://127.0.0.1:9", "-p work status"),
+            *("profile list", "profile list --json", "profile add Work --gateway x", "profile remove work"),
         ):
             transcript.run(*line.split(), terminal=line in {"login --no-browser", "status", "doctor", "token --json"})
         transcript.run("daemon", "stop", terminal=False)
@@ -92,7 +94,9 @@ def test_signed_in(system: System, scripted: ScriptedBedrock) -> None:
     host = re.escape(system.provider.issuer_section()["issuer"])
     transcript = Transcript(env, folder, [(host, "https://ISSUER"), *rules(folder), *rules(system.folder)])
     body = '{"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}'
-    ask = ["curl", "-sS", "-o", "/dev/null", "-d", body, "-H", "content-type: application/json"]
+    # What came back is in the transcript: a prompt that was refused shows here why, and not later as a missing entry.
+    ask = ["curl", "-sS", "--fail-with-body", "-w", "%{stderr}%{http_code}", "-d", body]
+    ask += ["-o", str(folder / "answer.json"), "-H", "content-type: application/json"]
     script = (
         " ".join(f"'{word}'" for word in ask) + ' -H "x-api-key: $ANTHROPIC_AUTH_TOKEN" $ANTHROPIC_BASE_URL/v1/messages'
     )

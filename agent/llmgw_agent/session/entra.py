@@ -22,6 +22,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from llmgw_agent.errors import AgentError, ConfigurationError, RefusedError, SessionEndedError, TemporaryError
+from llmgw_agent.outgoing import offset
 from llmgw_agent.session import device
 from llmgw_agent.session.id_token import account_of, validate
 from llmgw_agent.session.oidc import FINAL_ERRORS
@@ -31,7 +32,7 @@ from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from llmgw_agent.session.id_token import Discovery
     from llmgw_agent.session.record import CodeState, DeviceAttempt
@@ -55,15 +56,24 @@ class _Adapter(HTTPAdapter):
 
 
 class _Session(requests.Session):
-    """No environment, no redirects, and a time limit: MSAL sets none on a session that it did not make."""
+    """No environment, no redirects, and a time limit: MSAL sets none on a session that it did not make.
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    `answered_at` is told the provider's time with each answer: how far it is ahead of this machine, in seconds.
+    """
+
+    def __init__(self, context: ssl.SSLContext, answered_at: Callable[[float], None]) -> None:
         super().__init__()
+        self._answered_at = answered_at
         self.trust_env = False
         self.mount("https://", _Adapter(context))
 
     def request(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- requests' own arguments
-        return super().request(*args, **kwargs | {"allow_redirects": False, "timeout": SECONDS})
+        sent = time.time()
+        answer = super().request(*args, **kwargs | {"allow_redirects": False, "timeout": SECONDS})
+        ahead = offset(answer.headers.get("Date", ""), (sent + time.time()) / 2)
+        if ahead is not None:
+            self._answered_at(ahead)
+        return answer
 
 
 class EntraProvider:
@@ -72,8 +82,10 @@ class EntraProvider:
     def __init__(self, discovery: Discovery, context: ssl.SSLContext) -> None:
         self._discovery = discovery
         self._context = context
+        self._ahead = 0.0
+        """Seconds that the provider's clock was ahead of ours when it answered last."""
 
-    async def begin(self, offer: IssuerOffer, redirect_uri: str) -> Attempt:
+    async def begin(self, offer: IssuerOffer, redirect_uri: str, *, choose_account: bool = False) -> Attempt:
         """The authorization request, with MSAL's state, nonce and PKCE verifier."""
 
         def initiate() -> dict[str, Any]:
@@ -83,6 +95,7 @@ class EntraProvider:
                 redirect_uri=redirect_uri,
                 state=secrets.token_urlsafe(32),
                 response_mode=offer.response_mode,
+                prompt=msal.Prompt.SELECT_ACCOUNT if choose_account else None,
             )
             return flow
 
@@ -135,11 +148,12 @@ class EntraProvider:
         """Validate the ID token (MSAL has compared its nonce where there is one); the sign-in."""
         result = _checked(offer, result)
         id_token = Secret(result.get("id_token", ""))
-        claims = await validate(self._discovery, offer, id_token, nonce=None)
+        now = time.time()
+        there = now + self._ahead
+        claims = await validate(self._discovery, offer, id_token, nonce=None, now=there)
         account = account_of(claims, offer.kind)
         if not (claims.get("tid") and claims.get("oid")):
             raise RefusedError(f"{offer.issuer} named no tenant and object id", "Tell your identity team")
-        now = time.time()
         wanted = "access_token" if offer.subject_token_type == ACCESS_TOKEN_TYPE else "id_token"
         subject_token = Secret(result[wanted])
         return SignIn(
@@ -147,7 +161,7 @@ class EntraProvider:
             offer=offer,
             account=account,
             subject_token=subject_token,
-            subject_issued_at=token_issued_at(subject_token, now),
+            subject_issued_at=token_issued_at(subject_token, there),
             renewal=Secret(cache.serialize()),
             signed_in_at=now,
         )
@@ -175,11 +189,14 @@ class EntraProvider:
             subject_token = Secret(result["access_token"])
         elif result.get("id_token"):
             subject_token = Secret(result["id_token"])
-        return sign_in.renewed(subject_token, time.time(), renewal)
+        return sign_in.renewed(subject_token, time.time() + self._ahead, renewal)
 
     async def revoke(self, _sign_in: SignIn) -> None:
         """Entra ID has no revocation endpoint: the refresh token dies with the copy in the vault."""
         raise RefusedError("it has no way to revoke one sign-in")
+
+    def _note_clock(self, ahead: float) -> None:
+        self._ahead = ahead
 
     def _application(self, offer: IssuerOffer, cache: msal.SerializableTokenCache) -> msal.PublicClientApplication:
         """Constructing it fetches the authority's metadata: call it in a thread."""
@@ -188,7 +205,7 @@ class EntraProvider:
             offer.client_id,
             authority=authority,
             token_cache=cache,
-            http_client=_Session(self._context),
+            http_client=_Session(self._context, self._note_clock),
             # Asking Microsoft whether a host is Microsoft's makes sense for Microsoft's hosts only.
             instance_discovery=None if urlsplit(authority).hostname == PUBLIC_CLOUD else False,
         )

@@ -30,9 +30,9 @@ class LateEntra:
             self._loaded = module.EntraProvider(self._discovery, self._context)
         return self._loaded
 
-    async def begin(self, offer: IssuerOffer, redirect_uri: str) -> Attempt:
+    async def begin(self, offer: IssuerOffer, redirect_uri: str, *, choose_account: bool = False) -> Attempt:
         """Prepare a sign-in."""
-        return await (await self._entra()).begin(offer, redirect_uri)
+        return await (await self._entra()).begin(offer, redirect_uri, choose_account=choose_account)
 
     async def finish(self, attempt: Attempt, answer: Mapping[str, str]) -> SignIn:
         """Turn the browser's answer into a sign-in."""

@@ -32,6 +32,7 @@ class Login:
     """None: the way back is a code, not an address."""
     expires_in: int
     outcome: asyncio.Task[SignIn]
+    choose_account: bool = False
 
 
 class Logins:
@@ -49,12 +50,13 @@ class Logins:
         self._turn = asyncio.Lock()
         self._latest: Login | None = None
 
-    async def start(self, offer: IssuerOffer, method: str) -> Login:
+    async def start(self, offer: IssuerOffer, method: str, *, choose_account: bool = False) -> Login:
         """Begin a sign-in with this offer, or join the one under way with the same and in the same way.
 
         Args:
             offer: The provider.
             method: One of `settings.METHODS`.
+            choose_account: Have the provider ask for the account. Whoever types a code in is asked in any case.
         """
         if method == "paste":
             # The address that is brought back has to hold the answer: with form_post it would not.
@@ -62,27 +64,32 @@ class Logins:
         async with self._turn:
             latest = self._latest
             if latest is not None and not latest.outcome.done():
-                if latest.attempt.offer == offer and (latest.callback is None) == (method == "device"):
+                is_same = latest.attempt.offer == offer and (latest.callback is None) == (method == "device")
+                if is_same and latest.choose_account == choose_account:
                     return latest
                 await self._stop(latest)
             provider = self._providers[offer.kind]
-            begun = await (self._begin_device(provider, offer) if method == "device" else self._begin(provider, offer))
+            begun = await (
+                self._begin_device(provider, offer)
+                if method == "device"
+                else self._begin(provider, offer, choose_account=choose_account)
+            )
             begun.outcome.add_done_callback(_retrieve)
             self._latest = begun
             return begun
 
-    async def _begin(self, provider: Provider, offer: IssuerOffer) -> Login:
+    async def _begin(self, provider: Provider, offer: IssuerOffer, *, choose_account: bool) -> Login:
         # Entra ID compares the path, too, and the registration for native apps there has none.
         callback = Callback(host=offer.redirect_host, path="" if offer.kind == "entra" else "/callback")
         await callback.start()
         try:
-            attempt = await provider.begin(offer, callback.redirect_uri)
+            attempt = await provider.begin(offer, callback.redirect_uri, choose_account=choose_account)
         except BaseException:
             await callback.close()
             raise
         callback.expect(attempt.state)
         outcome = asyncio.create_task(self._carry_out(provider, attempt, callback))
-        return Login(secrets.token_hex(16), attempt, callback, SECONDS, outcome)
+        return Login(secrets.token_hex(16), attempt, callback, SECONDS, outcome, choose_account)
 
     async def _begin_device(self, provider: Provider, offer: IssuerOffer) -> Login:
         attempt = await provider.begin_device(offer)

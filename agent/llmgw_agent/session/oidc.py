@@ -42,7 +42,7 @@ class OidcProvider:
         self._outgoing = outgoing
         self._discovery = discovery
 
-    async def begin(self, offer: IssuerOffer, redirect_uri: str) -> Attempt:
+    async def begin(self, offer: IssuerOffer, redirect_uri: str, *, choose_account: bool = False) -> Attempt:
         """The authorization request. State and nonce have 256 bits, the verifier 512."""
         # Asked again each time: a browser sent to a provider that is away would leave its user waiting for minutes.
         metadata = await self._discovery.metadata(offer.issuer, again=True)
@@ -60,6 +60,8 @@ class OidcProvider:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
+        if choose_account:
+            question["prompt"] = "select_account"
         if offer.response_mode == "form_post":
             question["response_mode"] = "form_post"
         if offer.resource:
@@ -85,9 +87,7 @@ class OidcProvider:
             "redirect_uri": attempt.redirect_uri,
             "code_verifier": attempt.private["verifier"],
         }
-        return await self._signed_in(
-            offer, _tokens(metadata, await self._ask(metadata, offer, form)), attempt.private["nonce"]
-        )
+        return await self._signed_in(offer, metadata, await self._ask(metadata, offer, form), attempt.private["nonce"])
 
     async def begin_device(self, offer: IssuerOffer) -> DeviceAttempt:
         """The device authorization request (RFC 8628 section 3.1)."""
@@ -109,23 +109,25 @@ class OidcProvider:
         error = answer.document().get("error")
         if answer.status != OK and error in device.STATES:
             return device.STATES[error]
-        return await self._signed_in(attempt.offer, _tokens(metadata, answer), None)
+        return await self._signed_in(attempt.offer, metadata, answer, None)
 
-    async def _signed_in(self, offer: IssuerOffer, tokens: dict[str, str], nonce: str | None) -> SignIn:
+    async def _signed_in(self, offer: IssuerOffer, metadata: Metadata, answer: Answer, nonce: str | None) -> SignIn:
         """Validate the ID token; the sign-in. A device's request has no nonce to compare."""
+        tokens = _tokens(metadata, answer)
         if "id_token" not in tokens:
             raise RefusedError(f"{offer.issuer} sent no ID token", "The client there needs the scope openid")
         access_token = Secret(tokens["access_token"])
         id_token = Secret(tokens["id_token"])
-        claims = await validate(self._discovery, offer, id_token, nonce=nonce, access_token=access_token)
         now = time.time()
+        there = _provider_now(answer)
+        claims = await validate(self._discovery, offer, id_token, nonce=nonce, now=there, access_token=access_token)
         subject_token = access_token if offer.subject_token_type == ACCESS_TOKEN_TYPE else id_token
         return SignIn(
             session=secrets.token_hex(8),
             offer=offer,
             account=account_of(claims, offer.kind),
             subject_token=subject_token,
-            subject_issued_at=token_issued_at(subject_token, now),
+            subject_issued_at=token_issued_at(subject_token, there),
             renewal=Secret(tokens.get("refresh_token", "")),
             signed_in_at=now,
         )
@@ -137,22 +139,25 @@ class OidcProvider:
             raise SessionEndedError(f"{offer.issuer} gave no refresh token", "Run: llmgw login")
         metadata = await self._discovery.metadata(offer.issuer)
         form = {"grant_type": "refresh_token", "refresh_token": sign_in.renewal.reveal()}
-        tokens = _tokens(metadata, await self._ask(metadata, offer, form))
+        answer = await self._ask(metadata, offer, form)
+        tokens, there = _tokens(metadata, answer), _provider_now(answer)
         renewal = Secret(tokens["refresh_token"]) if "refresh_token" in tokens else sign_in.renewal
         access_token = Secret(tokens["access_token"])
         subject_token = access_token if offer.subject_token_type == ACCESS_TOKEN_TYPE else sign_in.subject_token
         if "id_token" in tokens:
             id_token = Secret(tokens["id_token"])
             try:
-                claims = await validate(self._discovery, offer, id_token, nonce=None, access_token=access_token)
+                claims = await validate(
+                    self._discovery, offer, id_token, nonce=None, now=there, access_token=access_token
+                )
                 if account_of(claims, offer.kind).subject != sign_in.account.subject:
                     raise RefusedError(f"{offer.issuer} answered for somebody else", "Run: llmgw login")
             except AgentError as error:
                 # The new refresh token must not be lost with it: the old one is spent.
                 log.warning("the renewed ID token is not used: %s", error)
-                return sign_in.renewed(sign_in.subject_token, time.time(), renewal)
+                return sign_in.renewed(sign_in.subject_token, there, renewal)
             subject_token = subject_token if offer.subject_token_type == ACCESS_TOKEN_TYPE else id_token
-        return sign_in.renewed(subject_token, time.time(), renewal)
+        return sign_in.renewed(subject_token, there, renewal)
 
     async def revoke(self, sign_in: SignIn) -> None:
         """Revoke the refresh token; TemporaryError or RefusedError if the provider cannot or will not."""
@@ -174,6 +179,11 @@ class OidcProvider:
         if offer.resource:
             form |= {"resource": offer.resource}
         return await self._outgoing.post(metadata.token_endpoint, form)
+
+
+def _provider_now(answer: Answer) -> float:
+    """Now on the clock of whoever answered; on ours if the answer did not tell."""
+    return time.time() + (answer.clock_offset or 0.0)
 
 
 def _tokens(metadata: Metadata, answer: Answer) -> dict[str, str]:

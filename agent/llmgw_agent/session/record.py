@@ -102,8 +102,8 @@ class CodeState(Enum):
 class Provider(Protocol):
     """A way to sign in: the own OpenID Connect flow, or MSAL for Entra ID."""
 
-    async def begin(self, offer: IssuerOffer, redirect_uri: str) -> Attempt:
-        """Prepare a sign-in; nothing has happened at the provider yet."""
+    async def begin(self, offer: IssuerOffer, redirect_uri: str, *, choose_account: bool = False) -> Attempt:
+        """Prepare a sign-in; nothing has happened at the provider yet. `choose_account` has it ask for the account."""
 
     async def finish(self, attempt: Attempt, answer: Mapping[str, str]) -> SignIn:
         """Turn the browser's answer (its state is already checked) into a sign-in. RefusedError if it is none."""

@@ -17,6 +17,7 @@ from llmgw_agent.claude_code import OTHER_PROVIDERS, SHADOWS
 from llmgw_agent.errors import RefusedError, UsageError
 from llmgw_agent.setup.edits import Block, Edit, Member, RootKey
 from llmgw_agent.setup.files import Target
+from llmgw_agent.token_stub import profile_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,6 +58,16 @@ class Facts:
             raise UsageError("the forwarder was not asked for")
         return self.forwarder
 
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What has to stand before our commands, so that they act for this profile whatever shell runs them."""
+        profile = profile_of(dict(self.environ))
+        return ("env", f"LLMGW_PROFILE={profile}") if profile else ()
+
+    def line(self, *words: str) -> str:
+        """A command of ours as a shell takes it."""
+        return shlex.join([*self.prefix, *words])
+
     def need(self, dialect: str) -> None:
         """RefusedError if the gateway does not speak it."""
         if self.forwarder is not None and dialect not in self.forwarder["dialects"]:
@@ -92,9 +103,9 @@ def claude(facts: Facts) -> list[Target]:
     else:
         variables |= {"ANTHROPIC_BASE_URL": facts.gateway_url, "CLAUDE_CODE_USE_BEDROCK": ""}
     variables |= {name: "" for name in OTHER_PROVIDERS if facts.environ.get(name)}
-    edits: list[Edit] = [Member(("apiKeyHelper",), shlex.quote(facts.helper))]
+    edits: list[Edit] = [Member(("apiKeyHelper",), facts.line(facts.helper))]
     edits += [Member(("env", name), value) for name, value in variables.items()]
-    edits.append(Member(("statusLine",), STATUS_LINE | {"command": f"{shlex.quote(facts.command)} statusline"}))
+    edits.append(Member(("statusLine",), STATUS_LINE | {"command": facts.line(facts.command, "statusline")}))
     return [Target(folder / "settings.json", tuple(edits))]
 
 
@@ -109,7 +120,8 @@ def codex(facts: Facts) -> list[Target]:
             f"base_url = {json.dumps(facts.gateway_url + '/openai/v1')}",
             'wire_api = "responses"',
             "[model_providers.llmgw.auth]",
-            f"command = {json.dumps(facts.helper)}",
+            f"command = {json.dumps([*facts.prefix, facts.helper][0])}",
+            *([f"args = {json.dumps([*facts.prefix, facts.helper][1:])}"] if facts.prefix else []),
             "timeout_ms = 10000",
             f"refresh_interval_ms = {REFRESH_MS}",
         ]
