@@ -250,3 +250,22 @@ write_offs = Table(
     Column("made_at", BigInteger, nullable=False),
     comment="Allowances that were charged whole because their replica's journal is lost. Rows are never deleted.",
 )
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("change_id", String(40), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False, comment="person_id, key_id, or name@host for a command"),
+    Column("role", String(16), nullable=False, comment="what the actor did it as"),
+    Column("action", String(40), nullable=False),
+    Column("object_kind", String(32), nullable=False),
+    Column("object_id", Text, nullable=False),
+    Column("before", Text, comment="JSON of the part that changed; null: there was nothing"),
+    Column("after", Text, comment="JSON; null: there is nothing any more"),
+    Column("outcome", String(8), nullable=False, comment="allowed, denied"),
+    Column("request_id", String(40), nullable=False, comment="empty for a command"),
+    Index("ix_changes_at", "at", "change_id"),
+    Index("ix_changes_object", "object_kind", "object_id", "at"),
+    comment="What administrators have changed or were refused. Rows are never changed, and name nobody.",
+)

@@ -67,6 +67,24 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "changes",
+        sa.Column("change_id", sa.String(length=40), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False, comment="person_id, key_id, or name@host for a command"),
+        sa.Column("role", sa.String(length=16), nullable=False, comment="what the actor did it as"),
+        sa.Column("action", sa.String(length=40), nullable=False),
+        sa.Column("object_kind", sa.String(length=32), nullable=False),
+        sa.Column("object_id", sa.Text(), nullable=False),
+        sa.Column("before", sa.Text(), nullable=True, comment="JSON of the part that changed; null: there was nothing"),
+        sa.Column("after", sa.Text(), nullable=True, comment="JSON; null: there is nothing any more"),
+        sa.Column("outcome", sa.String(length=8), nullable=False, comment="allowed, denied"),
+        sa.Column("request_id", sa.String(length=40), nullable=False, comment="empty for a command"),
+        sa.PrimaryKeyConstraint("change_id", name=op.f("pk_changes")),
+        comment="What administrators have changed or were refused. Rows are never changed, and name nobody.",
+    )
+    op.create_index("ix_changes_at", "changes", ["at", "change_id"], unique=False)
+    op.create_index("ix_changes_object", "changes", ["object_kind", "object_id", "at"], unique=False)
+    op.create_table(
         "counters",
         sa.Column("counter_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("budget", sa.Text(), nullable=False, comment="level, subject, model, period and unit of the budget"),
