@@ -19,8 +19,7 @@ from aiohttp.client_exceptions import ClientConnectorError, ClientError
 
 from llmgw_gateway.errors import GatewayError, StoreAwayError, StoreError
 from llmgw_gateway.identity.service_keys import NewKey, Rotation, Withdrawn
-from llmgw_gateway.money.adjustments import Withdrawal
-from llmgw_gateway.money.overrides import Adjustment
+from llmgw_gateway.money.adjustments import NewAdjustment, Withdrawal
 from llmgw_gateway.money.writeoff import WriteOff, write_off
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.adjustments import Adjustments
     from llmgw_gateway.store.database import Database
 
-    Order = Adjustment | Withdrawal | WriteOff | NewKey | Rotation | Withdrawn
+    Order = NewAdjustment | Withdrawal | WriteOff | NewKey | Rotation | Withdrawn
     Work = Callable[[Any], Coroutine[Any, Any, Any]]
 
 MAKE: Final = "/adjustments"
@@ -76,7 +75,7 @@ class Control:
     def __init__(self, database: Database, adjustments: Adjustments, keys: ServiceKeys, path: Path) -> None:
         self._path = path
         self._orders: dict[str, tuple[type[Any], Work]] = {
-            MAKE: (Adjustment, adjustments.make),
+            MAKE: (NewAdjustment, adjustments.make),
             WITHDRAW: (Withdrawal, adjustments.withdraw),
             WRITE_OFF: (WriteOff, partial(database.submit, write_off)),
             MAKE_KEY: (NewKey, keys.make),

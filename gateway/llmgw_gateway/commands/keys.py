@@ -18,6 +18,7 @@ from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refusals
 from llmgw_gateway.commands.writing import do, who
 from llmgw_gateway.identity.service_keys import NewKey, Rotation, ServiceKeys, Withdrawn, fresh
+from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.store.reading import reading
 from llmgw_gateway.store.schema import service_keys
 
@@ -70,7 +71,7 @@ def create(config: Path, name: str, owner: str, team: str, models: tuple[str, ..
             team=team,
             models=models or None,
             expires_at=now + days * DAY,
-            made_by=who(),
+            by=operator(who()),
             made_at=now,
         )
         do(settings, control.MAKE_KEY, key, lambda database: ServiceKeys(database).make(key))
@@ -117,7 +118,7 @@ def rotate(config: Path, key: str, overlap_hours: int, days: int) -> None:
         settings, _ = read(config)
         secret, digest = fresh()
         now = int(time.time() * 1000)
-        rotation = Rotation(key, _id("sec"), digest, now + days * DAY, overlap_hours * HOUR, who(), now)
+        rotation = Rotation(key, _id("sec"), digest, now + days * DAY, overlap_hours * HOUR, operator(who()), now)
         if not do(settings, control.ROTATE_KEY, rotation, lambda database: ServiceKeys(database).rotate(rotation)):
             _none(key)
     _show(secret, f"the new secret of {key} is good until {_day(rotation.expires_at)}")
@@ -130,7 +131,7 @@ def revoke(config: Path, key: str) -> None:
     """End KEY (its id, or the id of one secret) for good, and what runs with it."""
     with refusals():
         settings, _ = read(config)
-        withdrawn = Withdrawn(key, who(), int(time.time() * 1000))
+        withdrawn = Withdrawn(key, operator(who()), int(time.time() * 1000))
         if not do(settings, control.REVOKE_KEY, withdrawn, lambda database: ServiceKeys(database).revoke(withdrawn)):
             _none(key)
     click.echo(f"{key} was revoked: every replica refuses it within seconds")
