@@ -21,6 +21,7 @@ from llmgw_gateway.identity.authenticate import Authenticator
 from llmgw_gateway.identity.directory import Directory
 from llmgw_gateway.identity.exchange import Exchange
 from llmgw_gateway.identity.jwks import Jwks
+from llmgw_gateway.identity.people import People
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
 from llmgw_gateway.identity.service_keys import ServiceKeys
@@ -121,7 +122,8 @@ class Gateway:
         store = settings.store.path
         keys = ServiceKeys(database)
         await keys.start()
-        control = Control(database, adjustments, keys, socket_of(settings.path(store))) if store else None
+        people = People(database, revocations.refresh)
+        control = Control(database, adjustments, keys, people, socket_of(settings.path(store))) if store else None
         if control is not None:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.overrides)

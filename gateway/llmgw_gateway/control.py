@@ -18,6 +18,7 @@ from aiohttp import ClientSession, ClientTimeout, UnixConnector, web
 from aiohttp.client_exceptions import ClientConnectorError, ClientError
 
 from llmgw_gateway.errors import GatewayError, StoreAwayError, StoreError
+from llmgw_gateway.identity.people import PersonOrder
 from llmgw_gateway.identity.service_keys import NewKey, Rotation, Withdrawn
 from llmgw_gateway.money.adjustments import NewAdjustment, Withdrawal
 from llmgw_gateway.money.writeoff import WriteOff, write_off
@@ -25,11 +26,12 @@ from llmgw_gateway.money.writeoff import WriteOff, write_off
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from llmgw_gateway.identity.people import People
     from llmgw_gateway.identity.service_keys import ServiceKeys
     from llmgw_gateway.money.adjustments import Adjustments
     from llmgw_gateway.store.database import Database
 
-    Order = NewAdjustment | Withdrawal | WriteOff | NewKey | Rotation | Withdrawn
+    Order = NewAdjustment | Withdrawal | WriteOff | NewKey | Rotation | Withdrawn | PersonOrder
     Work = Callable[[Any], Coroutine[Any, Any, Any]]
 
 MAKE: Final = "/adjustments"
@@ -38,6 +40,7 @@ WRITE_OFF: Final = "/write-offs"
 MAKE_KEY: Final = "/keys"
 ROTATE_KEY: Final = "/key-rotations"
 REVOKE_KEY: Final = "/key-revocations"
+PERSON: Final = "/people"
 SECONDS: Final = 10
 LONGEST_PATH: Final = 100
 """Bytes: the system allows a few more for the path of a socket."""
@@ -46,7 +49,7 @@ OPEN_FILES: Final = Path("/proc/self/fd")
 FAULTY: Final = 400
 UNKNOWN: Final = (
     "it is not known whether this was done: look with `llmgw-gateway budget show` (`budget allowances` for a "
-    "write-off, `keys list` for a service key), and do it again only if it is not there"
+    "write-off, `keys list` for a service key, `people show` for a person), and do it again only if it is not there"
 )
 
 
@@ -72,7 +75,9 @@ def short(path: Path) -> Iterator[str]:
 class Control:
     """The gateway's end."""
 
-    def __init__(self, database: Database, adjustments: Adjustments, keys: ServiceKeys, path: Path) -> None:
+    def __init__(
+        self, database: Database, adjustments: Adjustments, keys: ServiceKeys, people: People, path: Path
+    ) -> None:
         self._path = path
         self._orders: dict[str, tuple[type[Any], Work]] = {
             MAKE: (NewAdjustment, adjustments.make),
@@ -81,6 +86,7 @@ class Control:
             MAKE_KEY: (NewKey, keys.make),
             ROTATE_KEY: (Rotation, keys.rotate),
             REVOKE_KEY: (Withdrawn, keys.revoke),
+            PERSON: (PersonOrder, people.carry_out),
         }
         self._runner: web.AppRunner | None = None
         self._stack = ExitStack()
