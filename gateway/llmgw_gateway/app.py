@@ -24,6 +24,7 @@ from llmgw_gateway.identity.jwks import Jwks
 from llmgw_gateway.identity.people import People
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
+from llmgw_gateway.identity.roles import Roles
 from llmgw_gateway.identity.service_keys import ServiceKeys
 from llmgw_gateway.identity.signin import SignInVerifier
 from llmgw_gateway.listener import Bounds, listen, redirecting
@@ -123,7 +124,8 @@ class Gateway:
         keys = ServiceKeys(database)
         await keys.start()
         people = People(database, revocations.refresh)
-        control = Control(database, adjustments, keys, people, socket_of(settings.path(store))) if store else None
+        door = socket_of(settings.path(store))
+        control = Control(database, adjustments, keys, people, Roles(database), door) if store else None
         if control is not None:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.overrides)

@@ -12,6 +12,7 @@ from llmgw_gateway import control
 from llmgw_gateway.control import Control, ask, socket_of
 from llmgw_gateway.errors import StoreAwayError, StoreError
 from llmgw_gateway.identity.people import People
+from llmgw_gateway.identity.roles import Roles
 from llmgw_gateway.identity.service_keys import ServiceKeys
 from llmgw_gateway.money.adjustments import Adjustments, NewAdjustment, Withdrawal
 from llmgw_gateway.money.overrides import Adjustment
@@ -59,7 +60,9 @@ async def served(place: Path) -> AsyncIterator[tuple[Unreadable, Path]]:
     database.start()
     adjustments = Adjustments(database)
     await adjustments.start()
-    listening = Control(database, adjustments, ServiceKeys(database), People(database), socket_of(place))
+    listening = Control(
+        database, adjustments, ServiceKeys(database), People(database), Roles(database), socket_of(place)
+    )
     await listening.start()
     yield backend, place
     await listening.stop()

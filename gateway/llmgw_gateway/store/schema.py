@@ -251,6 +251,34 @@ write_offs = Table(
     comment="Allowances that were charged whole because their replica's journal is lost. Rows are never deleted.",
 )
 
+role_grants = Table(
+    "role_grants",
+    metadata,
+    Column("grant_id", String(40), primary_key=True),
+    Column("holder", String(40), nullable=False, comment="person_id, or key_id of a service key"),
+    Column("role", String(16), nullable=False, comment="admin, auditor, team_lead"),
+    Column("team", Text, nullable=False, comment="of a team_lead; else empty"),
+    Column("ends_at", BigInteger, comment="null: until it is withdrawn"),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("withdrawn_by", Text),
+    Column("withdrawn_at", BigInteger),
+    Index("ix_role_grants_holder", "holder"),
+    comment="Roles beside those of the configuration. Rows are never deleted.",
+)
+
+setup_codes = Table(
+    "setup_codes",
+    metadata,
+    Column("digest", String(64), primary_key=True, comment="SHA-256 of the code, which is kept nowhere"),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("redeemed_by", String(40)),
+    Column("redeemed_at", BigInteger),
+    comment="One-time codes of `llmgw-gateway init`: who redeems one becomes the first administrator.",
+)
+
 changes = Table(
     "changes",
     metadata,

@@ -205,6 +205,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("session", name=op.f("pk_revocations")),
     )
     op.create_table(
+        "role_grants",
+        sa.Column("grant_id", sa.String(length=40), nullable=False),
+        sa.Column("holder", sa.String(length=40), nullable=False, comment="person_id, or key_id of a service key"),
+        sa.Column("role", sa.String(length=16), nullable=False, comment="admin, auditor, team_lead"),
+        sa.Column("team", sa.Text(), nullable=False, comment="of a team_lead; else empty"),
+        sa.Column("ends_at", sa.BigInteger(), nullable=True, comment="null: until it is withdrawn"),
+        sa.Column("made_by", sa.Text(), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.Column("withdrawn_by", sa.Text(), nullable=True),
+        sa.Column("withdrawn_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("grant_id", name=op.f("pk_role_grants")),
+        comment="Roles beside those of the configuration. Rows are never deleted.",
+    )
+    op.create_index("ix_role_grants_holder", "role_grants", ["holder"], unique=False)
+    op.create_table(
         "service_keys",
         sa.Column("secret_id", sa.String(length=40), nullable=False),
         sa.Column(
@@ -231,6 +246,17 @@ def upgrade() -> None:
     )
     op.create_index("ix_service_keys_expires_at", "service_keys", ["expires_at"], unique=False)
     op.create_index("ix_service_keys_key_id", "service_keys", ["key_id"], unique=False)
+    op.create_table(
+        "setup_codes",
+        sa.Column("digest", sa.String(length=64), nullable=False, comment="SHA-256 of the code, which is kept nowhere"),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("made_by", sa.Text(), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.Column("redeemed_by", sa.String(length=40), nullable=True),
+        sa.Column("redeemed_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_setup_codes")),
+        comment="One-time codes of `llmgw-gateway init`: who redeems one becomes the first administrator.",
+    )
     op.create_table(
         "write_offs",
         sa.Column(
