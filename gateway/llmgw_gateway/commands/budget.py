@@ -18,6 +18,7 @@ from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.allowance import allowances_command, write_off_command
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refusals
 from llmgw_gateway.commands.writing import do, who
+from llmgw_gateway.identity.directory import all_memberships
 from llmgw_gateway.money.adjustments import Adjustments, NewAdjustment, Withdrawal
 from llmgw_gateway.money.budgets import parts
 from llmgw_gateway.money.overrides import Adjustment
@@ -185,9 +186,15 @@ def events(config: Path, since: datetime | None, form: str) -> None:
 
 
 def _standings(settings: Settings) -> list[Standing]:
-    team_of = Accounts(settings.teams, settings.projects).team_of
+    accounts = Accounts(settings.teams, settings.projects)
     with reading(settings) as connection:
-        return standings(connection, settings, team_of, time.time())
+        stored = all_memberships(connection)
+        teams = dict.fromkeys([*(team.name for team in settings.teams), *sorted(stored[""].known_teams)])
+
+        def team_of(person_id: str, email: str, groups: frozenset[str]) -> str:
+            return accounts.team_of(email, groups, stored.get(person_id, stored[""]))
+
+        return standings(connection, settings, teams, team_of, time.time())
 
 
 def _the_one(

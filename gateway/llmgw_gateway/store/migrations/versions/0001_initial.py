@@ -162,10 +162,26 @@ def upgrade() -> None:
         sa.Column("groups", sa.Text(), nullable=False, comment="JSON list, as of the last exchange"),
         sa.Column("first_seen", sa.BigInteger(), nullable=False),
         sa.Column("last_seen", sa.BigInteger(), nullable=False),
-        sa.Column("disabled_at", sa.BigInteger(), nullable=True),
+        sa.Column(
+            "disabled_at", sa.BigInteger(), nullable=True, comment="an administrator of the gateway withdrew access"
+        ),
+        sa.Column(
+            "source", sa.String(length=8), nullable=False, comment="scim, csv; empty: known by their sign-in alone"
+        ),
+        sa.Column("home", sa.Text(), nullable=False, comment="the provider whose sign-ins are theirs"),
+        sa.Column("user_name", sa.Text(), nullable=False),
+        sa.Column("user_key", sa.Text(), nullable=True, comment="user_name in one case; null: in no directory"),
+        sa.Column("email_key", sa.Text(), nullable=False, comment="email in one case"),
+        sa.Column("external_id", sa.Text(), nullable=False, comment="what the directory calls them"),
+        sa.Column("attributes", sa.Text(), nullable=False, comment="JSON: what the directory wrote, as it wrote it"),
+        sa.Column("inactive_at", sa.BigInteger(), nullable=True, comment="the directory says that they have left"),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False, comment="by a directory; never twice the same"),
         sa.PrimaryKeyConstraint("person_id", name=op.f("pk_persons")),
+        sa.UniqueConstraint("home", "user_key", name="uq_persons_user_name"),
         sa.UniqueConstraint("issuer", "subject", name="uq_persons_identity"),
     )
+    op.create_index("ix_persons_email_key", "persons", ["email_key"], unique=False)
+    op.create_index("ix_persons_external_id", "persons", ["external_id"], unique=False)
     op.create_table(
         "proofs",
         sa.Column(
@@ -235,6 +251,12 @@ def upgrade() -> None:
         sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("team", sa.Text(), nullable=False, comment="empty: none"),
         sa.Column("models", sa.Text(), nullable=False, comment="JSON list; null: whatever policies allow"),
+        sa.Column(
+            "home",
+            sa.Text(),
+            nullable=True,
+            comment="the provider whose directory it may write by SCIM, and nothing else; null: for models",
+        ),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.Column("made_by", sa.Text(), nullable=False),
         sa.Column("made_at", sa.BigInteger(), nullable=False),
@@ -256,6 +278,19 @@ def upgrade() -> None:
         sa.Column("redeemed_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_setup_codes")),
         comment="One-time codes of `llmgw-gateway init`: who redeems one becomes the first administrator.",
+    )
+    op.create_table(
+        "teams",
+        sa.Column("team_id", sa.String(length=40), nullable=False),
+        sa.Column("home", sa.Text(), nullable=False, comment="the provider whose directory it is in"),
+        sa.Column("source", sa.String(length=8), nullable=False, comment="scim, csv"),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name_key", sa.Text(), nullable=False, comment="name in one case"),
+        sa.Column("external_id", sa.Text(), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False, comment="never twice the same"),
+        sa.PrimaryKeyConstraint("team_id", name=op.f("pk_teams")),
+        sa.UniqueConstraint("name_key", name="uq_teams_name"),
     )
     op.create_table(
         "write_offs",
@@ -293,3 +328,18 @@ def upgrade() -> None:
         sa.UniqueConstraint("access_key", name="uq_sessions_access_key"),
         sa.UniqueConstraint("person_id", "device", name="uq_sessions_device"),
     )
+    op.create_table(
+        "team_members",
+        sa.Column("team_id", sa.String(length=40), nullable=False),
+        sa.Column("person_id", sa.String(length=40), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["person_id"],
+            ["persons.person_id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["team_id"],
+            ["teams.team_id"],
+        ),
+        sa.PrimaryKeyConstraint("team_id", "person_id", name=op.f("pk_team_members")),
+    )
+    op.create_index("ix_team_members_person_id", "team_members", ["person_id"], unique=False)
