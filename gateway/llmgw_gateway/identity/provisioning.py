@@ -7,7 +7,7 @@ nobody: they say which attributes changed, never to what.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete, select, update
@@ -41,6 +41,11 @@ class Writing:
     """Milliseconds since the epoch, by the store's clock."""
     token_seconds: int
     """How long a token that was given just now is good."""
+
+
+def also(writing: Writing, what: str = "also") -> Writing:
+    """For a further change that belongs to the same order: it has a row of its own."""
+    return replace(writing, by=replace(writing.by, change_id=f"{writing.by.change_id}-{what}"))
 
 
 def new_person_id() -> str:

@@ -60,6 +60,8 @@ class NewKey:
     expires_at: int
     by: Author
     made_at: int
+    home: str | None = None
+    """The provider whose directory it may write by SCIM, and nothing else; None: it is for models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class _Known:
     name: str
     expires_at: int
     revoked: bool
+    home: str | None
 
 
 def fresh() -> tuple[Secret, str]:
@@ -127,6 +130,24 @@ class ServiceKeys:
 
     def caller(self, secret: Secret) -> Caller:
         """Whose secret it is; GatewayError (401) says what is wrong with it."""
+        known = self._good(secret)
+        if known.home is not None:
+            raise GatewayError(
+                ErrorCode.TOKEN_INVALID, f"The service key {known.name!r} is for SCIM, and good for nothing else."
+            )
+        return known.caller
+
+    def directory_of(self, secret: Secret) -> tuple[str, str]:
+        """The key that a provisioning client holds, and the provider whose directory it writes; GatewayError (401)."""
+        known = self._good(secret)
+        if known.home is None:
+            raise GatewayError(
+                ErrorCode.TOKEN_INVALID,
+                f"The service key {known.name!r} is for models: one for SCIM is made with `keys create --scim`.",
+            )
+        return known.caller.person_id, known.home
+
+    def _good(self, secret: Secret) -> _Known:
         known = self._known.get(digest_of(secret))
         if known is None:
             raise GatewayError(ErrorCode.TOKEN_INVALID, "This service key is not known here.")
@@ -137,7 +158,7 @@ class ServiceKeys:
                 ErrorCode.TOKEN_EXPIRED,
                 f"This secret of the service key {known.name!r} has expired; its owner can have it rotated.",
             )
-        return known.caller
+        return known
 
     def has_ended(self, session: str) -> bool:
         """Whether a secret was revoked: what runs with it has to stop. What was begun before its end may go on."""
@@ -193,7 +214,7 @@ def _known(row: Any) -> _Known:  # noqa: ANN401 -- a row
         team=row.team,
         models=None if models is None else frozenset(models),
     )
-    return _Known(caller, row.name, row.expires_at, row.revoked_at is not None)
+    return _Known(caller, row.name, row.expires_at, row.revoked_at is not None, row.home)
 
 
 def _make(connection: Connection, batch: list[NewKey]) -> list[None]:
@@ -228,7 +249,7 @@ def _rotate(connection: Connection, batch: list[Rotation]) -> list[bool]:
             continue
         if found:
             _end(connection, mine, each)
-            kept = {name: getattr(found[-1], name) for name in ("key_id", "name", "owner", "team", "models")}
+            kept = {name: getattr(found[-1], name) for name in ("key_id", "name", "owner", "team", "models", "home")}
             new = {"secret_id": each.secret_id, "digest": each.digest, "expires_at": each.expires_at}
             insert_if_absent(connection, service_keys, kept | new | {"made_by": each.by.actor, "made_at": each.now})
             after = {"secret": each.secret_id, "expires_at": each.expires_at, "overlap": each.overlap}
