@@ -21,15 +21,17 @@ from llmgw_gateway.identity.authenticate import Authenticator
 from llmgw_gateway.identity.directory import Directory
 from llmgw_gateway.identity.exchange import Exchange
 from llmgw_gateway.identity.jwks import Jwks
+from llmgw_gateway.identity.people import People
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
+from llmgw_gateway.identity.roles import Roles
 from llmgw_gateway.identity.service_keys import ServiceKeys
 from llmgw_gateway.identity.signin import SignInVerifier
 from llmgw_gateway.listener import Bounds, listen, redirecting
 from llmgw_gateway.money.adjustments import Adjustments
 from llmgw_gateway.money.holds import Money
 from llmgw_gateway.money.traffic import LEASE_SECONDS, Rates
-from llmgw_gateway.observe.audit import Audit
+from llmgw_gateway.observe.audit import Audit, new_request_id
 from llmgw_gateway.observe.metrics import Metrics
 from llmgw_gateway.peers import Peers
 from llmgw_gateway.pipeline import Pipeline
@@ -39,6 +41,8 @@ from llmgw_gateway.providers import bridge
 from llmgw_gateway.providers.bedrock import Bedrock
 from llmgw_gateway.providers.credentials import AwsCredentials
 from llmgw_gateway.reloading import Reloader
+from llmgw_gateway.scim.api import ROOT as SCIM_ROOT
+from llmgw_gateway.scim.api import Scim
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.opening import backend
 from llmgw_gateway.streams.limits import Limits
@@ -121,7 +125,9 @@ class Gateway:
         store = settings.store.path
         keys = ServiceKeys(database)
         await keys.start()
-        control = Control(database, adjustments, keys, socket_of(settings.path(store))) if store else None
+        people = People(database, revocations.refresh)
+        door = socket_of(settings.path(store))
+        control = Control(database, adjustments, keys, people, Roles(database), door) if store else None
         if control is not None:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.overrides)
@@ -158,7 +164,8 @@ class Gateway:
             peers,
             [each.unready for each in (ring, revocations, keys, adjustments, rates, relay, pipeline)],
         )
-        runners = await self._listen(edge, pipeline, peers, reloader)
+        scim = Scim(database, keys, settings.tokens.life_seconds)
+        runners = await self._listen(edge, pipeline, peers, _admin(pipeline, edge, reloader, scim))
         reloader.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, reloader)
         spare_the_collector()
@@ -181,7 +188,7 @@ class Gateway:
         if self._certificate is not None:
             self._certificate.reload()
 
-    async def _listen(self, edge: Edge, pipeline: Pipeline, peers: Peers, reloader: Reloader) -> list[web.ServerRunner]:
+    async def _listen(self, edge: Edge, pipeline: Pipeline, peers: Peers, admin: Handler) -> list[web.ServerRunner]:
         """Every listener, the public one last: who is answered there finds all others."""
         server = self._settings.server
         if server.certificate_file:
@@ -191,7 +198,7 @@ class Gateway:
             except (OSError, ValueError) as error:
                 raise ConfigurationError("server", [f"certificate_file: cannot be used: {error}"]) from error
             self._certificate.start()
-        runners = [await listen(server.admin_listen, _admin(pipeline, edge, reloader))]
+        runners = [await listen(server.admin_listen, admin)]
         if server.redirect_listen:
             runners.append(await listen(server.redirect_listen, redirecting(server.public_url)))
         bounds = Bounds(
@@ -352,16 +359,18 @@ def _follow(pipeline: Pipeline, verifier: SignInVerifier, settings: Settings, ca
     verifier.names_people = settings.names_people
 
 
-def _admin(pipeline: Pipeline, edge: Edge, reloader: Reloader) -> Handler:
-    """The operators' listener. It knows no person, hence takes no credential: bind it to loopback."""
+def _admin(pipeline: Pipeline, edge: Edge, reloader: Reloader, scim: Scim) -> Handler:
+    """The operators' listener: bind it to loopback, because all of it but SCIM takes no credential."""
 
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == SCIM_ROOT or request.path.startswith(f"{SCIM_ROOT}/"):
+            return await scim(request, new_request_id())
         if (request.method, request.path) == ("GET", "/readyz"):
             why = edge.unready()
             lines = [why or "ready", *reloader.standing.lines()]
             return web.Response(status=503 if why else 200, text="".join(f"{line}\n" for line in lines))
         if (request.method, request.path) != ("GET", "/metrics"):
-            return web.Response(status=404, text="only GET /metrics and GET /readyz are served here\n")
+            return web.Response(status=404, text="only GET /metrics, GET /readyz and /scim/v2 are served here\n")
         pipeline.metrics.tasks.set(len(asyncio.all_tasks()))
         return web.Response(
             body=pipeline.metrics.text(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}

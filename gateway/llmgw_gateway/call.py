@@ -67,6 +67,22 @@ class Account(Struct, frozen=True, gc=False):
     """What a service key is for; None: whatever policies allow."""
 
 
+class Memberships(Struct, frozen=True, gc=False):
+    """What the store's directory says of somebody."""
+
+    teams: tuple[str, ...] = ()
+    """Theirs, by name."""
+    groups: frozenset[str] = frozenset()
+    """All that these are called in tokens and policies: names and the directory's ids."""
+    known_teams: frozenset[str] = frozenset()
+    """Every team of the store, whoever is in it."""
+    known_groups: frozenset[str] = frozenset()
+    """What these are called."""
+
+
+NO_MEMBERSHIPS = Memberships()
+
+
 class Usage(Struct, frozen=True, gc=False):
     """Tokens of one attempt by class, as the provider bills them. The classes do not overlap."""
 

@@ -18,19 +18,33 @@ from aiohttp import ClientSession, ClientTimeout, UnixConnector, web
 from aiohttp.client_exceptions import ClientConnectorError, ClientError
 
 from llmgw_gateway.errors import GatewayError, StoreAwayError, StoreError
+from llmgw_gateway.identity.people import PersonOrder
+from llmgw_gateway.identity.roles import NewCode, NewRole, RoleEnd
 from llmgw_gateway.identity.service_keys import NewKey, Rotation, Withdrawn
-from llmgw_gateway.money.adjustments import Withdrawal
-from llmgw_gateway.money.overrides import Adjustment
+from llmgw_gateway.money.adjustments import NewAdjustment, Withdrawal
 from llmgw_gateway.money.writeoff import WriteOff, write_off
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from llmgw_gateway.identity.people import People
+    from llmgw_gateway.identity.roles import Roles
     from llmgw_gateway.identity.service_keys import ServiceKeys
     from llmgw_gateway.money.adjustments import Adjustments
     from llmgw_gateway.store.database import Database
 
-    Order = Adjustment | Withdrawal | WriteOff | NewKey | Rotation | Withdrawn
+    Order = (
+        NewAdjustment
+        | Withdrawal
+        | WriteOff
+        | NewKey
+        | Rotation
+        | Withdrawn
+        | PersonOrder
+        | NewRole
+        | RoleEnd
+        | NewCode
+    )
     Work = Callable[[Any], Coroutine[Any, Any, Any]]
 
 MAKE: Final = "/adjustments"
@@ -39,6 +53,10 @@ WRITE_OFF: Final = "/write-offs"
 MAKE_KEY: Final = "/keys"
 ROTATE_KEY: Final = "/key-rotations"
 REVOKE_KEY: Final = "/key-revocations"
+PERSON: Final = "/people"
+GRANT_ROLE: Final = "/roles"
+REVOKE_ROLE: Final = "/role-revocations"
+MAKE_CODE: Final = "/setup-codes"
 SECONDS: Final = 10
 LONGEST_PATH: Final = 100
 """Bytes: the system allows a few more for the path of a socket."""
@@ -47,7 +65,7 @@ OPEN_FILES: Final = Path("/proc/self/fd")
 FAULTY: Final = 400
 UNKNOWN: Final = (
     "it is not known whether this was done: look with `llmgw-gateway budget show` (`budget allowances` for a "
-    "write-off, `keys list` for a service key), and do it again only if it is not there"
+    "write-off, `keys list`, `people show` or `roles list`), and do it again only if it is not there"
 )
 
 
@@ -73,15 +91,27 @@ def short(path: Path) -> Iterator[str]:
 class Control:
     """The gateway's end."""
 
-    def __init__(self, database: Database, adjustments: Adjustments, keys: ServiceKeys, path: Path) -> None:
+    def __init__(
+        self,
+        database: Database,
+        adjustments: Adjustments,
+        keys: ServiceKeys,
+        people: People,
+        roles: Roles,
+        path: Path,
+    ) -> None:
         self._path = path
         self._orders: dict[str, tuple[type[Any], Work]] = {
-            MAKE: (Adjustment, adjustments.make),
+            MAKE: (NewAdjustment, adjustments.make),
             WITHDRAW: (Withdrawal, adjustments.withdraw),
             WRITE_OFF: (WriteOff, partial(database.submit, write_off)),
             MAKE_KEY: (NewKey, keys.make),
             ROTATE_KEY: (Rotation, keys.rotate),
             REVOKE_KEY: (Withdrawn, keys.revoke),
+            PERSON: (PersonOrder, people.carry_out),
+            GRANT_ROLE: (NewRole, roles.give),
+            REVOKE_ROLE: (RoleEnd, roles.end),
+            MAKE_CODE: (NewCode, roles.make_code),
         }
         self._runner: web.AppRunner | None = None
         self._stack = ExitStack()

@@ -11,6 +11,7 @@ from yarl import URL
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llmgw_gateway.administering import RoleRule
     from llmgw_gateway.permitting import Permission
     from llmgw_gateway.sections import Rule
     from llmgw_wire.secret import Secret
@@ -124,6 +125,16 @@ def permission_faults(place: str, entry: Permission, teams: set[str], models: se
     """A team or model that a policy names and that is not there: it would silently never apply."""
     found = [f"{place}.teams: there is no team {name!r}" for name in entry.teams if name not in teams]
     return found + [f"{place}.models: {name!r} is not served here" for name in entry.models if name not in models]
+
+
+def role_faults(place: str, rule: RoleRule, teams: set[str], issuers: set[str]) -> list[str]:
+    """A rule that gives a role to whomever any provider calls so, or that would silently never apply."""
+    found = [f"{place}.teams: there is no team {name!r}" for name in rule.teams if name not in teams]
+    if rule.issuer and rule.issuer not in issuers:
+        found.append(f"{place}.issuer: {rule.issuer!r} is none of the issuers")
+    if not rule.issuer and len(issuers) > 1:
+        found.append(f"{place}.issuer: is needed with several issuers: a group or subject is one provider's")
+    return found
 
 
 def secret_file(key: str, path: Path, content: str) -> tuple[bytes | None, list[str]]:

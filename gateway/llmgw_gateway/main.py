@@ -13,8 +13,10 @@ from llmgw_gateway.commands.budget import budget
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_INCOMPLETE, ConfigurationFile, load, refusals, report
 from llmgw_gateway.commands.keys import keys
 from llmgw_gateway.commands.ledger import ledger
+from llmgw_gateway.commands.people import people
 from llmgw_gateway.commands.policy import policy
 from llmgw_gateway.commands.prices import models, prices
+from llmgw_gateway.commands.roles import init, roles
 from llmgw_gateway.commands.usage import usage_command
 from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.store.reading import reachable
@@ -63,7 +65,7 @@ def check(config: Path) -> None:
         click.echo(reachable(settings))
 
 
-for command in (models, prices, policy, budget, keys, ledger, usage_command):
+for command in (models, prices, policy, budget, keys, people, roles, init, ledger, usage_command):
     main.add_command(command)
 
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from llmgw_gateway.settings import Settings
 
 CHECK_SECONDS = 2
-RELOADED = frozenset({"models", "prices", "budgets", "limits", "teams", "projects", "policies", "organisation"})
+RELOADED = frozenset(
+    {"models", "prices", "budgets", "limits", "teams", "projects", "policies", "roles", "organisation"}
+)
 """The sections that are taken into use; of `organisation` all but the time zone, which periods in progress hang on."""
 log = logging.getLogger("llmgw.configuration")
 Stamp = tuple[tuple[int, int, int] | None, ...]

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from msgspec import Meta
 
 from llmgw_gateway import faults, sections
+from llmgw_gateway.administering import Administration, RoleRule
 from llmgw_gateway.budgeting import Budget  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.limiting import Limit, Valkey
 from llmgw_gateway.permitting import Permission  # noqa: TC001 -- msgspec reads the annotations
@@ -211,6 +212,8 @@ class Settings(Section, frozen=True, kw_only=True):
     projects: tuple[Project, ...] = ()
     limits: tuple[Limit, ...] = ()
     policies: tuple[Permission, ...] = ()
+    administration: Administration = Administration()
+    roles: tuple[RoleRule, ...] = ()
     streams: Streams = Streams()
     valkey: Valkey = Valkey()
     organisation: Organisation = Organisation()
@@ -231,11 +234,25 @@ class Settings(Section, frozen=True, kw_only=True):
             found.append("store.journal: is needed because a budget has an allowance: a file on a persistent volume")
         for number, entry in enumerate(self.policies):
             found += faults.permission_faults(f"policies[{number}]", entry, teams, models)
+        for number, role in enumerate(self.roles):
+            found += faults.role_faults(f"roles[{number}]", role, teams, {each.issuer for each in self.issuers})
         for number, project in enumerate(self.projects):
             found += [f"projects[{number}].teams: there is no team {t!r}" for t in project.teams if t not in teams]
+        if self._administers_in_clear():
+            found.append(
+                "administration.listen: would take credentials in clear from other machines: give [server] a "
+                "certificate_file, or the networks of the proxies in front as trusted_proxies"
+            )
         if self.limits and not self.store.path:
             found += [f"valkey.{fault}" for fault in self.valkey.sharing_faults()]
         return found
+
+    def _administers_in_clear(self) -> bool:
+        """Whether administrators' tokens could be read on their way, and no proxy is said to be in front."""
+        listen, server = self.administration.listen, self.server
+        if not listen or self.administration.faults(Path()) or server.certificate_file or server.trusted_proxies:
+            return False
+        return not faults.is_loopback(faults.listen_address(listen)[0])
 
     @property
     def names_people(self) -> bool:

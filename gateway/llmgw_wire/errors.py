@@ -59,6 +59,8 @@ class ErrorCode(Enum):
     UPSTREAM_CREDENTIALS = "upstream_credentials"
     UPSTREAM_DENIED = "upstream_denied"
     IDENTITY_PROVIDER_UNAVAILABLE = "identity_provider_unavailable"
+    ROLE_REQUIRED = "role_required"
+    CONFLICT = "conflict"
     INTERNAL = "internal"
 
     @property
@@ -67,6 +69,8 @@ class ErrorCode(Enum):
         return TABLE[self]
 
 
+ADMINISTRATION = frozenset({ErrorCode.ROLE_REQUIRED, ErrorCode.CONFLICT})
+"""What only the Admin API refuses with: no client of a model ever sees these."""
 _BLOCKED = "policy_blocked"
 
 TABLE: dict[ErrorCode, Wire] = {
@@ -110,6 +114,8 @@ TABLE: dict[ErrorCode, Wire] = {
     ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: Wire(
         503, "api_error", "client", "ServiceUnavailableException", "temporarily_unavailable"
     ),
+    ErrorCode.ROLE_REQUIRED: Wire(403, "permission_error", "never", "AccessDeniedException", "access_denied"),
+    ErrorCode.CONFLICT: Wire(409, "invalid_request_error", "never", "ConflictException"),
     ErrorCode.INTERNAL: Wire(500, "api_error", "never", "InternalServerException", "server_error"),
 }
 
@@ -135,6 +141,7 @@ OPENAI_TYPES = {
     403: "permission_error",
     404: "invalid_request_error",
     405: "invalid_request_error",
+    409: "invalid_request_error",
     429: "rate_limit_error",
     431: "invalid_request_error",
 }

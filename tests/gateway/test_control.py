@@ -11,9 +11,12 @@ import pytest
 from llmgw_gateway import control
 from llmgw_gateway.control import Control, ask, socket_of
 from llmgw_gateway.errors import StoreAwayError, StoreError
+from llmgw_gateway.identity.people import People
+from llmgw_gateway.identity.roles import Roles
 from llmgw_gateway.identity.service_keys import ServiceKeys
-from llmgw_gateway.money.adjustments import Adjustments, Withdrawal
+from llmgw_gateway.money.adjustments import Adjustments, NewAdjustment, Withdrawal
 from llmgw_gateway.money.overrides import Adjustment
+from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.store.database import Database
 from tests.gateway.money import accounts
 from tests.gateway.store.interrupted import Interrupted
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-GRANT = Adjustment("adj_1", "grant", "user/per_1//month/usd", 5, 0, None, "release week", "ada@host", 0)
+GRANT = NewAdjustment(
+    Adjustment("adj_1", "grant", "user/per_1//month/usd", 5, 0, None, "release week", "ada@host", 0),
+    operator("ada@host"),
+)
 
 
 class Unreadable(Interrupted):
@@ -54,7 +60,9 @@ async def served(place: Path) -> AsyncIterator[tuple[Unreadable, Path]]:
     database.start()
     adjustments = Adjustments(database)
     await adjustments.start()
-    listening = Control(database, adjustments, ServiceKeys(database), socket_of(place))
+    listening = Control(
+        database, adjustments, ServiceKeys(database), People(database), Roles(database), socket_of(place)
+    )
     await listening.start()
     yield backend, place
     await listening.stop()
@@ -72,8 +80,12 @@ async def test_a_change_is_made_and_withdrawn_through_the_socket(served: tuple[U
     assert stat.S_IMODE(path.lstat().st_mode) == 0o600
     assert await ask(path, control.MAKE, GRANT) is None
     assert made(store) == [("adj_1", None)]
-    assert await ask(path, control.WITHDRAW, Withdrawal("adj_1", "ada@host", 1)) is True
+    assert await ask(path, control.WITHDRAW, Withdrawal("adj_1", operator("ada@host"), 1)) is True
     assert made(store) == [("adj_1", "ada@host")]
+    rows = accounts.rows(store, "SELECT action, actor, role, object_id, before, after FROM changes ORDER BY at, action")
+    text = '{"amount":5,"budget":"user/per_1//month/usd","ends_at":null,"kind":"grant"}'
+    who = ("ada@host", "operator", "adj_1")
+    assert sorted(rows) == [("budget.grant", *who, None, text), ("budget.withdraw", *who, text, None)]
 
 
 async def test_what_was_written_and_cannot_be_read_back_is_not_refused(served: tuple[Unreadable, Path]) -> None:

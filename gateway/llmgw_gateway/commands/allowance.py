@@ -14,6 +14,7 @@ from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refu
 from llmgw_gateway.commands.writing import do, who
 from llmgw_gateway.money.refusals import amount as words
 from llmgw_gateway.money.writeoff import Held, WriteOff, allowances, write_off
+from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.store.reading import reading
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def allowances_command(config: Path, form: str) -> None:
 @click.option("--reason", required=True, help="Why; it stays with the write-off.")
 def write_off_command(config: Path, allowance: str, reason: str) -> None:
     """Charge ALLOWANCE to its budget whole, because the journal that says what was spent of it is lost."""
-    item = WriteOff(allowance, reason, who(), int(time.time() * 1000))
+    item = WriteOff(allowance, reason, operator(who()), int(time.time() * 1000))
     with refusals():
         settings, _ = read(config)
         charged = do(settings, control.WRITE_OFF, item, lambda database: database.submit(write_off, item))

@@ -18,11 +18,13 @@ from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.allowance import allowances_command, write_off_command
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refusals
 from llmgw_gateway.commands.writing import do, who
-from llmgw_gateway.money.adjustments import Adjustments, Withdrawal
+from llmgw_gateway.identity.directory import all_memberships
+from llmgw_gateway.money.adjustments import Adjustments, NewAdjustment, Withdrawal
 from llmgw_gateway.money.budgets import parts
 from llmgw_gateway.money.overrides import Adjustment
 from llmgw_gateway.money.overview import Standing, adjustments_of, events_since, standings
 from llmgw_gateway.money.refusals import amount as words
+from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.store.reading import reading
 
@@ -152,7 +154,7 @@ def withdraw(config: Path, adjustment: str) -> None:
     """End a change early: ADJUSTMENT is its id, as `budget show` says it."""
     with refusals():
         settings, _ = read(config)
-        item = Withdrawal(adjustment, who(), int(time.time() * 1000))
+        item = Withdrawal(adjustment, operator(who()), int(time.time() * 1000))
         if not do(settings, control.WITHDRAW, item, lambda database: Adjustments(database).withdraw(item)):
             click.echo(f"llmgw-gateway: there is no change {adjustment!r} that is not withdrawn yet", err=True)
             sys.exit(EXIT_FAULTS)
@@ -184,9 +186,15 @@ def events(config: Path, since: datetime | None, form: str) -> None:
 
 
 def _standings(settings: Settings) -> list[Standing]:
-    team_of = Accounts(settings.teams, settings.projects).team_of
+    accounts = Accounts(settings.teams, settings.projects)
     with reading(settings) as connection:
-        return standings(connection, settings, team_of, time.time())
+        stored = all_memberships(connection)
+        teams = dict.fromkeys([*(team.name for team in settings.teams), *sorted(stored[""].known_teams)])
+
+        def team_of(person_id: str, email: str, groups: frozenset[str]) -> str:
+            return accounts.team_of(email, groups, stored.get(person_id, stored[""]))
+
+        return standings(connection, settings, teams, team_of, time.time())
 
 
 def _the_one(
@@ -234,9 +242,10 @@ def _change(
             made_by=who(),
             made_at=now,
         )
+        order = NewAdjustment(item, operator(item.made_by))
         if item.ends_at is not None and item.ends_at <= now:
             raise click.UsageError("--until is in the past.")
-        do(settings, control.MAKE, item, lambda database: Adjustments(database).make(item))
+        do(settings, control.MAKE, order, lambda database: Adjustments(database).make(order))
     click.echo(f"{ref.name}: {_sentence(item, ref.unit, now)}")
 
 

@@ -17,13 +17,17 @@ from llmgw_gateway import control
 from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refusals
 from llmgw_gateway.commands.writing import do, who
+from llmgw_gateway.identity.directory import all_teams
 from llmgw_gateway.identity.service_keys import NewKey, Rotation, ServiceKeys, Withdrawn, fresh
+from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.store.reading import reading
 from llmgw_gateway.store.schema import service_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
+    from llmgw_gateway.settings import Settings
     from llmgw_wire.secret import Secret
 
 HOUR = 3_600_000
@@ -46,19 +50,20 @@ def keys() -> None:
 @click.option(
     "--model", "models", multiple=True, help="May be given several times; without it whatever policies allow."
 )
+@click.option("--scim", is_flag=True, help="For the provisioning of people and teams by SCIM, and nothing else.")
+@click.option("--issuer", default="", help="With --scim: the configured provider whose people these are.")
 @DAYS
-def create(config: Path, name: str, owner: str, team: str, models: tuple[str, ...], days: int) -> None:
+def create(
+    *, config: Path, name: str, owner: str, team: str, models: tuple[str, ...], scim: bool, issuer: str, days: int
+) -> None:
     """Make a key. Its secret goes to standard output, once; it is kept nowhere."""
     with refusals():
         settings, _ = read(config)
-        if team and all(team != each.name for each in settings.teams):
-            raise click.UsageError(f"There is no team {tables.clean(team)!r}.")
-        served = [model.name for model in settings.models]
-        if unknown := [model for model in models if model not in served]:
-            raise click.UsageError(f"{tables.clean(unknown[0])!r} is not served here. Served: {', '.join(served)}.")
-        for option, text in (("--name", name), ("--owner", owner)):
-            if not text.isprintable() or not 0 < len(text.strip()) <= LONGEST_NAME:
-                raise click.UsageError(f"{option} must be printable, and at most {LONGEST_NAME} characters.")
+        if scim and (team or models):
+            raise click.UsageError("--scim does not go with --team or --model: such a key asks no model.")
+        home = _home(settings, issuer) if scim else None
+        if faults := key_faults(settings, stored_teams(settings, team), name, owner, team, models):
+            raise click.UsageError(faults[0])
         secret, digest = fresh()
         now = int(time.time() * 1000)
         key = NewKey(
@@ -70,8 +75,9 @@ def create(config: Path, name: str, owner: str, team: str, models: tuple[str, ..
             team=team,
             models=models or None,
             expires_at=now + days * DAY,
-            made_by=who(),
+            by=operator(who()),
             made_at=now,
+            home=home,
         )
         do(settings, control.MAKE_KEY, key, lambda database: ServiceKeys(database).make(key))
     _show(secret, f"{key.key_id} ({name}) is good until {_day(key.expires_at)}")
@@ -117,7 +123,7 @@ def rotate(config: Path, key: str, overlap_hours: int, days: int) -> None:
         settings, _ = read(config)
         secret, digest = fresh()
         now = int(time.time() * 1000)
-        rotation = Rotation(key, _id("sec"), digest, now + days * DAY, overlap_hours * HOUR, who(), now)
+        rotation = Rotation(key, _id("sec"), digest, now + days * DAY, overlap_hours * HOUR, operator(who()), now)
         if not do(settings, control.ROTATE_KEY, rotation, lambda database: ServiceKeys(database).rotate(rotation)):
             _none(key)
     _show(secret, f"the new secret of {key} is good until {_day(rotation.expires_at)}")
@@ -130,10 +136,43 @@ def revoke(config: Path, key: str) -> None:
     """End KEY (its id, or the id of one secret) for good, and what runs with it."""
     with refusals():
         settings, _ = read(config)
-        withdrawn = Withdrawn(key, who(), int(time.time() * 1000))
+        withdrawn = Withdrawn(key, operator(who()), int(time.time() * 1000))
         if not do(settings, control.REVOKE_KEY, withdrawn, lambda database: ServiceKeys(database).revoke(withdrawn)):
             _none(key)
     click.echo(f"{key} was revoked: every replica refuses it within seconds")
+
+
+def key_faults(
+    settings: Settings, teams: Collection[str], name: str, owner: str, team: str, models: Sequence[str]
+) -> list[str]:
+    """What is wrong with a key that is to be made; `teams` are those of the store."""
+    found = []
+    if team and team not in teams and all(team != each.name for each in settings.teams):
+        found.append(f"There is no team {tables.clean(team)!r}.")
+    served = [model.name for model in settings.models]
+    if unknown := [model for model in models if model not in served]:
+        found.append(f"{tables.clean(unknown[0])!r} is not served here. Served: {', '.join(served)}.")
+    for what, text in (("name", name), ("owner", owner)):
+        if not text.isprintable() or not 0 < len(text.strip()) <= LONGEST_NAME:
+            found.append(f"{what} must be printable, and have at most {LONGEST_NAME} characters.")
+    return found
+
+
+def stored_teams(settings: Settings, team: str) -> frozenset[str]:
+    """The teams of the store, where it matters whether one is there."""
+    if not team or any(team == each.name for each in settings.teams):
+        return frozenset()
+    with reading(settings) as connection:
+        return all_teams(connection).known_teams
+
+
+def _home(settings: Settings, issuer: str) -> str:
+    known = [each.issuer for each in settings.issuers]
+    if not issuer and len(known) == 1:
+        return known[0]
+    if issuer not in known:
+        raise click.UsageError(f"--issuer must be one of: {', '.join(known)}.")
+    return issuer
 
 
 def _id(kind: str) -> str:
@@ -166,6 +205,7 @@ def _document(rows: list[Any], now: int) -> dict[str, Any]:
         "owner": newest.owner,
         "team": newest.team,
         "models": json.loads(newest.models),
+        "scim": newest.home,
         "expires": _day(newest.expires_at),
         "state": state,
         "secrets": [

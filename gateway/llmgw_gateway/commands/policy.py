@@ -6,22 +6,20 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
-from sqlalchemy import or_, select
 
 from llmgw_gateway.call import Account, Caller
 from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, load, refusals
-from llmgw_gateway.identity.directory import groups_of
+from llmgw_gateway.commands.people import person_of
+from llmgw_gateway.identity.directory import all_teams, memberships
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.policy.permissions import Permissions, title
 from llmgw_gateway.store.reading import reading
-from llmgw_gateway.store.schema import persons
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sqlalchemy import Row
-
+    from llmgw_gateway.identity.people import Known
     from llmgw_gateway.permitting import Permission
     from llmgw_gateway.policy.permissions import Step, Verdict
     from llmgw_gateway.settings import Settings
@@ -66,9 +64,15 @@ def explain(config: Path, user: str, model: str, form: str) -> None:
     if known is None or known.name not in served:
         raise click.UsageError(f"The model {tables.clean(model)!r} is not served here. Served: {', '.join(served)}.")
     with refusals():
-        person = _person(settings, user)
+        person = person_of(settings, user)
+        with reading(settings) as connection:
+            stored = memberships(connection, person.person_id, all_teams(connection))
     account = Accounts(settings.teams, settings.projects, settings.policies).resolve(
-        Caller(person.person_id, "", "", "", 0), person.email, groups_of(person.groups), ""
+        Caller(person.person_id, "", "", "", 0),
+        person.email,
+        person.groups,
+        "",
+        stored,
     )
     permissions = _permissions(settings)
     verdict = permissions.decide(account, known.name)
@@ -86,19 +90,6 @@ def _permissions(settings: Settings) -> Permissions:
     return Permissions(settings.policies, [model.name for model in settings.models])
 
 
-def _person(settings: Settings, user: str) -> Row[tuple[object, ...]]:
-    """The one whom the argument means; a usage error when there is none, or more than one."""
-    means = or_(persons.c.email == user, persons.c.person_id == user, persons.c.subject == user)
-    with reading(settings) as connection:
-        found = connection.execute(select(persons).where(means).order_by(persons.c.person_id)).all()
-    if not found:
-        raise click.UsageError(f"Nobody who has signed in is known as {tables.clean(user)!r}.")
-    if len(found) > 1:
-        ids = ", ".join(f"{row.person_id} ({tables.clean(row.issuer)})" for row in found)
-        raise click.UsageError(f"{tables.clean(user)!r} means several people; name one by id: {ids}.")
-    return found[0]
-
-
 def _place(config: Path, settings: Settings, number: int) -> str:
     """An entry as it is found in the file: by number, name and line."""
     lines = config.read_text(encoding="utf-8").splitlines()
@@ -110,7 +101,7 @@ def _place(config: Path, settings: Settings, number: int) -> str:
 def _sentences(
     config: Path,
     settings: Settings,
-    person: Row[tuple[object, ...]],
+    person: Known,
     account: Account,
     model: str,
     verdict: Verdict,
@@ -150,9 +141,7 @@ def _caps(entry: Permission) -> str:
     return f"at most {', '.join(caps)}; {over}" if caps else ""
 
 
-def _document(
-    person: Row[tuple[object, ...]], account: Account, model: str, verdict: Verdict, steps: list[Step]
-) -> dict[str, object]:
+def _document(person: Known, account: Account, model: str, verdict: Verdict, steps: list[Step]) -> dict[str, object]:
     entry = verdict.entry
     return {
         "person": person.person_id,

@@ -11,6 +11,7 @@ from llmgw_gateway.call import Caller
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity import tokens
 from llmgw_gateway.identity.service_keys import PREFIX, Withdrawn
+from llmgw_gateway.observe.changes import Author, new_change_id
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.secret import Secret
 
@@ -58,7 +59,8 @@ class Authenticator:
     async def end(self, caller: Caller) -> None:
         """End what the caller came with: the session of the device, or the secret of the service key."""
         if caller.service and self._keys is not None:
-            await self._keys.revoke(Withdrawn(caller.session, "whoever holds it", 0))
+            holder = Author(caller.person_id, "service", new_change_id())
+            await self._keys.revoke(Withdrawn(caller.session, holder, 0))
         else:
             await self._revocations.end(caller.session)
 

@@ -8,12 +8,17 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec.structs import replace
 from sqlalchemy import select
 
+from llmgw_gateway.call import NO_MEMBERSHIPS, Memberships
 from llmgw_gateway.errors import StoreAwayError
-from llmgw_gateway.store.schema import persons
+from llmgw_gateway.identity.matching import DIRECTORY
+from llmgw_gateway.store.schema import persons, team_members, teams
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from sqlalchemy import Connection
 
     from llmgw_gateway.call import Account, Caller
@@ -27,7 +32,9 @@ MOST_REMEMBERED = 10_000
 class Resolver(Protocol):
     """Policy's part: teams and projects."""
 
-    def resolve(self, caller: Caller, email: str, groups: frozenset[str] | None, project: str) -> Account:
+    def resolve(
+        self, caller: Caller, email: str, groups: frozenset[str] | None, project: str, stored: Memberships = ...
+    ) -> Account:
         """The account; an error when the project may not be charged."""
 
 
@@ -40,6 +47,8 @@ class Person:
     issuer: str = ""
     groups: frozenset[str] | None = frozenset()
     """Of the last sign-in; None: the provider had too many to say."""
+    stored: Memberships = NO_MEMBERSHIPS
+    """What the store's directory says."""
 
 
 class Directory:
@@ -48,6 +57,8 @@ class Directory:
     def __init__(self, database: Database, accounts: Resolver) -> None:
         self._database = database
         self._accounts = accounts
+        self._stored: tuple[Memberships, float] = NO_MEMBERSHIPS, 0.0
+        """The teams that there are, and until when that is not asked again."""
         self._known: OrderedDict[str, tuple[Person, float]] = OrderedDict()
 
     def follow(self, accounts: Resolver) -> None:
@@ -57,7 +68,7 @@ class Directory:
     async def account(self, caller: Caller, project: str) -> Account:
         """Who pays for the caller's request; GatewayError when the project is not theirs to charge."""
         person = await self.person(caller.person_id)
-        return self._accounts.resolve(caller, person.email, person.groups, project)
+        return self._accounts.resolve(caller, person.email, person.groups, project, person.stored)
 
     def forget(self, person_id: str) -> None:
         """Somebody has signed in again: what the provider says of them now counts here at once."""
@@ -71,7 +82,9 @@ class Directory:
 
         def query(connection: Connection) -> Person:
             row = connection.execute(select(persons).where(persons.c.person_id == person_id)).one_or_none()
-            return Person(row.name, row.email, row.issuer, groups_of(row.groups)) if row else Person()
+            stored = memberships(connection, person_id, self._all_teams(connection))
+            issuer = "" if row is None or row.issuer == DIRECTORY else row.issuer
+            return Person(row.name, row.email, issuer, groups_of(row.groups), stored) if row else Person(stored=stored)
 
         try:
             person = await self._database.read(query)
@@ -83,6 +96,46 @@ class Directory:
         if len(self._known) > MOST_REMEMBERED:
             self._known.popitem(last=False)
         return person
+
+    def _all_teams(self, connection: Connection) -> Memberships:
+        """Called by the store's reader only, one thread."""
+        if time.monotonic() >= self._stored[1]:
+            self._stored = all_teams(connection), time.monotonic() + REMEMBER_SECONDS
+        return self._stored[0]
+
+
+def all_teams(connection: Connection) -> Memberships:
+    """Every team of the store, and nobody in it."""
+    rows = connection.execute(select(teams.c.name, teams.c.external_id)).all()
+    return Memberships(known_teams=frozenset(row.name for row in rows), known_groups=_called(rows))
+
+
+def memberships(connection: Connection, person_id: str, known: Memberships) -> Memberships:
+    """Somebody's, among the known ones."""
+    if not known.known_teams:
+        return known
+    mine = team_members.c.person_id == person_id
+    query = select(teams.c.name, teams.c.external_id).join(team_members, teams.c.team_id == team_members.c.team_id)
+    rows = connection.execute(query.where(mine).order_by(teams.c.name)).all()
+    return replace(known, teams=tuple(row.name for row in rows), groups=_called(rows))
+
+
+def all_memberships(connection: Connection) -> dict[str, Memberships]:
+    """Everybody's who has any; under the empty name that of the others."""
+    known = all_teams(connection)
+    query = select(team_members.c.person_id, teams.c.name, teams.c.external_id)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in connection.execute(query.join(teams, teams.c.team_id == team_members.c.team_id)):
+        found.setdefault(row.person_id, []).append((row.name, row.external_id))
+    everybody = {
+        person_id: replace(known, teams=tuple(sorted(name for name, _ in rows)), groups=_called(rows))
+        for person_id, rows in found.items()
+    }
+    return everybody | {"": known}
+
+
+def _called(rows: Iterable[Sequence[str]]) -> frozenset[str]:
+    return frozenset(name for row in rows for name in row if name)
 
 
 def groups_of(text: str) -> frozenset[str] | None:

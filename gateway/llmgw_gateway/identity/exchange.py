@@ -11,6 +11,8 @@ from sqlalchemy import delete, select, update
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity import dpop, tokens
+from llmgw_gateway.identity.entries import email_of, name_of
+from llmgw_gateway.identity.matching import DIRECTORY, entry_of, folded
 from llmgw_gateway.store.schema import persons, proofs, sessions
 from llmgw_gateway.store.upsert import insert_if_absent
 from llmgw_wire.errors import ErrorCode
@@ -20,7 +22,7 @@ from llmgw_wire.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection, Row
 
     from llmgw_gateway.identity.dpop import Proof
     from llmgw_gateway.identity.ring import Ring
@@ -125,23 +127,45 @@ def _enrol(connection: Connection, each: Enrolment) -> Enrolled | GatewayError:
     sign_in = each.sign_in
     known = select(persons).where(persons.c.issuer == sign_in.issuer.issuer, persons.c.subject == sign_in.subject)
     person = connection.execute(known.with_for_update()).one_or_none()
+    if person is None and _take_entry(connection, sign_in):
+        person = connection.execute(known.with_for_update()).one()
     if person is None:
         identity = {"issuer": sign_in.issuer.issuer, "subject": sign_in.subject}
         times = {"first_seen": each.now, "last_seen": each.now}
         insert_if_absent(connection, persons, {"person_id": f"per_{secrets.token_hex(12)}"} | identity | times)
         person = connection.execute(known.with_for_update()).one()  # ours, or that of a replica that was faster
-    if person.disabled_at is not None:
+    if person.disabled_at is not None or person.inactive_at is not None:
         return GatewayError(
             ErrorCode.PERSON_DISABLED, "Your access to this gateway was withdrawn; ask the platform team."
         )
-    seen: dict[str, Any] = {
-        "name": sign_in.name,
-        "email": sign_in.email,
-        "groups": json.dumps(sign_in.groups),
-        "last_seen": each.now,
-    }
+    seen: dict[str, Any] = {"groups": json.dumps(sign_in.groups), "last_seen": each.now}
+    seen |= _called(person, sign_in)
     connection.execute(update(persons).where(persons.c.person_id == person.person_id).values(seen))
     return _session(connection, person.person_id, each)
+
+
+def _take_entry(connection: Connection, sign_in: SignIn) -> bool:
+    """Give the entry that a directory has for this person to them; False when there is none for certain."""
+    home = sign_in.issuer.issuer
+    waiting = (persons.c.home == home) & (persons.c.issuer == DIRECTORY)
+    means: ColumnElement[bool] = persons.c.external_id.in_({sign_in.subject, sign_in.subject.rpartition("/")[2]})
+    if sign_in.email:
+        address = folded(sign_in.email)
+        means |= (persons.c.user_key == address) | (persons.c.email_key == address)
+    rows = connection.execute(select(persons).where(waiting, means).order_by(persons.c.person_id)).all()
+    entry = entry_of(rows, home, sign_in.subject, sign_in.email)
+    if entry is None:
+        return False
+    mine = (persons.c.person_id == entry.person_id) & (persons.c.issuer == DIRECTORY)
+    values = {"issuer": home, "subject": sign_in.subject}
+    return bool(connection.execute(update(persons).where(mine).values(values)).rowcount)
+
+
+def _called(person: Row[Any], sign_in: SignIn) -> dict[str, str]:
+    """Name and address: the directory's where it has them, else what the provider says now."""
+    said = json.loads(person.attributes) if person.user_key is not None else {}
+    email = (email_of(said) if said else "") or sign_in.email
+    return {"name": (name_of(said) if said else "") or sign_in.name, "email": email, "email_key": folded(email)}
 
 
 def _session(connection: Connection, person_id: str, each: Enrolment) -> Enrolled | GatewayError:

@@ -27,6 +27,17 @@ class _Ended(NamedTuple):
     expires_at: int
 
 
+def end_session(connection: Connection, session: str, now: int, expires_at: int) -> None:
+    """End one session; its tokens are refused until `expires_at`, when all have ended by themselves.
+
+    Times in milliseconds since the epoch.
+    """
+    insert_if_absent(connection, revocations, {"session": session, "expires_at": expires_at})
+    # The row stays: the place among the person's devices is taken again by who signs in next.
+    ended = update(sessions).where(sessions.c.sid == session, sessions.c.ended_at.is_(None))
+    connection.execute(ended.values(ended_at=now))
+
+
 class Revocations:
     """The sessions that have ended and whose tokens still live."""
 
@@ -34,12 +45,12 @@ class Revocations:
         self._database = database
         self._token_seconds = token_seconds
         self._sessions: frozenset[str] = frozenset()
-        self._poller = Poller("revocations", self._load)
+        self._poller = Poller("revocations", self.refresh)
         self.unready = self._poller.unready
 
     async def start(self) -> None:
         """Load what is revoked, and keep up with other replicas."""
-        await self._load()
+        await self.refresh()
         self._poller.start()
 
     def stop(self) -> None:
@@ -54,9 +65,10 @@ class Revocations:
         now = self._database.now()
         ended = _Ended(session, int(now * 1000), int((now + 2 * self._token_seconds) * 1000))
         await self._database.submit(_end, ended)
-        await self._load()
+        await self.refresh()
 
-    async def _load(self) -> None:
+    async def refresh(self) -> None:
+        """Read them now."""
         now = int(self._database.now() * 1000)
         query = select(revocations.c.session).where(revocations.c.expires_at > now)
         self._sessions = frozenset(await self._database.read(lambda connection: connection.scalars(query).all()))
@@ -65,10 +77,7 @@ class Revocations:
 def _end(connection: Connection, batch: list[_Ended]) -> list[None]:
     # In one order at all replicas: two that end the same sessions would otherwise wait for each other.
     for each in sorted(batch):
-        insert_if_absent(connection, revocations, {"session": each.session, "expires_at": each.expires_at})
-        # The row stays: the place among the person's devices is taken again by who signs in next.
-        ended = update(sessions).where(sessions.c.sid == each.session, sessions.c.ended_at.is_(None))
-        connection.execute(ended.values(ended_at=each.now))
+        end_session(connection, each.session, each.now, each.expires_at)
     over = select(revocations.c.session).where(revocations.c.expires_at < min(each.now for each in batch))
     connection.execute(delete(revocations).where(revocations.c.session.in_(over.with_for_update(skip_locked=True))))
     return [None] * len(batch)

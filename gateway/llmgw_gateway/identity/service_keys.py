@@ -12,13 +12,14 @@ import hashlib
 import json
 import logging
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select, update
 
 from llmgw_gateway.call import Caller
 from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.observe.changes import Author, Change, is_recorded, record
 from llmgw_gateway.store.polling import Poller
 from llmgw_gateway.store.schema import persons, service_keys
 from llmgw_gateway.store.upsert import insert_if_absent
@@ -26,6 +27,8 @@ from llmgw_wire.errors import ErrorCode
 from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
 
     from llmgw_gateway.store.database import Database
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 PREFIX: Final = "llmgw_sk_"
 """How every secret begins: scanners of repositories find them by it."""
 RANDOM_BYTES: Final = 32
+KIND: Final = "service_key"
+"""What a key is called in the rows of changes."""
 ISSUER: Final = "service-key"
 """In the place of an identity provider: no provider's address looks like this."""
 REMEMBERED: Final = 30 * 86_400_000
@@ -53,8 +58,10 @@ class NewKey:
     models: tuple[str, ...] | None
     """None: whatever policies allow."""
     expires_at: int
-    made_by: str
+    by: Author
     made_at: int
+    home: str | None = None
+    """The provider whose directory it may write by SCIM, and nothing else; None: it is for models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ class Rotation:
     expires_at: int
     overlap: int
     """Milliseconds; 0: they end at once, and so does what runs with them."""
-    by: str
+    by: Author
     now: int
 
 
@@ -76,7 +83,7 @@ class Withdrawn:
     """The end of a key with all its secrets, or of one secret."""
 
     key_or_secret: str
-    by: str
+    by: Author
     now: int
 
 
@@ -86,6 +93,7 @@ class _Known:
     name: str
     expires_at: int
     revoked: bool
+    home: str | None
 
 
 def fresh() -> tuple[Secret, str]:
@@ -122,6 +130,24 @@ class ServiceKeys:
 
     def caller(self, secret: Secret) -> Caller:
         """Whose secret it is; GatewayError (401) says what is wrong with it."""
+        known = self._good(secret)
+        if known.home is not None:
+            raise GatewayError(
+                ErrorCode.TOKEN_INVALID, f"The service key {known.name!r} is for SCIM, and good for nothing else."
+            )
+        return known.caller
+
+    def directory_of(self, secret: Secret) -> tuple[str, str]:
+        """The key that a provisioning client holds, and the provider whose directory it writes; GatewayError (401)."""
+        known = self._good(secret)
+        if known.home is None:
+            raise GatewayError(
+                ErrorCode.TOKEN_INVALID,
+                f"The service key {known.name!r} is for models: one for SCIM is made with `keys create --scim`.",
+            )
+        return known.caller.person_id, known.home
+
+    def _good(self, secret: Secret) -> _Known:
         known = self._known.get(digest_of(secret))
         if known is None:
             raise GatewayError(ErrorCode.TOKEN_INVALID, "This service key is not known here.")
@@ -132,7 +158,7 @@ class ServiceKeys:
                 ErrorCode.TOKEN_EXPIRED,
                 f"This secret of the service key {known.name!r} has expired; its owner can have it rotated.",
             )
-        return known.caller
+        return known
 
     def has_ended(self, session: str) -> bool:
         """Whether a secret was revoked: what runs with it has to stop. What was begun before its end may go on."""
@@ -142,14 +168,14 @@ class ServiceKeys:
         """Write a new key. StoreAwayError tells whether it may have been written."""
         await self._database.submit(_make, replace(key, made_at=self._now()))
         await self._refresh_soon()
-        log.info("service key %s was made by %s", key.key_id, key.made_by)
+        log.info("service key %s was made by %s", key.key_id, key.by.actor)
 
     async def rotate(self, rotation: Rotation) -> bool:
         """Give a key another secret; False when there is no such key, or it was revoked."""
         done = await self._database.submit(_rotate, replace(rotation, now=self._now()))
         await self._refresh_soon()
         if done:
-            log.info("service key %s was given another secret by %s", rotation.key_id, rotation.by)
+            log.info("service key %s was given another secret by %s", rotation.key_id, rotation.by.actor)
         return done
 
     async def revoke(self, withdrawn: Withdrawn) -> bool:
@@ -157,7 +183,7 @@ class ServiceKeys:
         done = await self._database.submit(_revoke, replace(withdrawn, now=self._now()))
         await self._refresh_soon()
         if done:
-            log.info("service key %s was revoked by %s", withdrawn.key_or_secret, withdrawn.by)
+            log.info("service key %s was revoked by %s", withdrawn.key_or_secret, withdrawn.by.actor)
         return done
 
     async def refresh(self) -> None:
@@ -188,7 +214,7 @@ def _known(row: Any) -> _Known:  # noqa: ANN401 -- a row
         team=row.team,
         models=None if models is None else frozenset(models),
     )
-    return _Known(caller, row.name, row.expires_at, row.revoked_at is not None)
+    return _Known(caller, row.name, row.expires_at, row.revoked_at is not None, row.home)
 
 
 def _make(connection: Connection, batch: list[NewKey]) -> list[None]:
@@ -197,8 +223,20 @@ def _make(connection: Connection, batch: list[NewKey]) -> list[None]:
         # Its row among the people: usage, budgets and `/v1/me` call it by its name.
         person = {"person_id": key.key_id, "issuer": ISSUER, "subject": key.key_id, "name": key.name}
         insert_if_absent(connection, persons, person | {"first_seen": key.made_at, "last_seen": key.made_at})
-        insert_if_absent(connection, service_keys, asdict(key) | {"models": json.dumps(key.models)})
+        insert_if_absent(connection, service_keys, _row(key))
+        after = {"secret": key.secret_id, "expires_at": key.expires_at, "team": key.team, "models": key.models}
+        record(connection, Change(key.by, key.made_at, "key.create", KIND, key.key_id, None, after))
     return [None] * len(batch)
+
+
+def _row(key: NewKey) -> dict[str, Any]:
+    row = {each.name: getattr(key, each.name) for each in fields(key) if each.name != "by"}
+    return row | {"models": json.dumps(key.models), "made_by": key.by.actor}
+
+
+def _ends(rows: Iterable[Any]) -> dict[str, Any]:
+    """When the secrets end, as a change says it. Name and owner may be a person's, and stay with the key alone."""
+    return {"secrets": {row.secret_id: row.expires_at for row in rows}}
 
 
 def _rotate(connection: Connection, batch: list[Rotation]) -> list[bool]:
@@ -206,14 +244,16 @@ def _rotate(connection: Connection, batch: list[Rotation]) -> list[bool]:
     for each in sorted(batch, key=lambda rotation: rotation.key_id):
         mine = (service_keys.c.key_id == each.key_id) & service_keys.c.revoked_at.is_(None)
         found = connection.execute(select(service_keys).where(mine).with_for_update()).all()
-        if any(row.secret_id == each.secret_id for row in found):  # the batch is run again
+        if is_recorded(connection, each.by):  # the batch is run again
             answers.append((each, True))
             continue
         if found:
             _end(connection, mine, each)
-            kept = {name: getattr(found[-1], name) for name in ("key_id", "name", "owner", "team", "models")}
+            kept = {name: getattr(found[-1], name) for name in ("key_id", "name", "owner", "team", "models", "home")}
             new = {"secret_id": each.secret_id, "digest": each.digest, "expires_at": each.expires_at}
-            insert_if_absent(connection, service_keys, kept | new | {"made_by": each.by, "made_at": each.now})
+            insert_if_absent(connection, service_keys, kept | new | {"made_by": each.by.actor, "made_at": each.now})
+            after = {"secret": each.secret_id, "expires_at": each.expires_at, "overlap": each.overlap}
+            record(connection, Change(each.by, each.now, "key.rotate", KIND, each.key_id, _ends(found), after))
         answers.append((each, bool(found)))
     return [next(done for asked, done in answers if asked is each) for each in batch]
 
@@ -221,7 +261,7 @@ def _rotate(connection: Connection, batch: list[Rotation]) -> list[bool]:
 def _end(connection: Connection, mine: Any, rotation: Rotation) -> None:  # noqa: ANN401 -- a condition
     """End the secrets that a key has: at once, or with the overlap, never later than they would have anyway."""
     if not rotation.overlap:
-        ended = {"revoked_at": rotation.now, "revoked_by": rotation.by}
+        ended = {"revoked_at": rotation.now, "revoked_by": rotation.by.actor}
         connection.execute(update(service_keys).where(mine).values(ended))
         return
     until = rotation.now + rotation.overlap
@@ -229,13 +269,16 @@ def _end(connection: Connection, mine: Any, rotation: Rotation) -> None:  # noqa
 
 
 def _revoke(connection: Connection, batch: list[Withdrawn]) -> list[bool]:
-    """Of a key or a secret whatever is not revoked yet."""
-    answers = []
-    for each in batch:
-        mine = (service_keys.c.key_id == each.key_or_secret) | (service_keys.c.secret_id == each.key_or_secret)
-        values = {"revoked_at": each.now, "revoked_by": each.by}
-        open_ = mine & service_keys.c.revoked_at.is_(None)
-        done = connection.execute(update(service_keys).where(open_).values(values)).rowcount
-        again = select(service_keys.c.secret_id).where(mine, service_keys.c.revoked_at == each.now)
-        answers.append(bool(done) or connection.execute(again).first() is not None)
-    return answers
+    """Of a key or a secret whatever is not revoked yet. Run again, it answers the same."""
+    return [is_recorded(connection, each.by) or _revoke_one(connection, each) for each in batch]
+
+
+def _revoke_one(connection: Connection, each: Withdrawn) -> bool:
+    named = (service_keys.c.key_id == each.key_or_secret) | (service_keys.c.secret_id == each.key_or_secret)
+    mine = named & service_keys.c.revoked_at.is_(None)
+    found = connection.execute(select(service_keys).where(mine).with_for_update()).all()
+    if not found:
+        return False
+    connection.execute(update(service_keys).where(mine).values(revoked_at=each.now, revoked_by=each.by.actor))
+    record(connection, Change(each.by, each.now, "key.revoke", KIND, found[0].key_id, _ends(found)))
+    return True

@@ -16,14 +16,15 @@ from llmgw_gateway.money.overrides import Adjustment, Overrides
 from llmgw_gateway.store.schema import adjustments, counters, events, persons, service_keys, sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sqlalchemy import Connection
 
     from llmgw_gateway.money.decide import BudgetRef
     from llmgw_gateway.settings import Settings
 
-    TeamOf = Callable[[str, frozenset[str]], str]
+    TeamOf = Callable[[str, str, frozenset[str]], str]
+    """The paying team of a person (id, e-mail address, groups)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,9 @@ class Event:
     """Milliseconds since the epoch."""
 
 
-def standings(connection: Connection, settings: Settings, team_of: TeamOf, now: float) -> list[Standing]:
+def standings(
+    connection: Connection, settings: Settings, teams: Iterable[str], team_of: TeamOf, now: float
+) -> list[Standing]:
     """All budgets of everybody who is known, in their present periods."""
     budgets = Budgets(
         settings.budgets,
@@ -70,7 +73,7 @@ def standings(connection: Connection, settings: Settings, team_of: TeamOf, now: 
         for row in connection.execute(select(counters))
     }
     found: dict[str, Standing] = {}
-    for level, subject, account in _accounts(connection, settings, team_of):
+    for level, subject, account in _accounts(connection, settings, teams, team_of):
         for budget in budgets.concerning(account, now):
             if budget.level == level and budget.budget not in found:
                 spent, held, exposure = sums.get((budget.budget, budget.period_key), (0, 0, 0))
@@ -78,24 +81,26 @@ def standings(connection: Connection, settings: Settings, team_of: TeamOf, now: 
     return list(found.values())
 
 
-def _accounts(connection: Connection, settings: Settings, team_of: TeamOf) -> Iterator[tuple[str, str, Account]]:
+def _accounts(
+    connection: Connection, settings: Settings, teams: Iterable[str], team_of: TeamOf
+) -> Iterator[tuple[str, str, Account]]:
     """Everything that a budget can be of: level, what a person calls it, and an account that it concerns."""
     yield "organisation", "", Account("")
-    for team in settings.teams:
-        yield "team", team.name, Account("", team=team.name)
+    for team in teams:
+        yield "team", team, Account("", team=team)
     for project in settings.projects:
         yield "project", project.name, Account("", project=project.name)
     people = {}
     for row in connection.execute(select(persons).order_by(persons.c.email)):
-        team_name = team_of(row.email, frozenset(json.loads(row.groups) or ()))
+        team_name = team_of(row.person_id, row.email, frozenset(json.loads(row.groups) or ()))
         account = people[row.person_id] = Account(row.person_id, row.email, team_name)
         yield "user", row.email or row.name or row.person_id, account
     places = select(sessions.c.access_key, sessions.c.person_id).order_by(sessions.c.access_key)
     for access_key, person_id in connection.execute(places):
         yield "key", access_key, Account(person_id, key=access_key)
     keys = select(service_keys.c.key_id, service_keys.c.team).distinct().order_by(service_keys.c.key_id)
-    for key_id, team in connection.execute(keys):
-        yield "key", key_id, Account(key_id, team=team, key=key_id)
+    for key_id, team_name in connection.execute(keys):
+        yield "key", key_id, Account(key_id, team=team_name, key=key_id)
 
 
 def adjustments_of(connection: Connection, budget: str) -> list[Adjustment]:

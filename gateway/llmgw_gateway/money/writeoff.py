@@ -11,6 +11,7 @@ from sqlalchemy import insert, select
 from llmgw_gateway.money.allowance import PREFIX
 from llmgw_gateway.money.items import Settlement
 from llmgw_gateway.money.posting import Books
+from llmgw_gateway.observe.changes import Author, Change, is_recorded, record
 from llmgw_gateway.store.schema import attempts, counters, write_offs
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class WriteOff:
 
     allowance_id: str
     reason: str
-    by: str
+    by: Author
     now: int
     """Milliseconds since the epoch."""
 
@@ -64,7 +65,7 @@ def _write_off(connection: Connection, asked: WriteOff) -> int | None:
     done = connection.execute(select(write_offs).where(write_offs.c.allowance_id == asked.allowance_id)).one_or_none()
     if done is not None:
         # The same command again, after an answer that was lost; anybody else comes too late.
-        return int(done.amount) if (done.made_by, done.made_at) == (asked.by, asked.now) else None
+        return int(done.amount) if is_recorded(connection, asked.by) else None
     # Locked: what a replica enters meanwhile is taken from the allowance, and is not part of what is written off.
     query = select(attempts.c.hold).where(attempts.c.attempt_id == asked.allowance_id).with_for_update()
     amount = connection.scalar(query) if asked.allowance_id.startswith(PREFIX) else None
@@ -73,7 +74,15 @@ def _write_off(connection: Connection, asked: WriteOff) -> int | None:
         return None
     connection.execute(
         insert(write_offs).values(
-            allowance_id=asked.allowance_id, amount=amount, reason=asked.reason, made_by=asked.by, made_at=asked.now
+            allowance_id=asked.allowance_id,
+            amount=amount,
+            reason=asked.reason,
+            made_by=asked.by.actor,
+            made_at=asked.now,
         )
+    )
+    record(
+        connection,
+        Change(asked.by, asked.now, "allowance.write_off", "allowance", asked.allowance_id, {"held": amount}),
     )
     return int(amount)

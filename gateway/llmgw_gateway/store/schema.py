@@ -65,8 +65,42 @@ persons = Table(
     Column("groups", Text, nullable=False, default="[]", comment="JSON list, as of the last exchange"),
     Column("first_seen", BigInteger, nullable=False),
     Column("last_seen", BigInteger, nullable=False),
-    Column("disabled_at", BigInteger),
+    Column("disabled_at", BigInteger, comment="an administrator of the gateway withdrew access"),
+    Column("source", String(8), nullable=False, default="", comment="scim, csv; empty: known by their sign-in alone"),
+    Column("home", Text, nullable=False, default="", comment="the provider whose sign-ins are theirs"),
+    Column("user_name", Text, nullable=False, default=""),
+    Column("user_key", Text, comment="user_name in one case; null: in no directory"),
+    Column("email_key", Text, nullable=False, default="", comment="email in one case"),
+    Column("external_id", Text, nullable=False, default="", comment="what the directory calls them"),
+    Column("attributes", Text, nullable=False, default="{}", comment="JSON: what the directory wrote, as it wrote it"),
+    Column("inactive_at", BigInteger, comment="the directory says that they have left"),
+    Column("changed_at", BigInteger, nullable=False, default=0, comment="by a directory; never twice the same"),
     UniqueConstraint("issuer", "subject", name="uq_persons_identity"),
+    UniqueConstraint("home", "user_key", name="uq_persons_user_name"),
+    Index("ix_persons_email_key", "email_key"),
+    Index("ix_persons_external_id", "external_id"),
+)
+
+teams = Table(
+    "teams",
+    metadata,
+    Column("team_id", String(40), primary_key=True),
+    Column("home", Text, nullable=False, comment="the provider whose directory it is in"),
+    Column("source", String(8), nullable=False, comment="scim, csv"),
+    Column("name", Text, nullable=False),
+    Column("name_key", Text, nullable=False, comment="name in one case"),
+    Column("external_id", Text, nullable=False, default=""),
+    Column("made_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False, comment="never twice the same"),
+    UniqueConstraint("name_key", name="uq_teams_name"),
+)
+
+team_members = Table(
+    "team_members",
+    metadata,
+    Column("team_id", String(40), ForeignKey("teams.team_id"), primary_key=True),
+    Column("person_id", String(40), ForeignKey("persons.person_id"), primary_key=True),
+    Index("ix_team_members_person_id", "person_id"),
 )
 
 sessions = Table(
@@ -134,6 +168,9 @@ service_keys = Table(
     Column("owner", Text, nullable=False),
     Column("team", Text, nullable=False, comment="empty: none"),
     Column("models", Text, nullable=False, comment="JSON list; null: whatever policies allow"),
+    Column(
+        "home", Text, comment="the provider whose directory it may write by SCIM, and nothing else; null: for models"
+    ),
     Column("expires_at", BigInteger, nullable=False),
     Column("made_by", Text, nullable=False),
     Column("made_at", BigInteger, nullable=False),
@@ -249,4 +286,51 @@ write_offs = Table(
     Column("made_by", Text, nullable=False),
     Column("made_at", BigInteger, nullable=False),
     comment="Allowances that were charged whole because their replica's journal is lost. Rows are never deleted.",
+)
+
+role_grants = Table(
+    "role_grants",
+    metadata,
+    Column("grant_id", String(40), primary_key=True),
+    Column("holder", String(40), nullable=False, comment="person_id, or key_id of a service key"),
+    Column("role", String(16), nullable=False, comment="admin, auditor, team_lead"),
+    Column("team", Text, nullable=False, comment="of a team_lead; else empty"),
+    Column("ends_at", BigInteger, comment="null: until it is withdrawn"),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("withdrawn_by", Text),
+    Column("withdrawn_at", BigInteger),
+    Index("ix_role_grants_holder", "holder"),
+    comment="Roles beside those of the configuration. Rows are never deleted.",
+)
+
+setup_codes = Table(
+    "setup_codes",
+    metadata,
+    Column("digest", String(64), primary_key=True, comment="SHA-256 of the code, which is kept nowhere"),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("redeemed_by", String(40)),
+    Column("redeemed_at", BigInteger),
+    comment="One-time codes of `llmgw-gateway init`: who redeems one becomes the first administrator.",
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("change_id", String(40), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False, comment="person_id, key_id, or name@host for a command"),
+    Column("role", String(16), nullable=False, comment="what the actor did it as"),
+    Column("action", String(40), nullable=False),
+    Column("object_kind", String(32), nullable=False),
+    Column("object_id", Text, nullable=False),
+    Column("before", Text, comment="JSON of the part that changed; null: there was nothing"),
+    Column("after", Text, comment="JSON; null: there is nothing any more"),
+    Column("outcome", String(8), nullable=False, comment="allowed, denied"),
+    Column("request_id", String(40), nullable=False, comment="empty for a command"),
+    Index("ix_changes_at", "at", "change_id"),
+    Index("ix_changes_object", "object_kind", "object_id", "at"),
+    comment="What administrators have changed or were refused. Rows are never changed, and name nobody.",
 )

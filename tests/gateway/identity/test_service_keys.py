@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from llmgw_gateway.identity.authenticate import Authenticator
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
 from llmgw_gateway.identity.service_keys import PREFIX, NewKey, Rotation, ServiceKeys, Withdrawn, fresh
+from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.settings import Team
 from llmgw_wire.errors import ErrorCode
@@ -24,6 +26,7 @@ from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
     from llmgw_gateway.store.database import Database
+    from tests.gateway.columns import Column
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -35,12 +38,12 @@ def now() -> int:
 
 
 def key(digest: str, **changed: Any) -> NewKey:
-    made = NewKey("sec_1", "key_1", digest, "ci", "ada", "research", ("sonnet",), now() + DAY, "ada@host", 0)
+    made = NewKey("sec_1", "key_1", digest, "ci", "ada", "research", ("sonnet",), now() + DAY, operator("ada@host"), 0)
     return replace(made, **changed)
 
 
 def rotation(digest: str, overlap: int = HOUR) -> Rotation:
-    return Rotation("key_1", "sec_2", digest, now() + 2 * DAY, overlap, "ada@host", 0)
+    return Rotation("key_1", "sec_2", digest, now() + 2 * DAY, overlap, operator("ada@host"), 0)
 
 
 @pytest.fixture
@@ -105,7 +108,8 @@ async def test_an_order_that_is_carried_out_twice_is_carried_out_once(keys: Serv
     assert code(keys, Secret("x")) is ErrorCode.TOKEN_INVALID
     assert keys.caller(secret).person_id == "key_1", "the first one stays"
     new, digest = fresh()
-    assert [await keys.rotate(rotation(digest)) for _ in range(2)] == [True, True]
+    order = rotation(digest)
+    assert [await keys.rotate(order) for _ in range(2)] == [True, True]
     assert len(keys._known) == 2
     assert keys.caller(new).session == "sec_2"
 
@@ -141,20 +145,20 @@ async def test_a_revoked_key_is_refused_on_every_replica_and_cannot_be_rotated(
     other = ServiceKeys(both)
     await other.refresh()
     assert other.caller(secret).session == "sec_1"
-    assert await keys.revoke(Withdrawn(named, "ada@host", 0))
+    assert await keys.revoke(Withdrawn(named, operator("ada@host"), 0))
     assert code(keys, secret) is ErrorCode.TOKEN_INVALID
     await other.refresh()
     assert code(other, secret) is ErrorCode.TOKEN_INVALID
     assert other.has_ended("sec_1")
-    assert not await keys.revoke(Withdrawn(named, "ada@host", 0))
+    assert not await keys.revoke(Withdrawn(named, operator("ada@host"), 0))
     assert not await keys.rotate(rotation(fresh()[1]))
-    assert not await keys.revoke(Withdrawn("key_9", "ada@host", 0))
+    assert not await keys.revoke(Withdrawn("key_9", operator("ada@host"), 0))
 
 
 async def test_revoking_one_secret_leaves_the_other(keys: ServiceKeys, secret: Secret) -> None:
     new, digest = fresh()
     await keys.rotate(rotation(digest))
-    assert await keys.revoke(Withdrawn("sec_1", "ada@host", 0))
+    assert await keys.revoke(Withdrawn("sec_1", operator("ada@host"), 0))
     assert code(keys, secret) is ErrorCode.TOKEN_INVALID
     assert keys.caller(new).session == "sec_2"
 
@@ -177,3 +181,23 @@ async def test_a_secret_is_a_credential_like_a_token(keys: ServiceKeys, secret: 
     assert authenticator.caller_of(secret) is None
     with pytest.raises(GatewayError):
         Authenticator(ring, revocations, "https://gateway.example", "llmgw").authenticate(headers(secret))
+
+
+async def test_every_change_of_a_key_is_recorded_without_a_name(
+    keys: ServiceKeys, column: Column, secret: Secret
+) -> None:
+    await keys.rotate(rotation(fresh()[1]))
+    await keys.revoke(Withdrawn("key_1", operator("ada@host"), 0))
+    await keys.revoke(Withdrawn("key_1", operator("ada@host"), 0))
+    rows = column.sql("SELECT action, object_kind, object_id, actor, before, after FROM changes")
+    assert sorted(row[0] for row in rows) == ["key.create", "key.revoke", "key.rotate"]
+    assert {row[1:4] for row in rows} == {("service_key", "key_1", "ada@host")}
+    parts = {row[0]: (row[4] and json.loads(row[4]), row[5] and json.loads(row[5])) for row in rows}
+    before, after = parts["key.create"]
+    assert before is None
+    assert (after["secret"], after["team"], after["models"]) == ("sec_1", "research", ["sonnet"])
+    assert list(parts["key.rotate"][0]["secrets"]) == ["sec_1"]
+    assert parts["key.rotate"][1]["secret"] == "sec_2"
+    assert sorted(parts["key.revoke"][0]["secrets"]) == ["sec_1", "sec_2"]
+    assert secret.reveal() not in str(rows)
+    assert "ci" not in str(rows)

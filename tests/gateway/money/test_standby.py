@@ -17,6 +17,7 @@ from llmgw_gateway.money.journal import Journal, contents
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.standby import Standby
 from llmgw_gateway.money.writeoff import WriteOff, allowances, write_off
+from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.store.database import Database
 from tests.gateway import configuration
 from tests.gateway.money import accounts
@@ -308,11 +309,16 @@ async def test_damage_in_the_journal_keeps_what_was_set_aside_until_it_is_writte
     await standby.close()
     (held,) = await replica.database.read(allowances)
     now = int(replica.database.now() * 1000)
-    item = WriteOff(held.allowance_id, "the disk", "ada@here", now)
+    item = WriteOff(held.allowance_id, "the disk", operator("ada@here"), now)
     assert await replica.database.submit(write_off, item) == ALLOWANCE - SEEN_COST
     assert await replica.database.submit(write_off, item) == ALLOWANCE - SEEN_COST  # an answer that was lost
-    assert await replica.database.submit(write_off, WriteOff(held.allowance_id, "again", "bob@here", now)) is None
-    assert await replica.database.submit(write_off, WriteOff("att_1", "no allowance", "bob@here", now)) is None
+    assert (
+        await replica.database.submit(write_off, WriteOff(held.allowance_id, "again", operator("bob@here"), now))
+        is None
+    )
+    assert (
+        await replica.database.submit(write_off, WriteOff("att_1", "no allowance", operator("bob@here"), now)) is None
+    )
     # The living replica has not noticed: what it still enters was charged with the rest.
     await replica.money.standby.tend()
     await replica.money.standby.tend()

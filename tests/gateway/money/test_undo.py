@@ -11,6 +11,7 @@ from llmgw_gateway.errors import StoreAwayError
 from llmgw_gateway.money.items import Draw, Replay, Sweep, Undo
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.writeoff import WriteOff, write_off
+from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.session import WRITING, Session, parameters
 from llmgw_wire.secret import Secret
@@ -111,7 +112,9 @@ async def test_a_write_off_says_what_it_has_charged_whatever_is_entered_meanwhil
     replica = Session(parameters(Secret(postgres.url(column.database))), WRITING, prepared=False)
     with replica.transaction(4) as (connection, transaction):
         Books().post(connection, [replay])
-        writing = asyncio.create_task(database.submit(write_off, WriteOff("alw_1", "the disk", "ada@here", 2)))
+        writing = asyncio.create_task(
+            database.submit(write_off, WriteOff("alw_1", "the disk", operator("ada@here"), 2))
+        )
         await waits(column, writing)
         transaction.commit()
     assert await writing == 30

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgw_gateway.call import Account, Caller
+from llmgw_gateway.call import NO_MEMBERSHIPS, Account, Caller, Memberships
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.permitting import Permission
 from llmgw_gateway.policy.accounts import Accounts
@@ -178,10 +178,12 @@ def test_only_what_may_be_used_is_shown() -> None:
     assert (cap.model, cap.max_tokens, cap.thinking_tokens) == ("opus", 32_000, None)
 
 
-def resolved(policies: tuple[Permission, ...], groups: frozenset[str] | None) -> Account:
+def resolved(
+    policies: tuple[Permission, ...], groups: frozenset[str] | None, stored: Memberships = NO_MEMBERSHIPS
+) -> Account:
     caller = Caller("per_1", "ses_1", "key_1", "tok_1", 0)
-    accounts = Accounts((Team(name="research", groups=("r",)),), (), policies)
-    return accounts.resolve(caller, "", groups, "")
+    accounts = Accounts((Team(name="research", groups=("r",)), Team(name="science")), (), policies)
+    return accounts.resolve(caller, "", groups, "", stored)
 
 
 def test_an_account_carries_the_groups_that_decide_and_no_others() -> None:
@@ -190,3 +192,39 @@ def test_an_account_carries_the_groups_that_decide_and_no_others() -> None:
     assert resolved(SONNET_BY_DEFAULT, None).groups is None
     assert resolved((Permission(models=("sonnet",)),), None).groups == frozenset()
     assert resolved((Permission(teams=("research",)),), None).groups is None
+
+
+@pytest.mark.parametrize(
+    ("teams", "groups", "token", "team", "deciding"),
+    [
+        ((), (), {"opus-users"}, "", set()),  # the directory knows the group, and the caller is not in it
+        (("opus-users",), ("opus-users", "g-1"), set(), "opus-users", {"opus-users"}),
+        (("science", "a"), ("science", "a"), set(), "science", set()),  # the order of the file
+        (("science",), ("science",), {"r"}, "research", set()),
+        (("b", "a"), ("b", "a"), set(), "a", set()),  # else the first by name
+        ((), (), {"other", "r"}, "research", set()),  # of groups that it does not know the token speaks
+    ],
+)
+def test_a_directory_s_word_on_its_own_groups_counts_more_than_a_token_s(
+    teams: tuple[str, ...], groups: tuple[str, ...], token: set[str], team: str, deciding: set[str]
+) -> None:
+    known = frozenset({"opus-users", "g-1", "science", "a", "b"})
+    stored = Memberships(teams, frozenset(groups), known, known)
+    account = resolved(SONNET_BY_DEFAULT, frozenset(token), stored)
+    assert (account.team, account.groups) == (team, frozenset(deciding))
+
+
+def test_groups_that_a_token_cannot_tell_are_known_where_the_directory_has_all_that_decide() -> None:
+    policy = (Permission(groups=("opus-users",)),)
+    some = Memberships(known_groups=frozenset({"opus-users"}))
+    assert resolved(policy, None, some).groups is None  # `r` decides about the team
+    every = Memberships((), frozenset({"opus-users"}), frozenset(), frozenset({"opus-users", "r"}))
+    assert resolved(policy, None, every).groups == frozenset({"opus-users"})
+
+
+def test_a_key_may_belong_to_a_team_of_the_directory() -> None:
+    caller = Caller("key_1", "sec_1", "key_1", "sec_1", 0, service=True, team="payments")
+    stored = Memberships(known_teams=frozenset({"payments"}))
+    assert Accounts((), ()).resolve(caller, "", frozenset(), "", stored).team == "payments"
+    with pytest.raises(GatewayError):
+        Accounts((), ()).resolve(caller, "", frozenset(), "")

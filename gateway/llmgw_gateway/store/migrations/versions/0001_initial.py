@@ -67,6 +67,24 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "changes",
+        sa.Column("change_id", sa.String(length=40), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False, comment="person_id, key_id, or name@host for a command"),
+        sa.Column("role", sa.String(length=16), nullable=False, comment="what the actor did it as"),
+        sa.Column("action", sa.String(length=40), nullable=False),
+        sa.Column("object_kind", sa.String(length=32), nullable=False),
+        sa.Column("object_id", sa.Text(), nullable=False),
+        sa.Column("before", sa.Text(), nullable=True, comment="JSON of the part that changed; null: there was nothing"),
+        sa.Column("after", sa.Text(), nullable=True, comment="JSON; null: there is nothing any more"),
+        sa.Column("outcome", sa.String(length=8), nullable=False, comment="allowed, denied"),
+        sa.Column("request_id", sa.String(length=40), nullable=False, comment="empty for a command"),
+        sa.PrimaryKeyConstraint("change_id", name=op.f("pk_changes")),
+        comment="What administrators have changed or were refused. Rows are never changed, and name nobody.",
+    )
+    op.create_index("ix_changes_at", "changes", ["at", "change_id"], unique=False)
+    op.create_index("ix_changes_object", "changes", ["object_kind", "object_id", "at"], unique=False)
+    op.create_table(
         "counters",
         sa.Column("counter_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("budget", sa.Text(), nullable=False, comment="level, subject, model, period and unit of the budget"),
@@ -144,10 +162,26 @@ def upgrade() -> None:
         sa.Column("groups", sa.Text(), nullable=False, comment="JSON list, as of the last exchange"),
         sa.Column("first_seen", sa.BigInteger(), nullable=False),
         sa.Column("last_seen", sa.BigInteger(), nullable=False),
-        sa.Column("disabled_at", sa.BigInteger(), nullable=True),
+        sa.Column(
+            "disabled_at", sa.BigInteger(), nullable=True, comment="an administrator of the gateway withdrew access"
+        ),
+        sa.Column(
+            "source", sa.String(length=8), nullable=False, comment="scim, csv; empty: known by their sign-in alone"
+        ),
+        sa.Column("home", sa.Text(), nullable=False, comment="the provider whose sign-ins are theirs"),
+        sa.Column("user_name", sa.Text(), nullable=False),
+        sa.Column("user_key", sa.Text(), nullable=True, comment="user_name in one case; null: in no directory"),
+        sa.Column("email_key", sa.Text(), nullable=False, comment="email in one case"),
+        sa.Column("external_id", sa.Text(), nullable=False, comment="what the directory calls them"),
+        sa.Column("attributes", sa.Text(), nullable=False, comment="JSON: what the directory wrote, as it wrote it"),
+        sa.Column("inactive_at", sa.BigInteger(), nullable=True, comment="the directory says that they have left"),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False, comment="by a directory; never twice the same"),
         sa.PrimaryKeyConstraint("person_id", name=op.f("pk_persons")),
+        sa.UniqueConstraint("home", "user_key", name="uq_persons_user_name"),
         sa.UniqueConstraint("issuer", "subject", name="uq_persons_identity"),
     )
+    op.create_index("ix_persons_email_key", "persons", ["email_key"], unique=False)
+    op.create_index("ix_persons_external_id", "persons", ["external_id"], unique=False)
     op.create_table(
         "proofs",
         sa.Column(
@@ -187,6 +221,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("session", name=op.f("pk_revocations")),
     )
     op.create_table(
+        "role_grants",
+        sa.Column("grant_id", sa.String(length=40), nullable=False),
+        sa.Column("holder", sa.String(length=40), nullable=False, comment="person_id, or key_id of a service key"),
+        sa.Column("role", sa.String(length=16), nullable=False, comment="admin, auditor, team_lead"),
+        sa.Column("team", sa.Text(), nullable=False, comment="of a team_lead; else empty"),
+        sa.Column("ends_at", sa.BigInteger(), nullable=True, comment="null: until it is withdrawn"),
+        sa.Column("made_by", sa.Text(), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.Column("withdrawn_by", sa.Text(), nullable=True),
+        sa.Column("withdrawn_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("grant_id", name=op.f("pk_role_grants")),
+        comment="Roles beside those of the configuration. Rows are never deleted.",
+    )
+    op.create_index("ix_role_grants_holder", "role_grants", ["holder"], unique=False)
+    op.create_table(
         "service_keys",
         sa.Column("secret_id", sa.String(length=40), nullable=False),
         sa.Column(
@@ -202,6 +251,12 @@ def upgrade() -> None:
         sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("team", sa.Text(), nullable=False, comment="empty: none"),
         sa.Column("models", sa.Text(), nullable=False, comment="JSON list; null: whatever policies allow"),
+        sa.Column(
+            "home",
+            sa.Text(),
+            nullable=True,
+            comment="the provider whose directory it may write by SCIM, and nothing else; null: for models",
+        ),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.Column("made_by", sa.Text(), nullable=False),
         sa.Column("made_at", sa.BigInteger(), nullable=False),
@@ -213,6 +268,30 @@ def upgrade() -> None:
     )
     op.create_index("ix_service_keys_expires_at", "service_keys", ["expires_at"], unique=False)
     op.create_index("ix_service_keys_key_id", "service_keys", ["key_id"], unique=False)
+    op.create_table(
+        "setup_codes",
+        sa.Column("digest", sa.String(length=64), nullable=False, comment="SHA-256 of the code, which is kept nowhere"),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("made_by", sa.Text(), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.Column("redeemed_by", sa.String(length=40), nullable=True),
+        sa.Column("redeemed_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_setup_codes")),
+        comment="One-time codes of `llmgw-gateway init`: who redeems one becomes the first administrator.",
+    )
+    op.create_table(
+        "teams",
+        sa.Column("team_id", sa.String(length=40), nullable=False),
+        sa.Column("home", sa.Text(), nullable=False, comment="the provider whose directory it is in"),
+        sa.Column("source", sa.String(length=8), nullable=False, comment="scim, csv"),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name_key", sa.Text(), nullable=False, comment="name in one case"),
+        sa.Column("external_id", sa.Text(), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False, comment="never twice the same"),
+        sa.PrimaryKeyConstraint("team_id", name=op.f("pk_teams")),
+        sa.UniqueConstraint("name_key", name="uq_teams_name"),
+    )
     op.create_table(
         "write_offs",
         sa.Column(
@@ -249,3 +328,18 @@ def upgrade() -> None:
         sa.UniqueConstraint("access_key", name="uq_sessions_access_key"),
         sa.UniqueConstraint("person_id", "device", name="uq_sessions_device"),
     )
+    op.create_table(
+        "team_members",
+        sa.Column("team_id", sa.String(length=40), nullable=False),
+        sa.Column("person_id", sa.String(length=40), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["person_id"],
+            ["persons.person_id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["team_id"],
+            ["teams.team_id"],
+        ),
+        sa.PrimaryKeyConstraint("team_id", "person_id", name=op.f("pk_team_members")),
+    )
+    op.create_index("ix_team_members_person_id", "team_members", ["person_id"], unique=False)
