@@ -20,8 +20,7 @@ from tests.gateway.scim.conftest import DAY, HOME, new_secret
 from tests.gateway.scim.recordings import recorded
 
 if TYPE_CHECKING:
-    from llmgw_gateway.identity.provisioning import Writing, also
-from llmgw_gateway.identity.service_keys import ServiceKeys
+    from llmgw_gateway.identity.service_keys import ServiceKeys
     from llmgw_gateway.store.database import Database
     from tests.gateway.scim.conftest import Client
 
