@@ -164,7 +164,7 @@ class Gateway:
             peers,
             [each.unready for each in (ring, revocations, keys, adjustments, rates, relay, pipeline)],
         )
-        scim = Scim(database, keys, settings.tokens.life_seconds)
+        scim = Scim(database, keys, settings.tokens.life_seconds, revocations.refresh)
         runners = await self._listen(edge, pipeline, peers, _admin(pipeline, edge, reloader, scim))
         reloader.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, reloader)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 REMEMBER_SECONDS = 30
 """How long a change of groups may take to change the paying team."""
+TEAMS_SECONDS = 2
+"""How long a new team of the store may stay unknown."""
 MOST_REMEMBERED = 10_000
 
 
@@ -100,7 +102,7 @@ class Directory:
     def _all_teams(self, connection: Connection) -> Memberships:
         """Called by the store's reader only, one thread."""
         if time.monotonic() >= self._stored[1]:
-            self._stored = all_teams(connection), time.monotonic() + REMEMBER_SECONDS
+            self._stored = all_teams(connection), time.monotonic() + TEAMS_SECONDS
         return self._stored[0]
 
 
@@ -112,8 +114,6 @@ def all_teams(connection: Connection) -> Memberships:
 
 def memberships(connection: Connection, person_id: str, known: Memberships) -> Memberships:
     """Somebody's, among the known ones."""
-    if not known.known_teams:
-        return known
     mine = team_members.c.person_id == person_id
     query = select(teams.c.name, teams.c.external_id).join(team_members, teams.c.team_id == team_members.c.team_id)
     rows = connection.execute(query.where(mine).order_by(teams.c.name)).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +25,7 @@ from llmgw_wire.errors import ErrorCode
 from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sqlalchemy import Connection
 
@@ -89,11 +90,21 @@ class Asked:
 class Scim:
     """Serves provisioning clients."""
 
-    def __init__(self, database: Database, keys: ServiceKeys, token_seconds: int) -> None:
-        """`token_seconds`: the life of a gateway token."""
+    def __init__(
+        self,
+        database: Database,
+        keys: ServiceKeys,
+        token_seconds: int,
+        told: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`token_seconds`: the life of a gateway token.
+
+        `told` is awaited after each change of a person: this replica need not wait for its poll of ended sessions.
+        """
         self._database = database
         self._keys = keys
         self._token_seconds = token_seconds
+        self._told = told
         self._denied_at = float("-inf")
 
     async def __call__(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
@@ -208,7 +219,11 @@ class Scim:
         return _resource(200, page[0], asked)
 
     async def _carry_out(self, order: writing.Order) -> dict[str, Any]:
-        return await self._database.submit(writing.carry_out, order)
+        changed = await self._database.submit(writing.carry_out, order)
+        if self._told is not None and isinstance(order, writing.ChangeUser | writing.DeleteUser):
+            with contextlib.suppress(GatewayError):  # it is written: it counts here with the next round
+                await self._told()
+        return changed
 
     def _writing(self, asked: Asked) -> Writing:
         now = int(self._database.now() * 1000)

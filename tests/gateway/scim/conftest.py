@@ -10,6 +10,7 @@ from aiohttp import ClientSession
 
 from llmgw_gateway.identity.service_keys import NewKey, ServiceKeys, fresh
 from llmgw_gateway.listener import listen
+from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.scim.api import ROOT, Scim
 from tests.lab.loopback import HOST, free_port
 
@@ -70,7 +71,7 @@ async def new_secret(keys: ServiceKeys, key_id: str, home: str | None) -> str:
     secret, digest = fresh()
     expires = int(time.time() * 1000) + DAY
     await keys.make(
-        NewKey(f"sec_{key_id}", key_id, digest, "provisioning", "it", "", None, expires, "ada@host", 0, home)
+        NewKey(f"sec_{key_id}", key_id, digest, "provisioning", "it", "", None, expires, operator("ada@host"), 0, home)
     )
     return secret.reveal()
 
