@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import Counter
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,8 @@ REDACTIONS: Final = "redactions"
 """In the `after` of a row about an erasure: what was replaced, as [number, column, SHA-256 of the new text]."""
 REMOVED: Final = "removed"
 """In the `after` of a row about retention: number and hash of the last row of the beginning that is gone."""
+COMMITTED: Final = "="
+"""How the salt begins of a text that was erased: what follows is the commitment to the old text."""
 LOCK: Final = 0x6C6C6D6763
 """The advisory lock under which replicas append one after the other: "llmgc" in ASCII. Changes are rare."""
 ROWS_AT_ONCE: Final = 1_000
@@ -55,21 +58,35 @@ def append(connection: Connection, row: Mapping[str, Any]) -> None:
 def redact(connection: Connection, replaced: Callable[[str], str]) -> list[list[object]]:
     """Replace what names somebody in every row. Returns the redactions for the row that tells of the erasure."""
     done: list[list[object]] = []
-    for row in connection.execute(select(changes).order_by(changes.c.number)).mappings().all():
+    for row, new in _naming(connection, replaced):
         salts = json.loads(row["salts"])
-        new: dict[str, str] = {}
-        for name in ERASABLE:
-            text = row[name]
-            if text is None or (other := replaced(text)) == text:
-                continue
-            if not salts[name].startswith("="):
-                salts[name] = "=" + _commitment(salts[name], name, text)
-            new[name] = other
-            done.append([row["number"], name, _digest(other)])
-        if new:
-            mine = changes.c.number == row["number"]
-            connection.execute(update(changes).where(mine).values(new | {"salts": _json(salts)}))
+        for name, text in new.items():
+            if not salts[name].startswith(COMMITTED):
+                salts[name] = COMMITTED + _commitment(salts[name], name, row[name])
+            done.append([row["number"], name, _digest(text)])
+        mine = changes.c.number == row["number"]
+        connection.execute(update(changes).where(mine).values(new | {"salts": _json(salts)}))
     return done
+
+
+def naming(connection: Connection, replaced: Callable[[str], str]) -> dict[str, int]:
+    """How many texts `redact` would replace, by column."""
+    return dict(Counter(f"changes.{name}" for _, new in _naming(connection, replaced) for name in new))
+
+
+def _naming(connection: Connection, replaced: Callable[[str], str]) -> Iterator[tuple[RowMapping, dict[str, str]]]:
+    """Rows with a text that would be another, and these texts as they would be; so many in memory at a time."""
+    last = 0
+    while True:
+        query = select(changes).where(changes.c.number > last).order_by(changes.c.number).limit(ROWS_AT_ONCE)
+        rows = connection.execute(query).mappings().all()
+        for row in rows:
+            texts = {name: row[name] for name in ERASABLE if row[name] is not None}
+            if new := {name: other for name, text in texts.items() if (other := replaced(text)) != text}:
+                yield row, new
+        if len(rows) < ROWS_AT_ONCE:
+            return
+        last = rows[-1]["number"]
 
 
 @dataclass
@@ -131,7 +148,7 @@ def _fault(reading: _Reading, row: RowMapping, heads: Mapping[int, str]) -> str:
     if heads.get(number, row["hash"]) != row["hash"]:
         return f"changes: change {number} ({row['change_id']}) is not the one that the audit trail knows"
     for name in ERASABLE:
-        if salts[name].startswith("="):
+        if salts[name].startswith(COMMITTED):
             reading.replaced[number, name] = _digest(row[name])
     _learn(reading, row)
     reading.number, reading.hash = number, row["hash"]
@@ -160,7 +177,7 @@ def _removed_hash(connection: Connection, number: int) -> str | None:
 
 def _hash(before: str, row: Mapping[str, Any] | RowMapping, salts: Mapping[str, str]) -> str:
     commitments = [
-        salts[name][1:] if salts[name].startswith("=") else _commitment(salts[name], name, row[name])
+        salts[name][1:] if salts[name].startswith(COMMITTED) else _commitment(salts[name], name, row[name])
         for name in ERASABLE
     ]
     return _digest(_json([before, *(row[name] for name in OPEN), *commitments]))
