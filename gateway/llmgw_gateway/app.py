@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hashlib
 import logging
 import signal
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
+import msgspec
 from aiohttp import web
 
 from llmgw_gateway.control import Control, socket_of
@@ -31,7 +33,9 @@ from llmgw_gateway.listener import Bounds, listen, redirecting
 from llmgw_gateway.money.adjustments import Adjustments
 from llmgw_gateway.money.holds import Money
 from llmgw_gateway.money.traffic import LEASE_SECONDS, Rates
+from llmgw_gateway.observe.anchors import Anchors, writer_of
 from llmgw_gateway.observe.audit import Audit, new_request_id
+from llmgw_gateway.observe.chain import key_of
 from llmgw_gateway.observe.metrics import Metrics
 from llmgw_gateway.peers import Peers
 from llmgw_gateway.pipeline import Pipeline
@@ -92,7 +96,16 @@ class Gateway:
         database = Database(backend(self._settings))
         database.start()
         path = self._settings.path(self._settings.audit.path)
-        audit = Audit(path)
+        own = self._settings.audit
+        key = key_of(self._settings.audit_secrets()[0])
+        audit = Audit(
+            path,
+            key,
+            writer=writer_of(path),
+            most_waiting=own.most_waiting,
+            most_bytes=own.file_megabytes << 20,
+        )
+        anchors = Anchors(database, audit, key)
         try:
             audit.start()
         except OSError as error:
@@ -105,10 +118,12 @@ class Gateway:
         unsettled = unwritten = 0
         try:
             async with session as http:
+                await anchors.start()
                 unsettled = await self._serve(database, audit, http)
         finally:
             if unwritten := audit.close():
                 log.error("%d audit line(s) are lost: the disk did not take them", unwritten)
+            await anchors.stop()
             database.close()
         return not (unsettled or unwritten)
 
@@ -295,7 +310,14 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
                 kind=known.kind,
             )
         )
-    return Policy(served, settings.bedrock.region, settings.organisation.contact, settings.policies)
+    contact, version = settings.organisation.contact, policy_version(settings)
+    return Policy(served, settings.bedrock.region, contact, settings.policies, version)
+
+
+def policy_version(settings: Settings) -> str:
+    """A name for everything that decides who may use what: the same text has the same name, on every replica."""
+    deciding = (settings.policies, settings.models, settings.teams, settings.projects)
+    return hashlib.sha256(msgspec.json.encode(deciding)).hexdigest()[:12]
 
 
 def _verifier(settings: Settings, http: aiohttp.ClientSession) -> SignInVerifier:

@@ -18,6 +18,7 @@ from aiohttp import ClientSession, ClientTimeout, UnixConnector, web
 from aiohttp.client_exceptions import ClientConnectorError, ClientError
 
 from llmgw_gateway.errors import GatewayError, StoreAwayError, StoreError
+from llmgw_gateway.identity.erasing import Erasure, erase_person
 from llmgw_gateway.identity.people import PersonOrder
 from llmgw_gateway.identity.roles import NewCode, NewRole, RoleEnd
 from llmgw_gateway.identity.service_keys import NewKey, Rotation, Withdrawn
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         | NewRole
         | RoleEnd
         | NewCode
+        | Erasure
     )
     Work = Callable[[Any], Coroutine[Any, Any, Any]]
 
@@ -57,6 +59,7 @@ PERSON: Final = "/people"
 GRANT_ROLE: Final = "/roles"
 REVOKE_ROLE: Final = "/role-revocations"
 MAKE_CODE: Final = "/setup-codes"
+ERASE: Final = "/erasures"
 SECONDS: Final = 10
 LONGEST_PATH: Final = 100
 """Bytes: the system allows a few more for the path of a socket."""
@@ -112,6 +115,7 @@ class Control:
             GRANT_ROLE: (NewRole, roles.give),
             REVOKE_ROLE: (RoleEnd, roles.end),
             MAKE_CODE: (NewCode, roles.make_code),
+            ERASE: (Erasure, partial(erase_person, database, tell=people.tell)),
         }
         self._runner: web.AppRunner | None = None
         self._stack = ExitStack()

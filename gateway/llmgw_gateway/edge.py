@@ -103,7 +103,7 @@ class Edge:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request; whatever happens, the client gets an answer it can read."""
         entry = Entry(new_request_id(), request.method, printable(request.path))
-        entry.client_session = intake.session_of(request)
+        entry.client_session, entry.client_agent = intake.session_of(request), intake.agent_of(request)
         entry.dialect = _dialect(_path(request))
         entry.address = self._peers.client(address_of(request), request.headers.getall(FORWARDED_FOR, ()))
         task = asyncio.current_task()

@@ -122,6 +122,7 @@ class _Work:
         aimed = structs.replace(self._grant, target=target)
         async with pipeline.money.admit(self._account, aimed, call, self._entry.request_id) as hold:
             self.holds.append(hold)
+            self._entry.attempted(hold.attempt_id, target, hold.outcome)
             async with pipeline.bedrock.send(target, call, hold.outcome, head_by, again=again) as upstream:
                 if upstream.status != OK:
                     raise await answers.refusal(upstream, hold.outcome)

@@ -193,6 +193,11 @@ def session_of(request: web.BaseRequest) -> str:
     return printable(request.headers.get("x-claude-code-session-id", ""), 64)
 
 
+def agent_of(request: web.BaseRequest) -> str:
+    """The sub-agent of that session that asks; "" for the session itself."""
+    return printable(request.headers.get("x-claude-code-agent-id", ""), 64)
+
+
 def _converted(answer: bytes | None) -> bytes:
     if answer is None:
         raise GatewayError(ErrorCode.UPSTREAM_INVALID, "The provider's answer is no message that can be converted.")

@@ -100,6 +100,7 @@ class Pipeline:
         """Who calls and who pays."""
         caller = self.authenticator.authenticate(request.headers)
         entry.caller(caller)
+        entry.policy_version = self.policy.version
         account = await self.directory.account(caller, request.headers.get(headers.PROJECT, ""))
         entry.account(account)
         return account
@@ -124,6 +125,7 @@ class Pipeline:
         async with self.audit.entry(entry):
             caller = self.authenticator.authenticate(request.headers)
             entry.caller(caller)
+            entry.policy_version = self.policy.version
             self.rates.question(caller.person_id)  # 429
             account = await self.directory.account(caller, "")
             call = await dialect.read(request)
@@ -161,6 +163,7 @@ class Pipeline:
                     # A cap that was lowered for one target stays lowered for the next.
                     clamped_by = hold.clamped_by = hold.clamped_by or clamped_by
                     entry.outcome = hold.outcome
+                    entry.attempted(hold.attempt_id, target, hold.outcome)
                     place.follow(hold.outcome)
                     head_by = min(head_by, self.bedrock.deadline())
                     return await self._attempt(

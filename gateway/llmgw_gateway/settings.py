@@ -24,6 +24,14 @@ from llmgw_wire.secret import Secret
 MIN_SECRET_BYTES = 32
 
 
+def secret_faults(key: str, path: Path) -> list[str]:
+    """A secret that is missing, short, or open to others."""
+    secret, found = faults.secret_file(key, path, f"{MIN_SECRET_BYTES} random bytes")
+    if secret is not None and len(secret) < MIN_SECRET_BYTES:
+        found.append(f"{key}: holds {len(secret)} bytes, needs at least {MIN_SECRET_BYTES}")
+    return found
+
+
 class Organisation(Section, frozen=True, kw_only=True):
     """Who pays, and what a refused person is told."""
 
@@ -76,13 +84,27 @@ class Store(Section, frozen=True, kw_only=True):
 
 
 class Audit(Section, frozen=True, kw_only=True):
-    """The audit trail: JSON lines, metadata only."""
+    """The audit trail: JSON lines, metadata only, chained."""
 
     path: Text
+    """The file that is written; full ones and those of past days are put beside it, with their day in their names."""
+    key_file: str = ""
+    """At least 32 bytes that the chain is sealed with; empty: `tokens.cluster_secret_file`."""
+    former_key_files: tuple[Text, ...] = ()
+    """Secrets that it was sealed with before: `audit verify` needs them for older files."""
+    file_megabytes: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    """A file that has reached this size is followed by another."""
+    most_waiting: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Requests that may be under way, or answered, without their lines on disk; at so many, new ones are refused."""
 
     def faults(self, base: Path) -> list[str]:
-        """A folder that is not there."""
-        return faults.folder_faults(base, self.path)
+        """A folder that is not there; a secret that is missing, short, or open to others."""
+        found = faults.folder_faults(base, self.path)
+        named = [("key_file", self.key_file)] if self.key_file else []
+        named += [(f"former_key_files[{number}]", name) for number, name in enumerate(self.former_key_files)]
+        for key, name in named:
+            found += secret_faults(key, base / name)
+        return found
 
 
 class Tokens(Section, frozen=True, kw_only=True):
@@ -97,11 +119,7 @@ class Tokens(Section, frozen=True, kw_only=True):
 
     def faults(self, base: Path) -> list[str]:
         """A secret that is missing, short, or open to others."""
-        path = base / self.cluster_secret_file
-        secret, found = faults.secret_file("cluster_secret_file", path, f"{MIN_SECRET_BYTES} random bytes")
-        if secret is not None and len(secret) < MIN_SECRET_BYTES:
-            found.append(f"cluster_secret_file: holds {len(secret)} bytes, needs at least {MIN_SECRET_BYTES}")
-        return found
+        return secret_faults("cluster_secret_file", base / self.cluster_secret_file)
 
 
 class Issuer(Section, frozen=True, kw_only=True):
@@ -274,6 +292,11 @@ class Settings(Section, frozen=True, kw_only=True):
     def cluster_secret(self) -> bytes:
         """Read the secret that authenticates the key ring (checked by `load` to exist and to be long enough)."""
         return self.path(self.tokens.cluster_secret_file).read_bytes().strip()
+
+    def audit_secrets(self) -> list[bytes]:
+        """What the audit trail is sealed with, and what it was sealed with before."""
+        files = (self.audit.key_file or self.tokens.cluster_secret_file, *self.audit.former_key_files)
+        return [self.path(each).read_bytes().strip() for each in files]
 
 
 def load(path: Path) -> Settings:

@@ -24,7 +24,7 @@ def good() -> Document:
         },
         "organisation": {"name": "Example", "time_zone": "Europe/Berlin", "contact": "#llm-help"},
         "store": {"path": "gateway.db"},
-        "audit": {"path": "audit.jsonl"},
+        "audit": {"path": "audit.jsonl", "file_megabytes": 256, "most_waiting": 10_000},
         "tokens": {"cluster_secret_file": "cluster.secret", "audience": "llmgw", "life_seconds": 600},
         "bedrock": {"region": "eu-central-1", "endpoint": "http://127.0.0.1:4566"},
         "issuers": [

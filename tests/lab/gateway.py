@@ -78,9 +78,10 @@ class Gateway(Server):
         return self.program.log
 
     def audit_lines(self) -> list[dict[str, Any]]:
-        """The audit trail so far: complete lines only."""
+        """The requests in the audit trail so far: complete lines only."""
         text = self.audit.read_text(encoding="utf-8") if self.audit.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [line for line in lines if "request_id" in line]
 
     def audited(self, path: str, *, seconds: float = 10, **fields: Any) -> dict[str, Any]:
         """The first audit line of a path with these fields, as soon as it is written: that is off the response path."""

@@ -88,12 +88,16 @@ class People:
         """
         order = replace(order, now=int(self._database.now() * 1000))
         ended = await self._database.submit(carry_out, order)
-        if self._told is not None:
-            with contextlib.suppress(GatewayError):  # it is written: it counts here with the next round
-                await self._told()
+        await self.tell()
         if ended is not None:
             log.info("%s: %s by %s", order.person_id, order.verb, order.by.actor)
         return ended
+
+    async def tell(self) -> None:
+        """Have this replica read at once whose sessions have ended."""
+        if self._told is not None:
+            with contextlib.suppress(GatewayError):  # it is written: it counts here with the next round
+                await self._told()
 
 
 def carry_out(connection: Connection, batch: list[PersonOrder]) -> list[int | None]:

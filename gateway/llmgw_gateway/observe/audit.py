@@ -1,37 +1,43 @@
 """The audit trail: one JSON line for each request, metadata only, written on every way out.
 
-No prompt, no answer, no credential, no name: who a `person_id` is stands in the store alone. Lines are appended by one
-thread and flushed to disk in batches; what waits is bounded, and a full spool turns readiness off.
+No prompt, no answer, no credential, no name: who a `person_id` is stands in the store alone. One thread chains the
+lines (`spool.py`), appends and flushes them in batches; what waits is bounded, and a full spool turns readiness off.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import queue
 import random
 import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import ClientGoneError, GatewayError
+from llmgw_gateway.observe.spool import Spool
 from llmgw_wire.errors import ErrorCode, status_in
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
     from llmgw_gateway.call import Account, Call, Caller, Grant, Outcome, Target
+    from llmgw_gateway.observe.chain import Head, Key
 
 MOST_WAITING: Final = 10_000
 """Entries that were begun and are not on disk yet."""
 COLLECT_SECONDS: Final = 0.02
 """Between two times that the writer is woken: to wake it for each line costs more than the line."""
+MOST_BYTES: Final = 256 << 20
+"""Of one file; then the next is begun."""
 CLIENT_GONE: Final = "client_gone"
 CLIENT_CLOSED: Final = 499
 """The status of a request whose client did not wait: nobody saw it (nginx's convention)."""
@@ -40,6 +46,52 @@ RETRY_SECONDS: Final = 1
 log = logging.getLogger("llmgw.audit")
 _encoder = msgspec.json.Encoder()
 _names = random.Random()  # noqa: S311 -- names, no secrets
+_NO_USAGE: Final = Usage()
+_ANEW: Final = object()
+_END: Final = object()
+
+
+class Attempt(msgspec.Struct):
+    """One dispatch to a provider, as a line has it."""
+
+    attempt_id: str
+    target: str
+    outcome: str
+    status: int
+    cost_micro_usd: int
+    estimated: bool
+
+
+class Line(msgspec.Struct, gc=False):
+    """One line. Tokens, cost and outcome are those of the attempt that answered, or of all where several did."""
+
+    time: str
+    request_id: str
+    person_id: str
+    team: str
+    project: str
+    session: str
+    token_id: str
+    dialect: str
+    method: str
+    path: str
+    model: str
+    target: str
+    policy: str
+    policy_version: str
+    stream: bool
+    request_bytes: int
+    address: str
+    client_session: str
+    client_agent: str
+    status: int
+    code: str
+    outcome: str
+    tokens: Usage
+    cost_micro_usd: int
+    estimated: bool
+    latency_ms: float
+    attempts: list[Attempt]
 
 
 @dataclass(slots=True)
@@ -59,6 +111,8 @@ class Entry:
     target: str = ""
     policy: str = ""
     """Which policy allowed the call."""
+    policy_version: str = ""
+    """Of all policies together: the same text has the same version."""
     capped: bool = False
     """Whether a policy lowered its `max_tokens`."""
     thinking_tokens: int | None = None
@@ -69,9 +123,13 @@ class Entry:
     """Where the client is, as far as the proxies in front are trusted to say."""
     client_session: str = ""
     """The `x-claude-code-session-id` of the request: groups the calls of one coding session."""
+    client_agent: str = ""
+    """The `x-claude-code-agent-id` of the request: which of its sub-agents asks."""
     status: int = 0
     code: str = "ok"
     outcome: Outcome | None = None
+    attempts: list[tuple[str, str, Outcome]] = field(default_factory=list)
+    """Every dispatch: its id, its target, and what became of it."""
     began: float = field(default_factory=time.monotonic)
 
     def caller(self, caller: Caller) -> None:
@@ -90,47 +148,50 @@ class Entry:
         """Note where it goes."""
         self.model, self.target = target.model, target.invoke_id
 
+    def attempted(self, attempt_id: str, target: Target, outcome: Outcome) -> None:
+        """Note a dispatch that begins."""
+        self.attempts.append((attempt_id, target.invoke_id, outcome))
+
     def permitted(self, grant: Grant) -> None:
         """Note what policy says."""
         self.policy, self.capped, self.thinking_tokens = grant.policy, grant.capped, grant.thinking_tokens
         self.granted(grant.target)
 
-    def document(self) -> dict[str, Any]:
+    def line(self) -> Line:
         """The audit line."""
         outcome = self.outcome
-        usage = outcome.usage if outcome else None
-        return {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "request_id": self.request_id,
-            "person_id": self.person_id,
-            "team": self.team,
-            "project": self.project,
-            "session": self.session,
-            "token_id": self.token_id,
-            "dialect": self.dialect,
-            "method": self.method,
-            "path": self.path,
-            "model": self.model,
-            "target": self.target,
-            "policy": self.policy,
-            "stream": self.stream,
-            "request_bytes": self.request_bytes,
-            "address": self.address,
-            "client_session": self.client_session,
-            "status": self.status,
-            "code": self.code,
-            "outcome": outcome.note if outcome else "",
-            "tokens": {
-                "input": usage.input if usage else 0,
-                "output": usage.output if usage else 0,
-                "cache_read": usage.cache_read if usage else 0,
-                "cache_write_5m": usage.cache_write_5m if usage else 0,
-                "cache_write_1h": usage.cache_write_1h if usage else 0,
-            },
-            "cost_micro_usd": outcome.cost if outcome else 0,
-            "estimated": outcome.estimated if outcome else False,
-            "latency_ms": round(self.seconds * 1000, 1),
-        }
+        return Line(
+            time=_now(),
+            request_id=self.request_id,
+            person_id=self.person_id,
+            team=self.team,
+            project=self.project,
+            session=self.session,
+            token_id=self.token_id,
+            dialect=self.dialect,
+            method=self.method,
+            path=self.path,
+            model=self.model,
+            target=self.target,
+            policy=self.policy,
+            policy_version=self.policy_version,
+            stream=self.stream,
+            request_bytes=self.request_bytes,
+            address=self.address,
+            client_session=self.client_session,
+            client_agent=self.client_agent,
+            status=self.status,
+            code=self.code,
+            outcome=outcome.note if outcome is not None else "",
+            tokens=outcome.usage if outcome is not None else _NO_USAGE,
+            cost_micro_usd=outcome.cost if outcome is not None else 0,
+            estimated=outcome is not None and outcome.estimated,
+            latency_ms=round(self.seconds * 1000, 1),
+            attempts=[
+                Attempt(name, target, each.note, each.status, each.cost, each.estimated)
+                for name, target, each in self.attempts
+            ],
+        )
 
     @property
     def seconds(self) -> float:
@@ -139,31 +200,44 @@ class Entry:
 
 
 class Audit:
-    """Appends entries to one file. `most_waiting` bounds what is begun and not on disk."""
+    """Appends entries to one chain of files. `most_waiting` bounds what is begun and not on disk."""
 
-    def __init__(self, path: Path, *, most_waiting: int = MOST_WAITING) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        key: Key,
+        *,
+        writer: str = "",
+        most_waiting: int = MOST_WAITING,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        """`writer` names this gateway's trail among those of other replicas."""
+        self.writer = writer
+        self._spool = Spool(path, key, writer=writer, most_bytes=most_bytes)
         self._most = most_waiting
-        self._lines: queue.SimpleQueue[list[bytes] | None] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[list[bytes] | object] = queue.SimpleQueue()
         self._collected: list[bytes] = []
         self._woken = float("-inf")
         """When the writer was woken last."""
         # Counted by one thread each: what is begun on the loop's, what is on disk on the writer's.
         self._begun = 0
         self._written = 0
+        self._ended = False
+        self.head: Head | None = None
+        """How far the chain goes on disk. Replaced by the writer, never changed in place."""
         self._given_up = threading.Event()
         self._thread = threading.Thread(target=self._write, name="audit-writer", daemon=True)
 
     def start(self) -> None:
-        """Open the file (0600) and start the writer. OSError when it cannot be opened."""
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._file = os.fdopen(descriptor, "ab", buffering=0)
+        """Open the file (0600), repair what a crash has torn, start the writer. OSError when it cannot be opened."""
+        self._spool.open()
+        self.head = self._spool.head
         self._thread.start()
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for another entry: this replica must not take more work."""
-        return self.unwritten >= self._most
+        """Whether there is no room for another entry, or nobody who writes: this replica must not take more work."""
+        return self._ended or self._begun - self._written >= self._most
 
     @property
     def unwritten(self) -> int:
@@ -190,10 +264,23 @@ class Audit:
 
     def put(self, entry: Entry) -> None:
         """Hand in what was begun."""
+        self._collect(_encoder.encode(entry.line()))
+
+    def note(self, record: Mapping[str, object]) -> None:
+        """Write a record that is about no request. It has a `kind`; requests have none."""
+        self._begun += 1
+        self._collect(_encoder.encode(record))
+
+    def begin_anew(self) -> None:
+        """Write what comes in a new file: the one that is there has lost what the store was told of."""
+        self._hand_over()
+        self._lines.put(_ANEW)
+
+    def _collect(self, body: bytes) -> None:
         if not self._collected:
             wait = self._woken + COLLECT_SECONDS - time.monotonic()
             asyncio.get_running_loop().call_later(max(0.0, wait), self._hand_over)
-        self._collected.append(_encoder.encode(entry.document()) + b"\n")
+        self._collected.append(body)
 
     def _hand_over(self) -> None:
         """Give the writer what was collected."""
@@ -205,36 +292,62 @@ class Audit:
     def close(self, *, seconds: float = CLOSE_SECONDS) -> int:
         """Write what waits, then stop. Returns how many entries the disk did not take in time."""
         self._hand_over()
-        self._lines.put(None)
+        self._lines.put(_END)
         self._thread.join(seconds)
         self._given_up.set()
         self._thread.join(RETRY_SECONDS)
         if not self._thread.is_alive():  # else a write hangs in the kernel, and the thread ends with the process
-            self._file.close()
+            self._spool.close()
         return self.unwritten
 
     def _write(self) -> None:
-        while True:
-            batches = [self._lines.get()]
-            while not self._lines.empty():
-                batches.append(self._lines.get_nowait())
-            lines = [line for batch in batches if batch is not None for line in batch]
-            if self._append(b"".join(lines)):
-                self._written += len(lines)
-            if None in batches:
-                return
+        try:
+            self._follow()
+        except BaseException:
+            self._ended = True
+            raise
 
-    def _append(self, data: bytes) -> bool:
+    def _follow(self) -> None:
+        ended = False
+        while not ended:
+            found: list[bytes] = []
+            item = self._lines.get()
+            while isinstance(item, list):
+                found += item
+                if self._lines.empty():
+                    break
+                item = self._lines.get_nowait()
+            if found and self._append(found):
+                self._written += len(found)
+            if item is _ANEW:
+                self._spool.begin_anew()
+            ended = item is _END
+
+    def _append(self, bodies: list[bytes]) -> bool:
         """Append and flush; while the disk refuses, keep trying: the spool fills, and readiness turns red."""
-        while data:
+        if not self._until_done(self._spool.turn):
+            return False
+        self._spool.take(bodies)
+        if not self._until_done(self._spool.flush):
+            return False
+        self.head = self._spool.head
+        return True
+
+    def _until_done(self, step: Callable[[], None]) -> bool:
+        refused = False
+        while True:
             try:
-                data = data[self._file.write(data) :]
-                os.fsync(self._file.fileno())
+                step()
             except OSError as error:
-                log.error("the audit trail cannot be written: %s", error.strerror)  # noqa: TRY400 -- one line, no trace
+                if not refused:
+                    log.error("the audit trail cannot be written: %s", error.strerror)  # noqa: TRY400 -- one line, no trace
+                refused = True
                 if self._given_up.wait(RETRY_SECONDS):
                     return False
-        return True
+            else:
+                if refused:
+                    log.warning("the audit trail can be written again")
+                return True
 
 
 class _Writing:
@@ -263,6 +376,17 @@ class _Writing:
         elif error is not None:
             entry.code, entry.status = "internal", entry.status or 500
         self._audit.put(entry)
+
+
+def _now() -> str:
+    now = time.time()
+    return f"{_second(int(now))}.{int(now % 1 * 1000):03d}+00:00"
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    """Formatted once: thousands of lines have the same."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def new_request_id() -> str:

@@ -1,7 +1,8 @@
 """What administrators change, and what they were refused: a row for each, in the transaction of the change itself.
 
-A row never holds a name, an e-mail address or a subject: people stand in it by their random `person_id`, so that it can
-stay as it is when somebody is erased.
+A row should never hold a name, an e-mail address or a subject: people stand in it by their random `person_id`. Rows are
+chained (`change_chain.py`), so that none can be altered or taken away unseen; a text that names somebody all the same
+can be erased without breaking the chain.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import select
 
+from llmgw_gateway.observe import change_chain
 from llmgw_gateway.store.schema import changes
-from llmgw_gateway.store.upsert import insert_if_absent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +79,7 @@ def record(connection: Connection, change: Change) -> None:
         "after": _json(change.after),
         "outcome": change.outcome,
     }
-    insert_if_absent(connection, changes, row)
+    change_chain.append(connection, row)
 
 
 def is_recorded(connection: Connection, author: Author) -> bool:

@@ -67,8 +67,15 @@ class Policy:
     """Authorizes calls: the model must be served, the caller must be allowed to use it, and the answer is bounded."""
 
     def __init__(
-        self, models: Sequence[ServedModel], region: str, contact: str, entries: Sequence[Permission] = ()
+        self,
+        models: Sequence[ServedModel],
+        region: str,
+        contact: str,
+        entries: Sequence[Permission] = (),
+        version: str = "",
     ) -> None:
+        """`version` names what decides, in the audit trail."""
+        self.version = version
         self._models = {model.name: model for model in models}
         self._names: Mapping[str, ServedModel] = {name: model for model in models for name in model.names}
         self._region = region

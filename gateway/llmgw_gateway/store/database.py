@@ -59,6 +59,9 @@ class Backend(Protocol):
     def read(self, query: Callable[[Connection], Result]) -> Result:
         """Run a query that cannot write and that sees one moment."""
 
+    def purge(self) -> bool:
+        """Leave nothing behind of what was deleted or overwritten; False when somebody is in the way. By the writer."""
+
     def now(self) -> float:
         """Seconds since the epoch by the store's clock."""
 
@@ -179,6 +182,13 @@ class Database:
             self._queue.put(self._handed_in)
             self._handed_in = []
 
+    async def purge(self) -> bool:
+        """Leave nothing in the store's files of what was deleted or overwritten, as far as that is the gateway's to do.
+
+        False when a reader is in the way. Errors as for `submit`.
+        """
+        return await self.hand_in(_PURGE, None)
+
     async def read(self, query: Callable[[Connection], Result]) -> Result:
         """Run a query on a connection that cannot write. Errors as for `submit`."""
         try:
@@ -231,6 +241,8 @@ class Database:
         """One transaction for the whole batch; when it fails, one for each item, so that only the guilty one fails."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         try:
+            if any(work.run is _PURGE for work in batch):  # seldom, and between transactions
+                return [self._backend.purge() if work.run is _PURGE else self._commit([work])[0] for work in batch]
             return self._backend.transact(partial(_run, batch), deadline)
         except StoreAwayError as error:  # it would be no better with each item alone
             return [StoreAwayError(uncertain=error.uncertain) for _ in batch]
@@ -281,6 +293,11 @@ class Database:
             await asyncio.sleep(SKEW_SECONDS)
             with contextlib.suppress(GatewayError, SQLAlchemyError):  # told once by the backend
                 await asyncio.get_running_loop().run_in_executor(self._reader, self._backend.follow_clock)
+
+
+def _PURGE(_connection: Connection, _batch: list[Any]) -> Sequence[Any]:  # noqa: N802 -- a mark
+    """Stands among the work for what is done between two transactions."""
+    raise AssertionError
 
 
 def _run(batch: list[Work], connection: Connection) -> list[Any]:

@@ -16,6 +16,7 @@ from llmgw_gateway.call import Account, Call, Grant, Target, Usage
 from llmgw_gateway.money import prices
 from llmgw_gateway.money.holds import LEASE_SECONDS, RENEW_SECONDS, Money
 from llmgw_gateway.observe.audit import Audit
+from llmgw_gateway.observe.chain import key_of
 from llmgw_gateway.pipeline import Pipeline
 from tests.gateway import configuration
 from tests.gateway.money import accounts
@@ -96,7 +97,7 @@ async def test_what_a_store_that_is_away_does_not_take_in_time_is_left_and_count
 
 async def test_a_replica_whose_leases_are_not_renewed_gets_no_requests(money: Money, tmp_path: Path) -> None:
     nothing: Any = None
-    audit = Audit(tmp_path / "audit.jsonl", most_waiting=1)
+    audit = Audit(tmp_path / "audit.jsonl", key_of(b"secret"), most_waiting=1)
     audit.start()
     pipeline = Pipeline(audit, nothing, nothing, nothing, nothing, nothing, money, nothing, nothing)
     await money.start()

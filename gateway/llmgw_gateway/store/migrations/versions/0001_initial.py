@@ -67,8 +67,28 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "audit_heads",
+        sa.Column("chain", sa.String(length=40), nullable=False),
+        sa.Column("writer", sa.Text(), nullable=False, comment="host:path of the gateway's audit trail"),
+        sa.Column("day", sa.String(length=10), nullable=False, comment="UTC"),
+        sa.Column("records", sa.BigInteger(), nullable=False, comment="that are on disk"),
+        sa.Column("seal", sa.String(length=64), nullable=False, comment="of the last one"),
+        sa.Column("key_id", sa.String(length=8), nullable=False),
+        sa.Column("anchored_at", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "mac",
+            sa.String(length=64),
+            nullable=False,
+            comment="HMAC-SHA-256 over the above under the key of the audit trail",
+        ),
+        sa.PrimaryKeyConstraint("chain", name=op.f("pk_audit_heads")),
+        comment="How far each file of the audit trail goes: one that ends before has lost records.",
+    )
+    op.create_index("ix_audit_heads_day", "audit_heads", ["day"], unique=False)
+    op.create_table(
         "changes",
         sa.Column("change_id", sa.String(length=40), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False, comment="from 1, without a gap: its place in the chain"),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False, comment="person_id, key_id, or name@host for a command"),
         sa.Column("role", sa.String(length=16), nullable=False, comment="what the actor did it as"),
@@ -79,8 +99,16 @@ def upgrade() -> None:
         sa.Column("after", sa.Text(), nullable=True, comment="JSON; null: there is nothing any more"),
         sa.Column("outcome", sa.String(length=8), nullable=False, comment="allowed, denied"),
         sa.Column("request_id", sa.String(length=40), nullable=False, comment="empty for a command"),
+        sa.Column(
+            "salts",
+            sa.Text(),
+            nullable=False,
+            comment="JSON: salts of the texts that may have to be erased; of one that was, its commitment",
+        ),
+        sa.Column("hash", sa.String(length=64), nullable=False, comment="SHA-256 of the row and of the hash before it"),
         sa.PrimaryKeyConstraint("change_id", name=op.f("pk_changes")),
-        comment="What administrators have changed or were refused. Rows are never changed, and name nobody.",
+        sa.UniqueConstraint("number", name="uq_changes_number"),
+        comment="What administrators have changed or were refused. Rows are chained, and name nobody.",
     )
     op.create_index("ix_changes_at", "changes", ["at", "change_id"], unique=False)
     op.create_index("ix_changes_object", "changes", ["object_kind", "object_id", "at"], unique=False)

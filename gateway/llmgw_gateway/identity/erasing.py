@@ -1,0 +1,208 @@
+"""Erases one person: whatever names them in the store gives way to their random `person_id`; no sum changes.
+
+Ledger, attempts, counters and audit trail know people by that id alone, so nothing in them is touched. The person's row
+keeps the id and its times. Every other free text of every table is looked through for what the person was called; which
+texts were replaced by which is a row of the changes, so that their chain holds. Why so:
+docs/decisions/0012-erasing.md.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import String, Text, delete, select, update
+
+from llmgw_gateway.identity.people import KIND, end_sessions, is_person
+from llmgw_gateway.identity.service_keys import ISSUER
+from llmgw_gateway.observe import change_chain
+from llmgw_gateway.observe.changes import Author, Change, is_recorded, record
+from llmgw_gateway.store import schema
+from llmgw_gateway.store.schema import persons, sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+
+    from sqlalchemy import Column, Connection, RowMapping, Table
+
+    from llmgw_gateway.store.database import Database
+
+ACTION: Final = "person.erase"
+ERASED: Final = "erased"
+"""In the place of the identity provider: whoever signs in again is somebody new."""
+NAMELESS: Final = frozenset(
+    {"ledger", "attempts", "counters", "events", "proofs", "revocations", "replica_keys", "audit_heads"}
+)
+"""Tables without a text that anybody writes: ids, digests, names that stand in the configuration. They may be large."""
+KEPT: Final = frozenset({"person_id", "first_seen", "last_seen", "disabled_at"})
+NO_NAMES: Final = frozenset({"issuer", "home", "groups", "attributes", "source"})
+"""Columns of the person's row that say something else than what the person is called."""
+SHORTEST: Final = 3
+LEAST_DIGITS: Final = 8
+"""Shorter names, and shorter numbers, would be found in texts that are about something else."""
+log = logging.getLogger("llmgw.identity")
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """Whom to erase. Times in milliseconds since the epoch."""
+
+    person_id: str
+    also: tuple[str, ...]
+    """What else the person was called: a former address, a nickname."""
+    by: Author
+    now: int
+    token_seconds: int
+    """How long a token that was given just now is good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What an erasure did, or would do."""
+
+    texts: dict[str, int]
+    """How many texts were replaced, by table and column."""
+    sessions: int = 0
+    """How many ended."""
+    purged: bool = True
+    """Whether nothing of what was overwritten is left in the store's files."""
+
+
+async def erase_person(
+    database: Database, erasure: Erasure, tell: Callable[[], Awaitable[None]] | None = None
+) -> dict[str, Any] | None:
+    """Erase somebody; what was done (the members of `Erased`), or None when there is no such person.
+
+    StoreAwayError tells whether it may have been done.
+    """
+    erasure = replace(erasure, now=int(database.now() * 1000))
+    done = await database.submit(erase, erasure)
+    if done is None:
+        return None
+    if tell is not None:
+        await tell()
+    log.info("%s was erased by %s", erasure.person_id, erasure.by.actor)
+    return asdict(replace(done, purged=await database.purge()))
+
+
+def erase(connection: Connection, batch: list[Erasure]) -> list[Erased | None]:
+    """Carry erasures out. One that was carried out already answers that there was nothing left to do."""
+    order = sorted(range(len(batch)), key=lambda number: batch[number].person_id)
+    answers = {number: _erase(connection, batch[number]) for number in order}
+    return [answers[number] for number in range(len(batch))]
+
+
+def preview(connection: Connection, person_id: str, also: Sequence[str]) -> Erased | None:
+    """What an erasure would do. It only reads."""
+    row = (
+        connection.execute(select(persons).where(is_person(), persons.c.person_id == person_id))
+        .mappings()
+        .one_or_none()
+    )
+    if row is None:
+        return None
+    replaced = _replacing(row, also)
+    return Erased(_counted(connection, row, replaced, _elsewhere(connection, replaced, person_id)))
+
+
+def _erase(connection: Connection, erasure: Erasure) -> Erased | None:
+    mine = is_person() & (persons.c.person_id == erasure.person_id)
+    row = connection.execute(select(persons).where(mine).with_for_update()).mappings().one_or_none()
+    if row is None or is_recorded(connection, erasure.by):
+        return None if row is None else Erased({})
+    ended = end_sessions(connection, erasure.person_id, erasure.now, erasure.token_seconds)
+    replaced = _replacing(row, erasure.also)
+    elsewhere = list(_elsewhere(connection, replaced, erasure.person_id))
+    for table, key, values in elsewhere:
+        connection.execute(update(table).where(*key).values(values))
+    texts = _counted(connection, row, replaced, elsewhere)
+    redactions = change_chain.redact(connection, replaced)
+    _empty(connection, row, erasure.now)
+    after = {"texts": texts, "sessions": len(ended), change_chain.REDACTIONS: redactions}
+    record(connection, Change(erasure.by, erasure.now, ACTION, KIND, erasure.person_id, None, after))
+    return Erased(texts, len(ended))
+
+
+def _empty(connection: Connection, row: RowMapping, now: int) -> None:
+    """The person's own row, and what hangs on it: devices have thumbprints, a directory has members."""
+    values = {column.name: _nothing(column) for column in persons.c if column.name not in KEPT}
+    values |= {"issuer": ERASED, "subject": row["person_id"], "disabled_at": row["disabled_at"] or now}
+    connection.execute(update(persons).where(persons.c.person_id == row["person_id"]).values(values))
+    for (sid,) in connection.execute(select(sessions.c.sid).where(sessions.c.person_id == row["person_id"])).all():
+        connection.execute(update(sessions).where(sessions.c.sid == sid).values(device=f"{ERASED}_{sid}"))
+    for table in schema.metadata.tables.values():
+        if table not in (persons, sessions) and any(key.references(persons) for key in table.foreign_keys):
+            connection.execute(delete(table).where(table.c.person_id == row["person_id"]))
+
+
+def _nothing(column: Column[Any]) -> object:
+    if column.default is not None and column.default.is_scalar:
+        return column.default.arg  # type: ignore[attr-defined] # a scalar default has it
+    return None if column.nullable else ""
+
+
+def _named(row: RowMapping) -> list[Column[Any]]:
+    """The columns of the person's row that hold something."""
+    return [
+        column
+        for column in persons.c
+        if column.name not in KEPT
+        and isinstance(column.type, String)
+        and row[column.name] not in (None, _nothing(column), ERASED, row["person_id"])
+    ]
+
+
+def _replacing(row: RowMapping, also: Sequence[str]) -> Callable[[str], str]:
+    """Puts the id in the place of every way in which a text may call the person: as a word, in whatever case."""
+    own = {str(row[column.name]) for column in _named(row) if column.name not in NO_NAMES}
+    names = {each for each in own | set(also) if _is_telling(each)}
+    # Texts in JSON have other letters than these escaped.
+    spelled = names | {json.dumps(form)[1:-1] for each in names for form in (each, each.lower(), each.upper())}
+    if not spelled:
+        return lambda text: text
+    longest_first = "|".join(map(re.escape, sorted(spelled, key=lambda each: (-len(each), each))))
+    pattern = re.compile(rf"(?<!\w)(?:{longest_first})(?!\w)", re.IGNORECASE)
+    return lambda text: pattern.sub(row["person_id"], text)
+
+
+def _is_telling(name: str) -> bool:
+    return len(name) >= (LEAST_DIGITS if name.isdecimal() else SHORTEST)
+
+
+Found = tuple["Table", list[Any], dict[str, str]]
+
+
+def _elsewhere(connection: Connection, replaced: Callable[[str], str], person_id: str) -> Iterator[Found]:
+    """Rows of other tables that name the person: the table, the row's key, and the texts without the name."""
+    for table in schema.metadata.sorted_tables:
+        if table.name in NAMELESS or table is schema.changes:
+            continue
+        texts = [column for column in table.c if isinstance(column.type, Text)]
+        keys = list(table.primary_key.columns)
+        for row in connection.execute(select(table)).mappings().all():
+            if table is persons:
+                if row["person_id"] == person_id:
+                    continue
+                # Somebody else may have the same name. A service key's row, and what a directory wrote, are texts.
+                names = ("name", "attributes") if row["issuer"] == ISSUER else ("attributes",)
+                texts = [column for column in table.c if column.name in names]
+            values = {
+                column.name: new
+                for column in texts
+                if row[column.name] is not None and (new := replaced(row[column.name])) != row[column.name]
+            }
+            if values:
+                yield table, [key == row[key.name] for key in keys], values
+
+
+def _counted(
+    connection: Connection, row: RowMapping, replaced: Callable[[str], str], elsewhere: Iterable[Found]
+) -> dict[str, int]:
+    texts = Counter(f"{table.name}.{name}" for table, _, values in elsewhere for name in values)
+    texts.update(change_chain.naming(connection, replaced))
+    texts.update(f"persons.{column.name}" for column in _named(row))
+    return dict(sorted(texts.items()))

@@ -1,0 +1,123 @@
+"""Tells the store how far the audit trail goes, and the audit trail how far the changes by administrators go.
+
+Each vouches for the other: who can write only one of them cannot cut its end off unseen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import select, update
+
+from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.observe.chain import anchor_seal
+from llmgw_gateway.store.polling import Poller
+from llmgw_gateway.store.schema import audit_heads, changes
+from llmgw_gateway.store.upsert import insert_if_absent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from llmgw_gateway.observe.audit import Audit
+    from llmgw_gateway.observe.chain import Head, Key
+    from llmgw_gateway.store.database import Database
+
+PAUSE_SECONDS: Final = 1.0
+"""Records of the last second may be lost unseen, together with the file's end: a crash could have taken them, too."""
+CHANGES: Final = "changes"
+log = logging.getLogger("llmgw.audit")
+
+
+class Anchors:
+    """Follows one gateway's trail."""
+
+    def __init__(self, database: Database, audit: Audit, key: Key) -> None:
+        self._database = database
+        self._audit = audit
+        self._key = key
+        self._anchored: Head | None = None
+        self._changes = 0
+        self._poller = Poller("heads of the audit trail", self._round, lambda: PAUSE_SECONDS)
+        self.unready = self._poller.unready
+
+    async def start(self) -> None:
+        """Compare what is on disk with what the store was told, and go on telling it."""
+        head = self._audit.head
+        if head is not None:
+            known = await self._database.read(lambda connection: _known(connection, head.chain))
+            if known is not None and (
+                known.records > head.count or (known.records == head.count and known.seal != head.seal)
+            ):
+                log.error(
+                    "the audit trail has %d records of %s, and the store was told of %d: it goes on in a new file. "
+                    "Run: llmgw-gateway audit verify",
+                    head.count,
+                    head.chain,
+                    known.records,
+                )
+                self._audit.begin_anew()
+                self._anchored = head
+        self._poller.start()
+
+    async def stop(self) -> None:
+        """Tell the store of the last records; they are on disk whether it hears of them or not."""
+        self._poller.stop()
+        with contextlib.suppress(GatewayError):
+            await self._anchor()
+
+    async def _round(self) -> None:
+        newest = await self._database.read(_newest_change)
+        if newest is not None and newest.number != self._changes:
+            self._changes = newest.number
+            self._audit.note({"kind": CHANGES, "number": newest.number, "hash": newest.hash})
+        await self._anchor()
+
+    async def _anchor(self) -> None:
+        head = self._audit.head
+        if head is not None and head != self._anchored:
+            row = anchor(self._key, head, self._audit.writer, int(time.time() * 1000))
+            await self._database.submit(write, row)
+            self._anchored = head
+
+
+def anchor(key: Key, head: Head, writer: str, now: int) -> dict[str, object]:
+    """A head as the store has it."""
+    return {
+        "chain": head.chain,
+        "writer": writer,
+        "day": head.day,
+        "records": head.count,
+        "seal": head.seal,
+        "key_id": key.key_id,
+        "anchored_at": now,
+        "mac": anchor_seal(key, head, writer),
+    }
+
+
+def write(connection: Connection, batch: list[dict[str, object]]) -> list[None]:
+    """Put heads forward, never back: the batch may be run again."""
+    for row in batch:
+        if not insert_if_absent(connection, audit_heads, row):
+            mine = (audit_heads.c.chain == row["chain"]) & (audit_heads.c.records < row["records"])
+            connection.execute(update(audit_heads).where(mine).values(row))
+    return [None] * len(batch)
+
+
+def writer_of(path: Path) -> str:
+    """What this gateway's trail is called among those of other replicas."""
+    return f"{socket.gethostname()}:{path}"
+
+
+def _known(connection: Connection, chain: str) -> Any:  # noqa: ANN401 -- a row
+    return connection.execute(select(audit_heads).where(audit_heads.c.chain == chain)).one_or_none()
+
+
+def _newest_change(connection: Connection) -> Any:  # noqa: ANN401 -- a row
+    query = select(changes.c.number, changes.c.hash).order_by(changes.c.number.desc()).limit(1)
+    return connection.execute(query).one_or_none()

@@ -1,0 +1,195 @@
+"""The chain of administrators' changes: each row is hashed together with the hash of the one before it.
+
+The hash covers the texts that may name somebody (who, what, before, after) by salted commitments only. When a person is
+erased, such a text is replaced and its salt gives way to the commitment: the chain holds as before, nobody can find out
+by guessing what stood there, and a later row says which texts were replaced by which. Why so:
+docs/decisions/0011-audit-chain.md.
+
+No key is needed, so that commands and gateways can all write; the audit trail, which has one, names the newest hash.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import func, insert, select, update
+
+from llmgw_gateway.store.schema import changes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from sqlalchemy import Connection, RowMapping
+
+FIRST: Final = "0" * 64
+OPEN: Final = ("number", "change_id", "at", "role", "action", "object_kind", "outcome", "request_id")
+ERASABLE: Final = ("actor", "object_id", "before", "after")
+REDACTIONS: Final = "redactions"
+"""In the `after` of a row about an erasure: what was replaced, as [number, column, SHA-256 of the new text]."""
+REMOVED: Final = "removed"
+"""In the `after` of a row about retention: number and hash of the last row of the beginning that is gone."""
+COMMITTED: Final = "="
+"""How the salt begins of a text that was erased: what follows is the commitment to the old text."""
+LOCK: Final = 0x6C6C6D6763
+"""The advisory lock under which replicas append one after the other: "llmgc" in ASCII. Changes are rare."""
+ROWS_AT_ONCE: Final = 1_000
+
+
+def append(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Write a row at the end of the chain, unless it is there already: the transaction may be run again."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
+    if connection.execute(select(changes.c.number).where(changes.c.change_id == row["change_id"])).first() is not None:
+        return
+    last = connection.execute(
+        select(changes.c.number, changes.c.hash).order_by(changes.c.number.desc()).limit(1)
+    ).first()
+    number, before = (last.number, last.hash) if last is not None else (0, FIRST)
+    salts = {name: secrets.token_hex(16) for name in ERASABLE}
+    whole = dict(row) | {"number": number + 1, "salts": _json(salts)}
+    connection.execute(insert(changes).values(whole | {"hash": _hash(before, whole, salts)}))
+
+
+def redact(connection: Connection, replaced: Callable[[str], str]) -> list[list[object]]:
+    """Replace what names somebody in every row. Returns the redactions for the row that tells of the erasure."""
+    done: list[list[object]] = []
+    for row, new in _naming(connection, replaced):
+        salts = json.loads(row["salts"])
+        for name, text in new.items():
+            if not salts[name].startswith(COMMITTED):
+                salts[name] = COMMITTED + _commitment(salts[name], name, row[name])
+            done.append([row["number"], name, _digest(text)])
+        mine = changes.c.number == row["number"]
+        connection.execute(update(changes).where(mine).values(new | {"salts": _json(salts)}))
+    return done
+
+
+def naming(connection: Connection, replaced: Callable[[str], str]) -> dict[str, int]:
+    """How many texts `redact` would replace, by column."""
+    return dict(Counter(f"changes.{name}" for _, new in _naming(connection, replaced) for name in new))
+
+
+def _naming(connection: Connection, replaced: Callable[[str], str]) -> Iterator[tuple[RowMapping, dict[str, str]]]:
+    """Rows with a text that would be another, and these texts as they would be; so many in memory at a time."""
+    last = 0
+    while True:
+        query = select(changes).where(changes.c.number > last).order_by(changes.c.number).limit(ROWS_AT_ONCE)
+        rows = connection.execute(query).mappings().all()
+        for row in rows:
+            texts = {name: row[name] for name in ERASABLE if row[name] is not None}
+            if new := {name: other for name, text in texts.items() if (other := replaced(text)) != text}:
+                yield row, new
+        if len(rows) < ROWS_AT_ONCE:
+            return
+        last = rows[-1]["number"]
+
+
+@dataclass
+class _Reading:
+    """What has been read of the chain."""
+
+    number: int = 0
+    hash: str = FIRST
+    begins_at: int = 1
+    replaced: dict[tuple[int, str], str] = field(default_factory=dict)
+    """Texts without their salts, by place: the digests of what stands there now."""
+    allowed: dict[tuple[int, str], str] = field(default_factory=dict)
+    """What later rows say about them."""
+    removed: dict[int, str] = field(default_factory=dict)
+    """What later rows say about a beginning that is gone."""
+
+
+def faults(connection: Connection, heads: Mapping[int, str]) -> Iterator[str]:
+    """What is wrong with the chain, each as a sentence; after the first break nothing more can be said.
+
+    `heads` are hashes by number that the audit trail has: it is another witness.
+    """
+    reading = _Reading()
+    query = select(changes).order_by(changes.c.number).execution_options(yield_per=ROWS_AT_ONCE)
+    with connection.execute(query) as rows:
+        for row in rows.mappings():
+            if not reading.number and row["number"] > 1:
+                # What retention has removed: the row that says so vouches for the hash.
+                reading.number, reading.begins_at = row["number"] - 1, row["number"]
+                reading.hash = _removed_hash(connection, reading.number) or FIRST
+            if fault := _fault(reading, row, heads):
+                yield fault
+                return
+    missing = [number for number in heads if number > reading.number]
+    if missing:
+        yield (
+            f"changes: the table ends at change {reading.number}, but the audit trail knows change {max(missing)}: "
+            "rows were taken away"
+        )
+    for place, digest in reading.replaced.items():
+        if reading.allowed.get(place) != digest:
+            yield f"changes: change {place[0]}: {place[1]} was replaced, and no erasure says by this"
+    if reading.begins_at > 1 and reading.removed.get(reading.begins_at - 1) is None:
+        yield f"changes: the first {reading.begins_at - 1} rows are gone, and no retention says so"
+
+
+def count(connection: Connection) -> int:
+    """How many rows there are."""
+    return connection.scalar(select(func.count()).select_from(changes)) or 0
+
+
+def _fault(reading: _Reading, row: RowMapping, heads: Mapping[int, str]) -> str:
+    number = row["number"]
+    if number != reading.number + 1:
+        return f"changes: change {reading.number + 1} is missing (the next one is {number})"
+    salts = json.loads(row["salts"])
+    if _hash(reading.hash, row, salts) != row["hash"]:
+        return f"changes: change {number} ({row['change_id']}, {row['action']}) was altered, or the one before it"
+    if heads.get(number, row["hash"]) != row["hash"]:
+        return f"changes: change {number} ({row['change_id']}) is not the one that the audit trail knows"
+    for name in ERASABLE:
+        if salts[name].startswith(COMMITTED):
+            reading.replaced[number, name] = _digest(row[name])
+    _learn(reading, row)
+    reading.number, reading.hash = number, row["hash"]
+    return ""
+
+
+def _learn(reading: _Reading, row: RowMapping) -> None:
+    """What a row says about others."""
+    if row["action"] not in {"person.erase", "retention.changes"} or row["after"] is None:
+        return
+    after = json.loads(row["after"])
+    for place, name, digest in after.get(REDACTIONS, ()):
+        reading.allowed[place, name] = digest
+    if REMOVED in after:
+        reading.removed[after[REMOVED]["number"]] = after[REMOVED]["hash"]
+
+
+def _removed_hash(connection: Connection, number: int) -> str | None:
+    query = select(changes.c.after).where(changes.c.action == "retention.changes").order_by(changes.c.number.desc())
+    for after in connection.scalars(query):
+        removed = json.loads(after or "{}").get(REMOVED, {})
+        if removed.get("number") == number:
+            return str(removed["hash"])
+    return None
+
+
+def _hash(before: str, row: Mapping[str, Any] | RowMapping, salts: Mapping[str, str]) -> str:
+    commitments = [
+        salts[name][1:] if salts[name].startswith(COMMITTED) else _commitment(salts[name], name, row[name])
+        for name in ERASABLE
+    ]
+    return _digest(_json([before, *(row[name] for name in OPEN), *commitments]))
+
+
+def _commitment(salt: str, name: str, text: str | None) -> str:
+    return _digest(_json([salt, name, text]))
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
