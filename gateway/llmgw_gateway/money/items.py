@@ -19,7 +19,7 @@ CORRECTION: Final = "correction"
 RELEASED: Final = "released"
 """The outcome of an attempt that was admitted and never sent."""
 LEASE_EXPIRED: Final = "lease_expired"
-"""The outcome of a swept attempt: whoever sent it may still be alive and bring the truth."""
+"""The outcome of a swept attempt, as reports show it."""
 TRUTH_MILLISECONDS: Final = 2 * 3600 * 1000
 """How long the truth about a swept attempt may take: longer than any answer. Until then its worst case counts."""
 
@@ -79,6 +79,8 @@ class Settlement(Struct, frozen=True, gc=False):
     charge: Amounts | None
     usage: Usage = Usage()
     observed: Amounts = NOTHING
+    swept: bool = False
+    """Nobody said so: its lease has ended. Whoever sent it may still be alive and bring the truth."""
 
 
 class Undo(Struct, frozen=True, gc=False):
@@ -138,6 +140,7 @@ class Attempt(Struct, gc=False):
     ceiling: Amounts
     observed: Amounts
     lease_until: int
+    """Of a swept attempt: until when the truth about it may come."""
     swept: bool = False
 
 
