@@ -15,7 +15,6 @@ from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, Level, decide
 from llmgw_gateway.money.items import (
     CORRECTION,
     LEASE_EXPIRED,
-    RELEASED,
     SETTLEMENT,
     TRUTH_MILLISECONDS,
     Admission,
@@ -30,6 +29,7 @@ from llmgw_gateway.money.items import (
     Settlement,
     Sweep,
     Undo,
+    released,
 )
 
 
@@ -64,7 +64,7 @@ class Book:
         if isinstance(item, Renewal):
             return self.renew(item)
         if isinstance(item, Undo):
-            return self.settle(Settlement(item.attempt_id, RELEASED, item.now, charge=NOTHING))
+            return self.settle(released(item.attempt_id, item.now))
         if isinstance(item, Replay):
             return self.replay(item)
         return self.sweep(item)

@@ -97,8 +97,7 @@ class Money:
         """What goes on while the store is away."""
         self._name = f"att_{secrets.token_hex(10)}_"
         self._numbers = itertools.count(1)
-        """Attempts are numbered within the life of a process, whose name is random. Their ids ascend: rows of tables
-        that are ordered by them stand side by side, so that a commit writes fewer pages."""
+        """Attempts are numbered within the life of a process, whose name is random: side by side in what is ordered."""
         self._open: dict[str, Hold] = {}
         self._settling: dict[asyncio.Future[Any], items.Settlement | items.Undo | None] = {}
         """What `drain` waits for, and what was handed in to be settled."""
@@ -218,7 +217,7 @@ class Money:
         except Exception:
             # Whatever is odd about the usage, the attempt must not stay open: it is charged as unknown.
             log.exception("the outcome of %s could not be priced", hold.attempt_id)
-            settlement = self._unknown(hold.attempt_id)
+            settlement = items.unknown(hold.attempt_id, self._now())
         if hold.attempt_id in self.standby:
             self.standby.end(settlement)
         else:
@@ -243,11 +242,8 @@ class Money:
         elif isinstance(error, GatewayError) and error.code is ErrorCode.STORE_UNAVAILABLE:
             self._track(self._settle(settlement))
         else:
-            log.error("settlement of %s failed: %r; it is charged as unknown", settlement.attempt_id, error)
-            self._track(self._settle(self._unknown(settlement.attempt_id)))
-
-    def _unknown(self, attempt_id: str) -> items.Settlement:
-        return items.Settlement(attempt_id, "internal", self._now(), charge=None)
+            log.error("settlement of %s failed: %r", settlement.attempt_id, error)
+            self._track(self._settle(items.instead(settlement)))
 
     def _learn(self, hold: Hold, now: float) -> None:
         if hold.outcome.completeness == "complete":
@@ -338,6 +334,9 @@ class Money:
                 break
             except Exception as error:
                 if not isinstance(error, GatewayError) or error.code is not ErrorCode.STORE_UNAVAILABLE:
+                    if isinstance(settlement, items.Undo):
+                        settlement = items.instead(settlement)
+                        continue
                     log.exception("settlement of %s failed: it is swept without its lease", settlement.attempt_id)
                     break
             log.warning("settlement of %s is waiting for the store", settlement.attempt_id)

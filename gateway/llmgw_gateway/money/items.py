@@ -83,6 +83,16 @@ class Settlement(Struct, frozen=True, gc=False):
     """Nobody said so: its lease has ended. Whoever sent it may still be alive and bring the truth."""
 
 
+def unknown(attempt_id: str, now: int, outcome: str = "internal") -> Settlement:
+    """Charged at the larger of hold and what was seen: nobody can say what it came to."""
+    return Settlement(attempt_id, outcome, now, charge=None)
+
+
+def released(attempt_id: str, now: int) -> Settlement:
+    """It was never sent, and costs nothing."""
+    return Settlement(attempt_id, RELEASED, now, charge=NOTHING)
+
+
 class Undo(Struct, frozen=True, gc=False):
     """Take back an admission that nobody waited for: it may have been committed, or may yet be.
 
@@ -93,6 +103,13 @@ class Undo(Struct, frozen=True, gc=False):
     attempt_id: str
     paying: Paying
     now: int
+
+
+def instead(refused: Settlement | Undo) -> Settlement:
+    """What is settled in place of what the books refuse: unknown is charged, but what was taken back was never sent."""
+    if isinstance(refused, Undo):
+        return released(refused.attempt_id, refused.now)
+    return unknown(refused.attempt_id, refused.now)
 
 
 class Sweep(Struct, frozen=True, gc=False):
