@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.money.amounts import NOTHING, TOKENS, Amounts, difference, larger, only, smaller
+from llmgw_gateway.money.amounts import MONEY, NOTHING, TOKENS, Amounts, difference, larger, only, smaller
 from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, Level, decide, throttled
 from llmgw_gateway.money.items import (
     CORRECTION,
     LEASE_EXPIRED,
-    RELEASED,
     SETTLEMENT,
     TRUTH_MILLISECONDS,
     Admission,
@@ -30,6 +29,7 @@ from llmgw_gateway.money.items import (
     Settlement,
     Sweep,
     Undo,
+    released,
 )
 
 
@@ -49,6 +49,7 @@ class Book:
     """By the identity of a tuple of budgets: calls of one person come with the same one, and it outlives the book."""
     added: dict[str, Attempt] = field(default_factory=dict)
     changed: dict[str, Attempt] = field(default_factory=dict)
+    """Maybe of those that were added, too: an attempt is written as it began, and then as it became."""
     closed: set[str] = field(default_factory=set)
     entries: list[Entry] = field(default_factory=list)
     crossings: list[Crossing] = field(default_factory=list)
@@ -63,7 +64,7 @@ class Book:
         if isinstance(item, Renewal):
             return self.renew(item)
         if isinstance(item, Undo):
-            return self.settle(Settlement(item.attempt_id, RELEASED, item.now, charge=NOTHING))
+            return self.settle(released(item.attempt_id, item.now))
         if isinstance(item, Replay):
             return self.replay(item)
         return self.sweep(item)
@@ -71,10 +72,7 @@ class Book:
     def admit(self, asked: Admission) -> Admitted | Denial:
         """Decide for all budgets together; hold in all of them, or in none."""
         now = asked.paying.admitted_at
-        levels, ids = self._found(asked.budgets)
-        for budget, counter in levels:
-            if counter.limit != budget.limit or counter.thresholds != budget.thresholds:
-                self._watch(budget, counter, now)
+        levels, ids = self._found(asked.budgets, now)
         if asked.attempt_id in self.finished or asked.attempt_id in self.attempts:
             return self._again(asked, levels)
         answer = decide(levels, asked.terms, now)
@@ -93,11 +91,14 @@ class Book:
         self.attempts[asked.attempt_id] = self.added[asked.attempt_id] = attempt
         return Admitted(hold, ceiling, answer.max_tokens, _remaining(levels), answer.clamped_by)
 
-    def _found(self, budgets: tuple[BudgetRef, ...]) -> tuple[list[Level], tuple[int, ...]]:
+    def _found(self, budgets: tuple[BudgetRef, ...], now: int) -> tuple[list[Level], tuple[int, ...]]:
         """The counters of budgets, and their ids. Looked up once for all calls of a person in this transaction."""
         found = self.levels.get(id(budgets))
         if found is None:
             levels = [(budget, self.counters[self.places[budget.budget, budget.period_key]]) for budget in budgets]
+            for budget, counter in levels:
+                if counter.limit != budget.limit or counter.thresholds != budget.thresholds:
+                    self._watch(budget, counter, now)
             found = self.levels[id(budgets)] = levels, tuple(counter.counter_id for _, counter in levels)
         return found
 
@@ -122,7 +123,7 @@ class Book:
         if attempt is None or attempt.swept:
             return False
         attempt.observed, attempt.lease_until = larger(attempt.observed, renewal.observed), renewal.lease_until
-        self._change(attempt)
+        self.changed[attempt.attempt_id] = attempt
         wanted = larger(attempt.hold, smaller(renewal.hold, attempt.ceiling))
         more = difference(wanted, attempt.hold)
         if more == NOTHING:
@@ -147,24 +148,28 @@ class Book:
         charge = settlement.charge
         if charge is None:
             charge = larger(attempt.hold, larger(attempt.observed, settlement.observed))
-        swept = settlement.outcome == LEASE_EXPIRED
         hold, ceiling = attempt.hold, attempt.ceiling
         for each in attempt.counters:
             counter = self.counters[each]
             unit = counter.unit
-            # Of a swept attempt the truth may come late, and must find room below the bound: its ceiling stays.
-            rest = max(0, ceiling[unit] - charge[unit]) if swept else 0
             counter.held -= hold[unit]
-            counter.exposure += rest - (ceiling[unit] - hold[unit])
+            counter.exposure -= ceiling[unit] - hold[unit]
             self._spend(counter, charge[unit], settlement.now)
         entry = self._write(attempt, SETTLEMENT, settlement, charge, settlement.usage)
-        if swept:
-            attempt.swept = True
-            self.estimates[attempt.attempt_id] = entry
-            self._change(attempt)
+        if settlement.swept:
+            self._await_truth(attempt, entry)
         else:
             self._close(attempt)
         return True
+
+    def _await_truth(self, attempt: Attempt, estimate: Entry) -> None:
+        """Keep what was swept: the truth may come late, and must find room below the bound, so its ceiling counts."""
+        attempt.swept, attempt.lease_until = True, estimate.settled_at + TRUTH_MILLISECONDS
+        self.estimates[attempt.attempt_id] = estimate
+        self.changed[attempt.attempt_id] = attempt
+        for each in attempt.counters:
+            counter = self.counters[each]
+            counter.exposure += max(0, attempt.ceiling[counter.unit] - estimate.charge[counter.unit])
 
     def replay(self, replay: Replay) -> bool:
         """Enter an attempt of an outage. True: an entry was written. False: it had been, nothing changed.
@@ -189,7 +194,7 @@ class Book:
             moved = only(counter.unit, min(charge[counter.unit], allowance.hold[counter.unit]))
             counter.held -= moved[counter.unit]
             allowance.hold, allowance.ceiling = difference(allowance.hold, moved), difference(allowance.ceiling, moved)
-            self._change(allowance)
+            self.changed[allowance_id] = allowance
             self._spend(counter, charge[counter.unit], end.now)
         attempt = Attempt(draw.attempt_id, draw.paying, tuple(charged), draw.hold, draw.ceiling, end.observed, 0)
         self._write(attempt, SETTLEMENT, end, charge, end.usage)
@@ -200,9 +205,11 @@ class Book:
         """Settle what has lost its lease, and forget what was swept so long ago that no truth will come. How many."""
         lost = 0
         for attempt in list(self.attempts.values()):
-            if not attempt.swept and attempt.lease_until < sweep.now:
-                lost += self.settle(Settlement(attempt.attempt_id, LEASE_EXPIRED, sweep.now, charge=None))
-            elif attempt.swept and attempt.paying.admitted_at < sweep.now - TRUTH_MILLISECONDS:
+            if attempt.lease_until >= sweep.now:
+                continue
+            if not attempt.swept:
+                lost += self.settle(Settlement(attempt.attempt_id, LEASE_EXPIRED, sweep.now, charge=None, swept=True))
+            else:
                 self._forgo(attempt)
                 self._close(attempt)
         return lost
@@ -258,10 +265,6 @@ class Book:
         self.entries.append(entry)
         return entry
 
-    def _change(self, attempt: Attempt) -> None:
-        if attempt.attempt_id not in self.added:
-            self.changed[attempt.attempt_id] = attempt
-
     def _close(self, attempt: Attempt) -> None:
         """The attempt is over."""
         del self.attempts[attempt.attempt_id]
@@ -296,7 +299,5 @@ class Book:
 
 
 def _remaining(levels: list[tuple[BudgetRef, Counter]]) -> int | None:
-    return min(
-        [budget.limit - counter.spent - counter.held for budget, counter in levels if budget.unit == "usd"],
-        default=None,
-    )
+    left = [budget.limit - counter.spent - counter.held for budget, counter in levels if counter.unit == MONEY]
+    return min(left) if left else None

@@ -115,10 +115,12 @@ def decide(levels: Sequence[Level], terms: Terms, now: int) -> Decision | Denial
     hold, ceiling = terms.amounts(terms.max_tokens)
     for budget, counter in levels:
         # Nearly every call fits and is not spaced out: that is found out here, all else below.
-        counted = counter.spent + counter.held
-        fits = counted + hold[counter.unit] <= budget.limit
-        bounded = counted + counter.exposure + ceiling[counter.unit] <= budget.limit + budget.overshoot
-        if not (fits and bounded and budget.throttle is None):
+        counted, unit = counter.spent + counter.held, counter.unit
+        if (
+            counted + hold[unit] > budget.limit
+            or counted + counter.exposure + ceiling[unit] > budget.limit + budget.overshoot
+            or budget.throttle is not None
+        ):
             return _negotiate(levels, terms, now)
     return Decision(terms.max_tokens, hold, ceiling)
 

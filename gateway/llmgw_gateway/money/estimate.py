@@ -26,6 +26,9 @@ EXPECTED_OUTPUT = 1_500
 PROVIDER_OVERHEAD = 4_096
 """Prompt tokens that the provider adds by itself (tool and safety preambles), rounded up generously."""
 
+PART = MICRO - 1
+"""Less than a whole unit: what rounds up."""
+
 
 class Terms(Struct, frozen=True, gc=False):
     """Hold and ceiling of a call, for any max_tokens up to the one it asked for: near a limit less may be admitted.
@@ -78,7 +81,7 @@ def estimate(
     """
     most = min(size + PROVIDER_OVERHEAD, context_tokens)
     prompt = likely.prompt
-    price = tariff.price(prompt)
+    _, price, rate = tariff.step(prompt)
     prompt_cost = price.numerator(likely) - likely.output * price.output
     top = tariff.dearest
     return Terms(
@@ -86,9 +89,9 @@ def estimate(
         least_tokens=least_tokens,
         likely_output=likely.output,
         likely_prompt=(prompt_cost, prompt * MICRO, price.weight(prompt_cost)),
-        likely_rate=(price.output, MICRO, price.weight(price.output)),
+        likely_rate=rate,
         most_prompt=(most * top.prompt, most * MICRO, most * top.prompt_weight),
-        most_rate=(top.output, MICRO, top.output_weight),
+        most_rate=top.output,
     )
 
 
@@ -100,15 +103,16 @@ def charged(price: Price, usage: Usage) -> Amounts:
 
 def _along(prompt: Amounts, output: int, rate: Amounts) -> Amounts:
     """`_whole` in each unit; written out, because every admission asks for six."""
+    (money, tokens, weighted), (a, b, c) = prompt, rate
     return (
-        -(-(prompt[0] + output * rate[0]) // MICRO),
-        -(-(prompt[1] + output * rate[1]) // MICRO),
-        -(-(prompt[2] + output * rate[2]) // MICRO),
+        (money + output * a + PART) // MICRO,
+        (tokens + output * b + PART) // MICRO,
+        (weighted + output * c + PART) // MICRO,
     )
 
 
 def _whole(millionths: int) -> int:
-    return -(-millionths // MICRO)
+    return (millionths + PART) // MICRO
 
 
 def _tokens(room: int, rate: int, most: int) -> int:

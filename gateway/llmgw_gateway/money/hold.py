@@ -65,7 +65,7 @@ class Hold(Struct):
         if not _NOTE.issuperset(note) or len(note) > LONGEST_NOTE:  # upstreams name their own exceptions
             note = "".join(filter(_NOTE.__contains__, note))[:LONGEST_NOTE]
         if not outcome.dispatched:
-            return items.Settlement(self.attempt_id, items.RELEASED, now, charge=NOTHING)
+            return items.released(self.attempt_id, now)
         if outcome.refused_upstream:
             return items.Settlement(self.attempt_id, note, now, charge=NOTHING)
         if outcome.completeness == "complete":

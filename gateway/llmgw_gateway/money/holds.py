@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from llmgw_gateway.store.database import Database
     from llmgw_wire.messages import BudgetView, UsageReport
 
+    _HandIn = Callable[[items.Item], asyncio.Future[items.Answer]]
+
 LEASE_SECONDS = 30
 RENEW_SECONDS = 10
 """The age of a lease at which it is renewed: three chances before it ends."""
@@ -89,14 +91,16 @@ class Money:
         self._budgets = Budgets(settings.budgets, self._zone, overrides)
         self.learned = Learned()
         self._post = Books().post
+        self._hand_in = cast("_HandIn", partial(database.hand_in, self._post))
         journal = Journal(settings.path(settings.store.journal)) if settings.store.journal else None
         self.standby = Standby(database, self._post, journal)
         """What goes on while the store is away."""
         self._name = f"att_{secrets.token_hex(10)}_"
         self._numbers = itertools.count(1)
-        """Attempts are numbered within the life of a process, whose name is random."""
+        """Attempts are numbered within the life of a process, whose name is random: side by side in what is ordered."""
         self._open: dict[str, Hold] = {}
-        self._settling: set[asyncio.Future[Any]] = set()
+        self._settling: dict[asyncio.Future[Any], items.Settlement | items.Undo | None] = {}
+        """What `drain` waits for, and what was handed in to be settled."""
         self._heart: asyncio.Task[None] | None = None
         # On a shared store the others may be about to renew what an outage has kept from them.
         self._sweep_at = time.monotonic() + LEASE_SECONDS if database.shared else 0.0
@@ -202,7 +206,7 @@ class Money:
         return hold
 
     def _attempt_id(self) -> str:
-        return f"{self._name}{next(self._numbers):x}"
+        return f"{self._name}{next(self._numbers):06x}"
 
     def _finish(self, hold: Hold) -> None:
         """Hand the settlement in, off the response path: a finished attempt stays held until its row commits."""
@@ -213,7 +217,7 @@ class Money:
         except Exception:
             # Whatever is odd about the usage, the attempt must not stay open: it is charged as unknown.
             log.exception("the outcome of %s could not be priced", hold.attempt_id)
-            settlement = self._unknown(hold.attempt_id)
+            settlement = items.unknown(hold.attempt_id, self._now())
         if hold.attempt_id in self.standby:
             self.standby.end(settlement)
         else:
@@ -225,22 +229,21 @@ class Money:
             answer = self._hand_in(settlement)
         except StoreAwayError:
             return  # closed: the next process settles it when its lease has ended
-        self._settling.add(answer)
-        answer.add_done_callback(partial(self._settled, settlement))
+        self._settling[answer] = settlement
+        answer.add_done_callback(self._settled)
 
-    def _settled(self, settlement: items.Settlement | items.Undo, answer: asyncio.Future[items.Answer]) -> None:
-        self._settling.discard(answer)
+    def _settled(self, answer: asyncio.Future[Any]) -> None:
+        settlement = self._settling.pop(answer)
+        if settlement is None:
+            return  # a task that has seen to it
         error = None if answer.cancelled() else answer.exception()
         if error is None:
             self._open.pop(settlement.attempt_id, None)
         elif isinstance(error, GatewayError) and error.code is ErrorCode.STORE_UNAVAILABLE:
             self._track(self._settle(settlement))
         else:
-            log.error("settlement of %s failed: %r; it is charged as unknown", settlement.attempt_id, error)
-            self._track(self._settle(self._unknown(settlement.attempt_id)))
-
-    def _unknown(self, attempt_id: str) -> items.Settlement:
-        return items.Settlement(attempt_id, "internal", self._now(), charge=None)
+            log.error("settlement of %s failed: %r", settlement.attempt_id, error)
+            self._track(self._settle(items.instead(settlement)))
 
     def _learn(self, hold: Hold, now: float) -> None:
         if hold.outcome.completeness == "complete":
@@ -265,9 +268,6 @@ class Money:
                 self._settle_later(items.Undo(asked.attempt_id, asked.paying, self._now()))
             raise
 
-    def _hand_in(self, item: items.Item) -> asyncio.Future[items.Answer]:
-        return self._database.hand_in(self._post, item)
-
     def _refusal(self, denial: Denial, terms: Terms) -> GatewayError:
         asked = terms.hold(UNITS.index(denial.budget.unit), terms.max_tokens)
         text = explain(denial, asked, self._contact)
@@ -278,8 +278,8 @@ class Money:
     def _track(self, work: Coroutine[None, None, None]) -> None:
         """Run to its end what must not be lost when a request is; `drain` waits for it."""
         task = asyncio.create_task(work)
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+        self._settling[task] = None
+        task.add_done_callback(self._settled)
 
     async def budgets_of(self, account: Account) -> tuple[BudgetView, ...]:
         """All budgets of an account as they stand."""
@@ -334,6 +334,9 @@ class Money:
                 break
             except Exception as error:
                 if not isinstance(error, GatewayError) or error.code is not ErrorCode.STORE_UNAVAILABLE:
+                    if isinstance(settlement, items.Undo):
+                        settlement = items.instead(settlement)
+                        continue
                     log.exception("settlement of %s failed: it is swept without its lease", settlement.attempt_id)
                     break
             log.warning("settlement of %s is waiting for the store", settlement.attempt_id)

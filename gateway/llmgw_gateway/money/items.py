@@ -19,7 +19,7 @@ CORRECTION: Final = "correction"
 RELEASED: Final = "released"
 """The outcome of an attempt that was admitted and never sent."""
 LEASE_EXPIRED: Final = "lease_expired"
-"""The outcome of a swept attempt: whoever sent it may still be alive and bring the truth."""
+"""The outcome of a swept attempt, as reports show it."""
 TRUTH_MILLISECONDS: Final = 2 * 3600 * 1000
 """How long the truth about a swept attempt may take: longer than any answer. Until then its worst case counts."""
 
@@ -79,6 +79,18 @@ class Settlement(Struct, frozen=True, gc=False):
     charge: Amounts | None
     usage: Usage = Usage()
     observed: Amounts = NOTHING
+    swept: bool = False
+    """Nobody said so: its lease has ended. Whoever sent it may still be alive and bring the truth."""
+
+
+def unknown(attempt_id: str, now: int, outcome: str = "internal") -> Settlement:
+    """Charged at the larger of hold and what was seen: nobody can say what it came to."""
+    return Settlement(attempt_id, outcome, now, charge=None)
+
+
+def released(attempt_id: str, now: int) -> Settlement:
+    """It was never sent, and costs nothing."""
+    return Settlement(attempt_id, RELEASED, now, charge=NOTHING)
 
 
 class Undo(Struct, frozen=True, gc=False):
@@ -91,6 +103,13 @@ class Undo(Struct, frozen=True, gc=False):
     attempt_id: str
     paying: Paying
     now: int
+
+
+def instead(refused: Settlement | Undo) -> Settlement:
+    """What is settled in place of what the books refuse: unknown is charged, but what was taken back was never sent."""
+    if isinstance(refused, Undo):
+        return released(refused.attempt_id, refused.now)
+    return unknown(refused.attempt_id, refused.now)
 
 
 class Sweep(Struct, frozen=True, gc=False):
@@ -138,6 +157,7 @@ class Attempt(Struct, gc=False):
     ceiling: Amounts
     observed: Amounts
     lease_until: int
+    """Of a swept attempt: until when the truth about it may come."""
     swept: bool = False
 
 

@@ -31,15 +31,6 @@ WEIGHT = 0.1
 V = TypeVar("V")
 
 
-class Shares(Struct, frozen=True, gc=False):
-    """How a prompt was billed: the share of each class. They sum to 1."""
-
-    input: float = 1.0
-    cache_read: float = 0.0
-    cache_write_5m: float = 0.0
-    cache_write_1h: float = 0.0
-
-
 class _Habit(Struct):
     """What a person's calls of one model were like."""
 
@@ -62,7 +53,15 @@ class _Habit(Struct):
             self.output = max(1, self.ordered[(count * 9) // 10])
 
 
-WHOLE = Shares()
+class _Bill(Struct, frozen=True, gc=False):
+    """How a session's last prompt was billed."""
+
+    usage: Usage
+    prompt: int
+    """All of its tokens; more than none."""
+    at: float
+
+
 NOBODY = _Habit(float(BYTES_PER_TOKEN), deque(), [], EXPECTED_OUTPUT)
 """What is expected of whom nothing is known."""
 
@@ -82,7 +81,7 @@ class Learned:
 
     def __init__(self) -> None:
         self._habits: _Kept[_Habit] = _Kept()
-        self._sessions: _Kept[tuple[Shares, float]] = _Kept()
+        self._sessions: _Kept[_Bill] = _Kept()
 
     def observe(self, *, model: str, person: str, session: str, size: int, usage: Usage, now: float) -> None:
         """Learn from a call whose usage is completely known. `size` is its body in bytes; `session` may be empty."""
@@ -90,6 +89,9 @@ class Learned:
         habit = self._habits.get(who)
         if habit is None:
             habit = _Habit(NOBODY.bytes_per_token, deque(), [], NOBODY.output)
+            self._habits.keep(who, habit)
+        else:
+            self._habits.move_to_end(who)
         habit.answered(usage.output)
         prompt = usage.prompt
         if prompt > 0 and size > 0:
@@ -97,30 +99,27 @@ class Learned:
             ratio = min(max(size / prompt, 1.0), 50.0)
             habit.bytes_per_token += WEIGHT * (ratio - habit.bytes_per_token)
             if session:
-                shares = Shares(
-                    usage.input / prompt,
-                    usage.cache_read / prompt,
-                    usage.cache_write_5m / prompt,
-                    usage.cache_write_1h / prompt,
-                )
-                self._sessions.keep((person, session, model), (shares, now))
-        self._habits.keep(who, habit)
+                self._sessions.keep((person, session, model), _Bill(usage, prompt, now))
 
     def expect(
         self, *, model: str, person: str, session: str, size: int, most_prompt: int, most_output: int, now: float
     ) -> Usage:
         """The usage to expect of a call that is about to be made: no more than the model takes and may give."""
         habit = self._habits.get((person, model), NOBODY)
-        prompt = size / habit.bytes_per_token
-        prompt = min(prompt, most_prompt)
-        shares, seen = self._sessions.get((person, session, model), (WHOLE, now))
-        if now - seen > CACHE_SECONDS:
+        prompt = min(int(size / habit.bytes_per_token), most_prompt)
+        output = min(most_output, habit.output)
+        last = self._sessions.get((person, session, model))
+        if last is None:
+            return Usage(prompt, output)
+        billed, whole = last.usage, last.prompt
+        read, written = billed.cache_read, billed.cache_write_5m
+        if now - last.at > CACHE_SECONDS:
             # The cache has forgotten: what was read from it has to be written again.
-            shares = Shares(shares.input, 0.0, shares.cache_read + shares.cache_write_5m, shares.cache_write_1h)
+            read, written = 0, read + written
         return Usage(
-            input=round(prompt * shares.input),
-            output=min(most_output, habit.output),
-            cache_read=round(prompt * shares.cache_read),
-            cache_write_5m=round(prompt * shares.cache_write_5m),
-            cache_write_1h=round(prompt * shares.cache_write_1h),
+            billed.input * prompt // whole,
+            output,
+            read * prompt // whole,
+            written * prompt // whole,
+            billed.cache_write_1h * prompt // whole,
         )

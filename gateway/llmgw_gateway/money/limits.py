@@ -18,7 +18,8 @@ REQUEST, EXPECTED, MOST, SLOT = range(4)
 """Indices into what a call takes: a request, the tokens to expect, the tokens that Bedrock takes at first, a slot."""
 MOST_KNOWN = 10_000
 _ADJECTIVE: dict[Kind, str] = {"requests": "request ", "tokens": "token ", "concurrent": "concurrency "}
-Amounts = tuple[int, int, int, int]
+Takes = tuple[int, int, int, int]
+"""How much a call takes of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def counted(usage: Usage, burndown: int) -> int:
     return usage.input + usage.cache_write_5m + usage.cache_write_1h + burndown * usage.output
 
 
-def amounts(likely: Usage, max_tokens: int, burndown: int) -> Amounts:
+def amounts(likely: Usage, max_tokens: int, burndown: int) -> Takes:
     """What a call takes when it begins: of each limit the one of its index.
 
     Bedrock itself takes the whole prompt, cached or not, and `max_tokens` without the burn-down (the same page).

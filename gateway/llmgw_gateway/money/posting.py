@@ -19,7 +19,6 @@ from llmgw_gateway.money.book import Book
 from llmgw_gateway.money.decide import Counter
 from llmgw_gateway.money.items import (
     SETTLEMENT,
-    TRUTH_MILLISECONDS,
     Admission,
     Answer,
     Attempt,
@@ -46,8 +45,6 @@ MOST_SWEPT: Final = 500
 """Attempts settled by one sweep: one transaction must not hold all counters for long."""
 MOST_PLACES: Final = 50_000
 MOST_OPEN: Final = 50_000
-ASKING: Final = (Admission, Replay)
-"""What names its counters by budget and period."""
 PAYING: Final = Paying._fields
 USAGE: Final = tuple(f"{name}_tokens" for name in Usage.__annotations__)
 
@@ -74,9 +71,9 @@ _lock_attempts = SelectRows(
 _read_paying = SelectRows(attempts.c.attempt_id, attempts.c.attempt_id, *(attempts.c[name] for name in PAYING))
 ATTEMPT: Final = (
     "attempt_id", *PAYING, "counters", "hold", "hold_tokens", "hold_weighted",
-    "ceiling", "ceiling_tokens", "ceiling_weighted",
-    "observed", "observed_tokens", "observed_weighted", "lease_until", "swept",
+    "ceiling", "ceiling_tokens", "ceiling_weighted", "lease_until",
 )  # fmt: skip
+"""Of a new one: nothing was observed of it yet."""
 _add_attempts = InsertRows(attempts, *ATTEMPT)
 _take_places = InsertRows(attempts, *ATTEMPT, ignore=True)
 _write_attempts = UpdateRows(
@@ -107,13 +104,12 @@ class Books:
 
     def post(self, connection: Connection, items: list[Item]) -> list[Answer]:
         """Apply items in order, in the connection's transaction."""
-        asked = [item for item in items if isinstance(item, ASKING)]
+        asked, undone, concerned = _sorted_out(connection, items)
         places, ids = self._find(connection, asked)
-        undone = {item.attempt_id: item for item in items if isinstance(item, Undo)}
         if undone:
             missing = undone.keys() - _entries(connection, set(undone)).keys()
             _take_places(connection, [_attempt_row(_empty(undone[name])) for name in sorted(missing)])
-        locked = self._lock(connection, items)
+        locked = self._lock(connection, concerned)
         for attempt in locked.values():
             ids.update(attempt.counters)
         # A settled attempt is no longer among the attempts: its ledger entry says so. Swept ones are in both.
@@ -143,9 +139,8 @@ class Books:
         self._remember(book)
         return answers
 
-    def _lock(self, connection: Connection, items: Sequence[Item]) -> dict[str, Attempt]:
-        """The open attempts that the items concern, by their ids."""
-        ids = _concerned(connection, items)
+    def _lock(self, connection: Connection, ids: set[str]) -> dict[str, Attempt]:
+        """The open ones of these attempts, by their ids."""
         rows = _lock_attempts(connection, sorted(ids)) if ids else ()
         known = self._paying
         if unknown := {row[0] for row in rows} - known.keys():
@@ -202,25 +197,33 @@ def _counters(connection: Connection, ids: set[int]) -> dict[int, Counter]:
     }
 
 
-def _concerned(connection: Connection, items: Sequence[Item]) -> set[str]:
-    """The open attempts that the items concern: those they name, and those that a sweep finds."""
-    ids: set[str] = set()
+def _sorted_out(
+    connection: Connection, items: Sequence[Item]
+) -> tuple[list[Admission | Replay], dict[str, Undo], set[str]]:
+    """What names its counters by budget and period; what is taken back; and the attempts that all items concern."""
+    asked: list[Admission | Replay] = []
+    undone: dict[str, Undo] = {}
+    concerned: set[str] = set()
     for item in items:
         if isinstance(item, Sweep):
-            ids.update(_expired(connection, item.now))
-        elif isinstance(item, Replay):
-            ids.update(item.draw.allowances)
-        else:
-            ids.add(item.attempt_id)
-    return ids
+            concerned.update(_expired(connection, item.now))
+            continue
+        if isinstance(item, Replay):
+            asked.append(item)
+            concerned.update(item.draw.allowances)
+            continue
+        concerned.add(item.attempt_id)
+        if isinstance(item, Admission):
+            asked.append(item)
+        elif isinstance(item, Undo):
+            undone[item.attempt_id] = item
+    return asked, undone, concerned
 
 
 def _expired(connection: Connection, now: int) -> Sequence[str]:
-    """Attempts without a lease, and swept ones whose truth will not come any more; not those another replica has."""
-    lost = ~attempts.c.swept & (attempts.c.lease_until < now)
-    past = attempts.c.swept & (attempts.c.admitted_at < now - TRUTH_MILLISECONDS)
-    query = select(attempts.c.attempt_id).where(lost | past).order_by(attempts.c.attempt_id).limit(MOST_SWEPT)
-    return connection.scalars(query.with_for_update(skip_locked=True)).all()
+    """Attempts whose lease has ended. Not locked yet: all attempts are locked together, in one order."""
+    query = select(attempts.c.attempt_id).where(attempts.c.lease_until < now)
+    return connection.scalars(query.order_by(attempts.c.attempt_id).limit(MOST_SWEPT)).all()
 
 
 def _entries(connection: Connection, ids: set[str]) -> dict[str, Entry]:
@@ -233,6 +236,9 @@ def _entries(connection: Connection, ids: set[str]) -> dict[str, Entry]:
 def _write(connection: Connection, book: Book) -> None:
     if book.entries:
         _add_entries(connection, [_entry_row(entry) for entry in book.entries])
+    # A row is in place of another before it is in a place of its own: SQLite reuses the pages, and writes fewer.
+    if book.closed:
+        _close_attempts(connection, book.closed)
     if book.added:
         _add_attempts(connection, [_attempt_row(attempt) for attempt in book.added.values()])
     if book.changed:
@@ -243,8 +249,6 @@ def _write(connection: Connection, book: Book) -> None:
                 for each in book.changed.values()
             ],
         )
-    if book.closed:
-        _close_attempts(connection, book.closed)
     if book.dirty:
         _write_counters(connection, [_counter_row(book.counters[each]) for each in sorted(book.dirty)])
     if book.crossings:
@@ -258,10 +262,9 @@ def _write(connection: Connection, book: Book) -> None:
 
 def _attempt(paying: Paying, row: tuple[Any, ...]) -> Attempt:
     """From a row of `_lock_attempts`."""
-    attempt_id, counted, *_, lease_until, swept = row
     return Attempt(
-        attempt_id, paying, _numbers(counted), row[2:5], row[5:8], row[8:11], lease_until, bool(swept),
-    )  # fmt: skip
+        row[0], paying, _numbers(row[1]), row[2:5], row[5:8], row[8:11], lease_until=row[11], swept=bool(row[12])
+    )
 
 
 def _entry(attempt_id: str, kind: str, *row: Any) -> Entry:  # noqa: ANN401 -- a row, in the order of `_settled`
@@ -281,7 +284,7 @@ def _empty(undo: Undo) -> Attempt:
 def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
     return (
         attempt.attempt_id, *attempt.paying, _text(attempt.counters),
-        *attempt.hold, *attempt.ceiling, *attempt.observed, attempt.lease_until, attempt.swept,
+        *attempt.hold, *attempt.ceiling, attempt.lease_until,
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmgw_gateway.call import Usage
+    from llmgw_gateway.money.amounts import Amounts
 
 Rate = Annotated[int, Meta(ge=0, le=10**12)]
 Count = Annotated[int, Meta(ge=0, le=10**9)]
@@ -80,6 +81,11 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True, rename={"effective"
         return -(-amount * MICRO // self.input) if self.input else 0
 
     @property
+    def output_rate(self) -> Amounts:
+        """Millionths of each unit for a token of output."""
+        return (self.output, MICRO, self.weight(self.output))
+
+    @property
     def dearest_prompt(self) -> int:
         """The highest rate that a prompt token can be billed at."""
         return max(self.input, self.cache_read, self.cache_write_5m, self.cache_write_1h)
@@ -130,40 +136,44 @@ class Dearest:
     """The highest rates of a tariff: micro-USD, and millionths of an input token, for a million tokens or one."""
 
     prompt: int
-    output: int
     prompt_weight: int
-    output_weight: int
+    output: Amounts
+    """Millionths of each unit for a token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
     """The prices of one model in one geography on one day."""
 
-    steps: tuple[tuple[int, Price], ...]
-    """By prompt size, largest first: the price for prompts of more tokens than the number."""
+    steps: tuple[tuple[int, Price, Amounts], ...]
+    """By prompt size, largest first: the price for prompts of more tokens than the number, and its rate of output."""
     dearest: Dearest
 
     @classmethod
     def of(cls, steps: Iterable[tuple[int, Price]]) -> Tariff:
         """Join the prices for prompts of more tokens than each number."""
-        ordered = tuple(sorted(steps, key=lambda step: -step[0]))
-        prices = [price for _, price in ordered]
+        ordered = tuple((over, price, price.output_rate) for over, price in sorted(steps, key=lambda step: -step[0]))
+        prices = [price for _, price, _ in ordered]
+        money, tokens, weighted = zip(*(rate for _, _, rate in ordered), strict=True)
         return cls(
             ordered,
             Dearest(
                 prompt=max(price.dearest_prompt for price in prices),
-                output=max(price.output for price in prices),
                 prompt_weight=max(price.weight(price.dearest_prompt) for price in prices),
-                output_weight=max(price.weight(price.output) for price in prices),
+                output=(max(money), max(tokens), max(weighted)),
             ),
         )
 
     def price(self, prompt_tokens: int) -> Price:
         """The price for a prompt of that size."""
-        for over, price in self.steps:
-            if prompt_tokens > over:
-                return price
-        return self.steps[-1][1]
+        return self.step(prompt_tokens)[1]
+
+    def step(self, prompt_tokens: int) -> tuple[int, Price, Amounts]:
+        """The one of `steps` that counts for a prompt of that size."""
+        for step in self.steps:
+            if prompt_tokens > step[0]:
+                return step
+        return self.steps[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from llmgw_gateway.money.limits import SLOT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from llmgw_gateway.money.limits import Amounts, LimitRef
+    from llmgw_gateway.money.limits import LimitRef, Takes
 
 MINUTE = 60_000
 """Milliseconds. Contents are counted in this fraction of a unit: so each millisecond leaks a whole number."""
@@ -60,7 +60,7 @@ class Windows:
         self._slots: dict[str, dict[str, int]] = {}
         """Until when each lease runs."""
 
-    def admit(self, attempt: str, limits: Sequence[LimitRef], amounts: Amounts, now: int, until: int) -> Full | None:
+    def admit(self, attempt: str, limits: Sequence[LimitRef], amounts: Takes, now: int, until: int) -> Full | None:
         """Take from all limits, or from none and say which is full for longest."""
         refusing = [full for place, ref in enumerate(limits) if (full := self._full(place, ref, attempt, amounts, now))]
         if refusing:
@@ -73,7 +73,7 @@ class Windows:
                 self._buckets[ref.key] = (content, self._leaks_from(ref.key, now), ref.limit)
         return None
 
-    def _full(self, place: int, ref: LimitRef, attempt: str, amounts: Amounts, now: int) -> Full | None:
+    def _full(self, place: int, ref: LimitRef, attempt: str, amounts: Takes, now: int) -> Full | None:
         """Whether and how long one limit refuses."""
         if ref.amount == SLOT:
             running = self._running(ref.key, now)

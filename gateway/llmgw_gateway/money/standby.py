@@ -22,7 +22,8 @@ from llmgw_gateway.money.allowance import FAR, PREFIX, Allowance, Allowances
 from llmgw_gateway.money.amounts import NOTHING, larger, only
 from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.estimate import Terms
-from llmgw_gateway.money.items import RELEASED, Admission, Admitted, Draw, Paying, Replay, Settlement, Undo
+from llmgw_gateway.money.items import Admission, Admitted, Draw, Paying, Replay, Settlement, Undo, released, unknown
+from llmgw_gateway.store.database import MOST_PER_COMMIT
 from llmgw_gateway.store.schema import attempts
 from llmgw_wire.errors import ErrorCode
 
@@ -40,6 +41,8 @@ PROCESS_LOST = "process_lost"
 """The outcome of a draw whose process ended before the call did."""
 MOST_DRAWN: Final = 50_000
 """Draws that wait for the store. Calls that cost nothing, such as those that the provider refuses, use nothing up."""
+MOST_AT_ONCE: Final = 2 * MOST_PER_COMMIT
+"""Items handed in together. More would wait longer than the store's patience, in front of the calls of today."""
 log = logging.getLogger("llmgw.money")
 
 
@@ -91,7 +94,7 @@ class Standby:
         now = self._now()
         replays = [
             # Unknown is never nothing: charged as any other attempt whose process was killed.
-            Replay(draw, found.ends.get(name) or _unknown(name, now, PROCESS_LOST))
+            Replay(draw, found.ends.get(name) or unknown(name, now, PROCESS_LOST))
             for name, draw in found.draws.items()
         ]
         entered = await self._submit_all(replays)
@@ -99,13 +102,15 @@ class Standby:
         for number, (replay, answer) in enumerate(zip(replays, entered, strict=True)):
             if isinstance(answer, BaseException):
                 log.error("%s could not be entered: %r; it is charged as unknown", replay.attempt_id, answer)
-                entered[number] = await self._submit(Replay(replay.draw, _unknown(replay.attempt_id, now)))
+                entered[number] = await self._submit(Replay(replay.draw, unknown(replay.attempt_id, now)))
         if replays:
             log.warning("the journal had %d call(s) of an outage, %d of them new to the ledger",
                         len(replays), entered.count(True))  # fmt: skip
         if found.replica and not found.damaged:
             left = await self._database.read(lambda connection: _of_replica(connection, found.replica))
-            await asyncio.gather(*(self._submit(_released(each, now)) for each in left))
+            for answer in await self._submit_all(released(each, now) for each in left):
+                if isinstance(answer, BaseException):
+                    raise answer
 
     def used(self, budgets: Iterable[BudgetRef]) -> None:
         """A call was admitted by these budgets."""
@@ -128,7 +133,7 @@ class Standby:
             await self._journal.draw(draw)
         except asyncio.CancelledError:
             # It may be durable all the same: ended like a call that was never sent.
-            self.end(_released(name, self._now()))
+            self.end(released(name, self._now()))
             raise
         except OSError:
             self._allowances.end(name, ceiling[0])
@@ -192,7 +197,7 @@ class Standby:
                 self._entered(name)
             elif not _away(answer):
                 log.error("%s could not be entered: %r; it is charged as unknown", name, answer)
-                self._ended[name] = _unknown(name, self._now())
+                self._ended[name] = unknown(name, self._now())
         _raise_if_away(answers)
         if names and not self._draws:
             log.warning("the calls of the outage are in the ledger")
@@ -215,8 +220,7 @@ class Standby:
         names, now = list(self._leaving), self._now()
         # Together: one after another, those of a thousand people would keep the leases from being renewed meanwhile.
         answers = await self._submit_all(
-            _released(name, now) if paying is None else Undo(name, paying, now)
-            for name, paying in self._leaving.items()
+            released(name, now) if paying is None else Undo(name, paying, now) for name, paying in self._leaving.items()
         )
         for name, answer in zip(names, answers, strict=True):
             if not isinstance(answer, BaseException):
@@ -248,7 +252,19 @@ class Standby:
         return await self._database.submit(self._post, item)
 
     async def _submit_all(self, given: Iterable[Item]) -> list[Answer | BaseException]:
-        return await asyncio.gather(*map(self._submit, given), return_exceptions=True)
+        """The answer to each, in order. So many at a time that none of them waits for longer than the store's patience.
+
+        Once the store is away, the rest is not tried.
+        """
+        items = list(given)
+        answers: list[Answer | BaseException] = []
+        while len(answers) < len(items):
+            some = items[len(answers) : len(answers) + MOST_AT_ONCE]
+            answers += await asyncio.gather(*map(self._submit, some), return_exceptions=True)
+            away = next((each for each in answers if isinstance(each, BaseException) and _away(each)), None)
+            if away is not None:
+                answers += [away] * (len(items) - len(answers))
+        return answers
 
     def _now(self) -> int:
         return int(self._database.now() * 1000)
@@ -262,14 +278,6 @@ def _raise_if_away(answers: Iterable[object]) -> None:
     for answer in answers:
         if isinstance(answer, BaseException) and _away(answer):
             raise answer
-
-
-def _unknown(name: str, now: int, outcome: str = "internal") -> Settlement:
-    return Settlement(name, outcome, now, charge=None)
-
-
-def _released(name: str, now: int) -> Settlement:
-    return Settlement(name, RELEASED, now, charge=NOTHING)
 
 
 def _of_replica(connection: Connection, replica: str) -> list[str]:

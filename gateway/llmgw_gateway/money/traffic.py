@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.call import Account, Call, Grant, Outcome
     from llmgw_gateway.money.learning import Learned
-    from llmgw_gateway.money.limits import Amounts
+    from llmgw_gateway.money.limits import Takes
     from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.money.valkey import Valkey
     from llmgw_gateway.observe.metrics import Metrics
@@ -41,7 +41,7 @@ SLOT_WAIT_SECONDS = 5
 """When to come back for a slot: nobody knows when one is freed."""
 MOST_WAIT_SECONDS = 60
 """Clients give up at once when they are told to wait longer."""
-NO_TOKENS: Amounts = (1, 0, 0, 1)
+NO_TOKENS: Takes = (1, 0, 0, 1)
 
 
 class Place:
@@ -49,7 +49,7 @@ class Place:
 
     __slots__ = ("_rates", "amounts", "attempt", "burndown", "limits", "local", "outcome", "slots")
 
-    def __init__(self, rates: Rates, attempt: str, limits: tuple[LimitRef, ...], taken: Amounts, burndown: int) -> None:
+    def __init__(self, rates: Rates, attempt: str, limits: tuple[LimitRef, ...], taken: Takes, burndown: int) -> None:
         self._rates = rates
         self.attempt = attempt
         self.limits = limits
@@ -286,7 +286,7 @@ class Rates:
             except Exception:
                 log.exception("slots could not be renewed")  # and will be tried again: limits are not money
 
-    def _refuse(self, ref: LimitRef, refusal: Full, taken: Amounts) -> NoReturn:
+    def _refuse(self, ref: LimitRef, refusal: Full, taken: Takes) -> NoReturn:
         self._metrics.limited.labels(ref.level, ref.kind, ref.model).inc()
         wait = -(-refusal.wait // 1000) if refusal.wait else SLOT_WAIT_SECONDS
         wait = min(max(wait, 1), MOST_WAIT_SECONDS)

@@ -33,7 +33,7 @@ from llmgw_gateway.money.rates import AwayError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llmgw_gateway.money.limits import Amounts, LimitRef
+    from llmgw_gateway.money.limits import LimitRef, Takes
     from llmgw_wire.secret import Secret
 
 MOST_TOGETHER: Final = 256
@@ -111,7 +111,7 @@ class Valkey:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._hang_up()
 
-    def admit(self, attempt: str, limits: Sequence[LimitRef], amounts: Amounts) -> asyncio.Future[list[int]]:
+    def admit(self, attempt: str, limits: Sequence[LimitRef], amounts: Takes) -> asyncio.Future[list[int]]:
         """Ask for all limits at once; `Full.read` reads the answer. AwayError."""
 
         def operation(keys: dict[str, int]) -> Operation:

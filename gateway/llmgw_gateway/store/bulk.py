@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Build = Callable[[bool], ClauseElement]
 
 POSTGRESQL: Final = "postgresql"
-TOGETHER: Final = 32
+TOGETHER: Final = (128, 32, 8, 1)
 """Rows that one INSERT takes on SQLite. Each statement lets go of the interpreter's lock and has to get it back."""
 
 
@@ -54,7 +54,7 @@ class InsertRows:
     def __init__(self, table: Table, *columns: str, ignore: bool = False) -> None:
         self._names = columns
 
-        def build(postgresql: bool, together: int = 1) -> ClauseElement:  # noqa: FBT001 -- see Build
+        def build(postgresql: bool, together: int) -> ClauseElement:  # noqa: FBT001 -- see Build
             make = postgresql_insert(table) if postgresql else sqlite_insert(table)
             if postgresql:
                 rows = _recordset(table, columns)
@@ -68,19 +68,28 @@ class InsertRows:
                 filled = make.values(each)
             return filled.on_conflict_do_nothing() if ignore else filled  # type: ignore[no-any-return]  # built above
 
-        self._one = _Compiled(build)
-        self._many = _Compiled(partial(build, together=TOGETHER))
+        self._statements = {count: _Compiled(partial(build, together=count)) for count in TOGETHER}
 
     def __call__(self, connection: Connection, rows: Rows) -> None:
         """Insert all rows, in order."""
-        alone = len(rows) if connection.dialect.name == POSTGRESQL else len(rows) % TOGETHER
-        if alone:
-            _execute(connection, self._one, self._names, rows[:alone])
-        if alone < len(rows):
-            many, _ = self._many.on(connection.dialect)
-            starts = range(alone, len(rows), TOGETHER)
-            values = [list(chain.from_iterable(rows[start : start + TOGETHER])) for start in starts]
-            _drive(connection, lambda driver: driver.executemany(many, values))
+        if connection.dialect.name == POSTGRESQL:
+            _execute(connection, self._statements[1], self._names, rows)
+            return
+        done = 0
+        for count in TOGETHER:
+            ends = len(rows) - (len(rows) - done) % count
+            if ends > done:
+                self._insert(connection, count, rows[done:ends])
+                done = ends
+
+    def _insert(self, connection: Connection, count: int, rows: Rows) -> None:
+        """Insert on SQLite, so many rows at a time."""
+        text, order = self._statements[count].on(connection.dialect)
+        if order[: len(self._names)] != self._names:
+            raise TypeError(f"the columns must stand in the table's order: {order[: len(self._names)]}")
+        starts = range(0, len(rows), count)
+        values = [list(chain.from_iterable(rows[start : start + count])) for start in starts]
+        _drive(connection, lambda driver: driver.executemany(text, values))
 
 
 class UpdateRows:

@@ -15,8 +15,9 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from msgspec import Struct
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from llmgw_gateway.errors import GatewayError, StoreAwayError
@@ -75,24 +76,15 @@ class Backend(Protocol):
         """Let go of everything, after the threads have ended."""
 
 
-class Work:
-    """One item on its way through the writer."""
+class Work(Struct, eq=False):
+    """One item on its way through the writer. Compared by identity: the same item may be handed in twice."""
 
-    __slots__ = ("future", "item", "run", "since", "state")
-
-    def __init__(
-        self,
-        run: Callable[[Connection, list[Any]], Sequence[Any]],
-        item: object,
-        future: asyncio.Future[Any],
-        since: int,
-    ) -> None:
-        self.run = run
-        self.item = item
-        self.future = future
-        self.since = since
-        """The tick in which it was handed in."""
-        self.state = "queued"
+    run: Callable[[Connection, list[Any]], Sequence[Any]]
+    item: object
+    future: asyncio.Future[Any]
+    since: int
+    """The tick in which it was handed in."""
+    state: Literal["queued", "taken", "withdrawn"] = "queued"
 
 
 class Database:
@@ -302,12 +294,13 @@ def _PURGE(_connection: Connection, _batch: list[Any]) -> Sequence[Any]:  # noqa
 
 def _run(batch: list[Work], connection: Connection) -> list[Any]:
     """Each batch function once for all of its items; the answers stand in the order of the batch."""
+    first = batch[0].run
+    if all([work.run is first for work in batch]):  # noqa: C419 -- nearly always: a list is faster than a generator
+        results = first(connection, [work.item for work in batch])
+        return [answer for _, answer in zip(batch, results, strict=True)]
     groups: dict[Batch, list[Work]] = {}
     for work in batch:
         groups.setdefault(work.run, []).append(work)
-    if len(groups) == 1:
-        (results,) = (function(connection, [work.item for work in batch]) for function in groups)
-        return [answer for _, answer in zip(batch, results, strict=True)]
     answers: dict[Work, Any] = {}
     # In one order everywhere: two replicas that lock the same rows in opposite orders wait for each other.
     for function, works in sorted(groups.items(), key=lambda group: group[0].__qualname__):

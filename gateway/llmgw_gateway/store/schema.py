@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 HEAD: Final = "0001"
@@ -210,11 +211,23 @@ attempts = Table(
     Column("ceiling", BigInteger, nullable=False, comment="micro-USD"),
     Column("ceiling_tokens", BigInteger, nullable=False),
     Column("ceiling_weighted", BigInteger, nullable=False),
-    Column("observed", BigInteger, nullable=False, comment="micro-USD seen so far, carried by lease renewals"),
-    Column("observed_tokens", BigInteger, nullable=False),
-    Column("observed_weighted", BigInteger, nullable=False),
-    Column("lease_until", BigInteger, nullable=False),
-    Column("swept", Boolean, nullable=False, comment="settled as unknown; kept while the truth may still come"),
+    Column(
+        "observed",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="micro-USD seen so far, carried by lease renewals",
+    ),
+    Column("observed_tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("observed_weighted", BigInteger, nullable=False, server_default=text("0")),
+    Column("lease_until", BigInteger, nullable=False, comment="once it is swept: until when the truth may come"),
+    Column(
+        "swept",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="settled as unknown; kept while the truth may still come",
+    ),
     comment="What was admitted and is not over: a row goes when its settlement is in the ledger for good.",
     # No index on the lease: the table is small, every admission would pay for it, and a sweep is seldom.
     sqlite_with_rowid=False,

@@ -86,9 +86,10 @@ def settlement(
     now: int = 1,
     usage: Usage | None = None,
     observed: int = 0,
+    swept: bool = False,
 ) -> Settlement:
     charge = None if cost is None else every(cost)
-    return Settlement(attempt_id, outcome, now, charge, usage or Usage(), every(observed))
+    return Settlement(attempt_id, outcome, now, charge, usage or Usage(), every(observed), swept)
 
 
 def renewal(attempt_id: str, observed: int, lease_until: int, hold: int = 0) -> Renewal:

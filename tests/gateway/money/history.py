@@ -100,7 +100,7 @@ def _write(connection: Connection, books: Books, attempt_id: str, attempt: Attem
     assert isinstance(answer, Admitted)
     end = attempt.admitted + 5_000
     if attempt.late is not None:
-        swept = accounts.settlement(attempt_id, None, outcome=LEASE_EXPIRED, now=end, usage=Usage(input=1))
+        swept = accounts.settlement(attempt_id, None, outcome=LEASE_EXPIRED, swept=True, now=end, usage=Usage(input=1))
         assert books.post(connection, [swept]) == [True]
         end += 100_000_000  # more than a day later: the correction still belongs to the day of the attempt
     exact = attempt.cost if attempt.late is None else attempt.late

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money.amounts import UNITS
 from llmgw_gateway.money.decide import BudgetRef, Denial
-from llmgw_gateway.money.items import LEASE_EXPIRED, TRUTH_MILLISECONDS, Admission, Admitted, Item, Settlement, Sweep
+from llmgw_gateway.money.items import TRUTH_MILLISECONDS, Admission, Admitted, Item, Settlement, Sweep
 from llmgw_gateway.money.posting import Books as RealBooks
 from llmgw_gateway.store.database import Database
 from tests.gateway.columns import SqliteColumn
@@ -64,7 +64,7 @@ class Attempt:
     observed: int = 0
     charged: list[int] = field(default_factory=list)
     """What the settlement cost and, after it, the correction."""
-    swept: bool = False
+    swept_at: int | None = None
     remainder: int = 0
     """What it may still cost beyond the estimate that the sweep charged."""
 
@@ -184,10 +184,11 @@ class Books(RuleBasedStateMachine):
             usage=Usage(output=cost),
             observed=cost,
         )
-        forgotten = attempt.swept and self.gone(attempt)
+        swept = attempt.swept_at is not None
+        forgotten = swept and self.gone(attempt)
         answers = self.post(*([settlement] * (2 if twice else 1)))
         says_more = exact or (attempt.settled and cost > attempt.charged[0])
-        changed = not attempt.settled or (says_more and attempt.swept and len(attempt.charged) == 1 and not forgotten)
+        changed = not attempt.settled or (says_more and swept and len(attempt.charged) == 1 and not forgotten)
         assert answers == [changed, False][: len(answers)]
         if not attempt.settled:
             attempt.charged.append(cost if exact else max(attempt.hold, attempt.observed, cost))
@@ -232,11 +233,11 @@ class Books(RuleBasedStateMachine):
         assert self.post(Sweep(self.now)) == [len(lost)]
         for attempt in self.attempts.values():
             # The truth may come for a while; after that the worst case is no longer counted.
-            if attempt.settled and attempt.asked.paying.admitted_at < self.now - TRUTH_MILLISECONDS:
+            if attempt.swept_at is not None and attempt.swept_at < self.now - TRUTH_MILLISECONDS:
                 attempt.remainder = 0
         for attempt in lost:
             attempt.charged.append(max(attempt.hold, attempt.observed))
-            attempt.swept = True
+            attempt.swept_at = self.now
             attempt.remainder = max(0, attempt.ceiling - attempt.charged[0])
 
     @rule()
@@ -268,7 +269,9 @@ class Books(RuleBasedStateMachine):
         }
         waiting = {name for name, row in found.items() if row[-1]}
         assert waiting >= {name for name, each in self.attempts.items() if each.remainder}
-        assert waiting <= {name for name, each in self.attempts.items() if each.swept and len(each.charged) == 1}
+        assert waiting <= {
+            name for name, each in self.attempts.items() if each.swept_at is not None and len(each.charged) == 1
+        }
 
     @invariant()
     def every_threshold_is_announced_once_and_only_when_it_was_reached(self) -> None:
@@ -371,7 +374,7 @@ async def test_a_corrected_attempt_has_the_tokens_that_were_really_used(post: De
     # The correction carries the difference in money; a sum over the ledger has to be right for tokens, too.
     await post(accounts.admission("att_1", [accounts.budget("user", 100)], 50))
     usage = Usage(input=10, output=3)
-    await post(accounts.settlement("att_1", None, outcome=LEASE_EXPIRED, usage=usage, observed=20))
+    await post(accounts.settlement("att_1", None, swept=True, usage=usage, observed=20))
     truth = accounts.settlement("att_1", 60, now=2, usage=Usage(input=10, output=40))
     assert await post(truth) is True
     assert accounts.rows(column, "SELECT SUM(cost), SUM(input_tokens), SUM(output_tokens) FROM ledger") == [
@@ -385,7 +388,7 @@ async def test_the_truth_is_not_lost_when_it_is_committed_together_with_the_esti
     await post(accounts.admission("att_1", [accounts.budget("user", 100)], 50))
 
     def together(connection: Connection, batch: list[Settlement]) -> list[Any]:
-        estimate = accounts.settlement("att_1", None, outcome=LEASE_EXPIRED)
+        estimate = accounts.settlement("att_1", None, swept=True)
         return RealBooks().post(connection, [estimate, *batch])[1:]
 
     assert await both.submit(together, accounts.settlement("att_1", 20)) is True

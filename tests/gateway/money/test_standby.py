@@ -273,6 +273,32 @@ async def test_allowances_are_given_back_together(replica: Replica, monkeypatch:
     assert (replica.allowances(), len(commits)) == ([], 1)
 
 
+async def test_what_is_handed_in_together_is_limited_and_the_rest_is_not_tried_while_the_store_is_away(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A journal of 50,000 calls, handed in at once, would wait longer than anything may for the store.
+    monkeypatch.setattr("llmgw_gateway.money.standby.MOST_AT_ONCE", 2)
+    for number in range(5):
+        assert await replica.ask(Account(f"per_{number}"))
+    await replica.settled()
+    await replica.money.standby.tend()
+    commits = []
+    real = replica.backend.transact
+
+    def transact(run: Any, deadline: float) -> Any:
+        commits.append(len(run.args[0]))
+        return real(run, deadline)
+
+    monkeypatch.setattr(replica.backend, "transact", transact)
+    replica.backend.state = "away"
+    with pytest.raises(StoreAwayError):
+        await replica.money.standby._give_back(replica.money.standby._idle())
+    assert commits == [2]
+    replica.backend.state = "here"
+    await replica.money.standby._give_back([])
+    assert (replica.allowances(), commits) == ([], [2, 2, 2, 1])
+
+
 async def test_a_caller_who_left_before_the_journal_was_synced_pays_nothing(replica: Replica) -> None:
     await replica.held()
     replica.backend.state = "away"

@@ -21,7 +21,10 @@ from tests.gateway.money.test_holds import ACCOUNT, CALL, GRANT, money
 from tests.gateway.store.interrupted import Interrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
     from tests.gateway.columns import Column
     from tests.gateway.money.accounts import Desk
@@ -141,3 +144,66 @@ async def test_a_call_that_was_refused_because_its_commit_was_unknown_costs_noth
     assert accounts.rows(store, "SELECT outcome, cost FROM ledger") == [("released", 0)]
     assert accounts.rows(store, "SELECT * FROM attempts") == []
     assert accounts.rows(store, "SELECT spent, held, exposure FROM counters") == [(0, 0, 0)]
+
+
+class Distracted(Interrupted):
+    """Loses one answer, and is as usual from then on."""
+
+    def transact(self, run: Callable[[Connection], Any], deadline: float) -> Any:
+        try:
+            return super().transact(run, deadline)
+        finally:
+            self.state = "here"
+
+
+async def test_what_cannot_be_taken_back_is_released_and_not_charged(store: Path, tmp_path: Path) -> None:
+    backend = Distracted(store)
+    database = Database(backend)
+    database.start()
+    ours = money(database, tmp_path)
+
+    def refuse_places(connection: Connection, batch: list[None]) -> list[None]:
+        there = "EXISTS (SELECT 1 FROM attempts WHERE attempt_id = new.attempt_id)"
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER taken BEFORE INSERT ON attempts WHEN {there} BEGIN SELECT RAISE(ABORT, 'taken'); END"
+        )
+        return batch
+
+    await database.submit(refuse_places, None)
+    backend.state = "deaf"
+    with pytest.raises(StoreAwayError):
+        await ours.admit(ACCOUNT, GRANT, CALL, "req_1").__aenter__()
+    await ours.drain()
+    database.close()
+    assert accounts.rows(store, "SELECT outcome, cost FROM ledger") == [("released", 0)]
+    assert accounts.rows(store, "SELECT * FROM attempts") == []
+    assert accounts.rows(store, "SELECT spent, held, exposure FROM counters") == [(0, 0, 0)]
+
+
+async def test_a_sweep_holds_nothing_while_it_waits_for_an_attempt_that_comes_first(
+    postgres: Server, empty_database: str
+) -> None:
+    # Else a replica that has the first and wants the last would wait for it in a circle.
+    column = PostgresColumn(postgres, postgres.database(empty_database))
+    database = Database(column.backend())
+    database.start()
+    desk = accounts.Desk(database)
+    for name, now in (("att_1", accounts.LEASE), ("att_2", 0)):
+        await desk(accounts.admission(name, BUDGETS, 10, now=now))
+    replica = Session(parameters(Secret(postgres.url(column.database))), WRITING, prepared=False)
+
+    def together(connection: Connection, batch: list[Any]) -> list[Any]:
+        return [Books().post(connection, items) for items in batch]
+
+    with replica.transaction(4) as (connection, transaction):
+        connection.exec_driver_sql("SELECT 1 FROM attempts WHERE attempt_id = 'att_1' FOR UPDATE")
+        sweeping = asyncio.create_task(
+            database.submit(together, [Sweep(accounts.LEASE + 1), accounts.settlement("att_1", 20)])
+        )
+        await waits(column, sweeping)
+        connection.exec_driver_sql("SELECT 1 FROM attempts WHERE attempt_id = 'att_2' FOR UPDATE NOWAIT")
+        transaction.commit()
+    await sweeping
+    replica.drop()
+    database.close()
+    assert accounts.entries(column) == {("att_1", "settlement"): (20, False), ("att_2", "settlement"): (10, True)}

@@ -54,13 +54,23 @@ def upgrade() -> None:
         sa.Column("ceiling_tokens", sa.BigInteger(), nullable=False),
         sa.Column("ceiling_weighted", sa.BigInteger(), nullable=False),
         sa.Column(
-            "observed", sa.BigInteger(), nullable=False, comment="micro-USD seen so far, carried by lease renewals"
+            "observed",
+            sa.BigInteger(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="micro-USD seen so far, carried by lease renewals",
         ),
-        sa.Column("observed_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("observed_weighted", sa.BigInteger(), nullable=False),
-        sa.Column("lease_until", sa.BigInteger(), nullable=False),
+        sa.Column("observed_tokens", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("observed_weighted", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column(
-            "swept", sa.Boolean(), nullable=False, comment="settled as unknown; kept while the truth may still come"
+            "lease_until", sa.BigInteger(), nullable=False, comment="once it is swept: until when the truth may come"
+        ),
+        sa.Column(
+            "swept",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+            comment="settled as unknown; kept while the truth may still come",
         ),
         sa.PrimaryKeyConstraint("attempt_id", name=op.f("pk_attempts")),
         comment="What was admitted and is not over: a row goes when its settlement is in the ledger for good.",
