@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp import web
 
+from llmgw_gateway.admin.edge import AdminEdge
 from llmgw_gateway.control import Control, socket_of
 from llmgw_gateway.edge import Edge
 from llmgw_gateway.errors import ConfigurationError
@@ -152,9 +153,11 @@ class Gateway:
         )
         verifier = _verifier(settings, http)
         exchange = Exchange(verifier, ring, database, settings.tokens, public_url)
-        follow = partial(_follow, pipeline, verifier)
-        reloader = Reloader(self._source, settings, self._catalogue, follow, metrics)
         peers = Peers(settings.server.trusted_proxies, in_clear=settings.server.in_clear)
+        told = (revocations.refresh, adjustments.refresh, keys.refresh)
+        admin = AdminEdge(database, pipeline, peers, settings, lambda: reloader.standing, told)
+        follow = partial(_follow, pipeline, verifier, admin)
+        reloader = Reloader(self._source, settings, self._catalogue, follow, metrics)
         edge = Edge(
             pipeline,
             exchange,
@@ -165,7 +168,8 @@ class Gateway:
             [each.unready for each in (ring, revocations, keys, adjustments, rates, relay, pipeline)],
         )
         scim = Scim(database, keys, settings.tokens.life_seconds)
-        runners = await self._listen(edge, pipeline, peers, _admin(pipeline, edge, reloader, scim))
+        operators = _operators(pipeline, edge, reloader, scim)
+        runners = await self._listen(edge, admin, operators, pipeline, peers)
         reloader.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, reloader)
         spare_the_collector()
@@ -187,7 +191,9 @@ class Gateway:
         if self._certificate is not None:
             self._certificate.reload()
 
-    async def _listen(self, edge: Edge, pipeline: Pipeline, peers: Peers, admin: Handler) -> list[web.ServerRunner]:
+    async def _listen(
+        self, edge: Edge, admin: AdminEdge, operators: Handler, pipeline: Pipeline, peers: Peers
+    ) -> list[web.ServerRunner]:
         """Every listener, the public one last: who is answered there finds all others."""
         server = self._settings.server
         if server.certificate_file:
@@ -197,7 +203,7 @@ class Gateway:
             except (OSError, ValueError) as error:
                 raise ConfigurationError("server", [f"certificate_file: cannot be used: {error}"]) from error
             self._certificate.start()
-        runners = [await listen(server.admin_listen, admin)]
+        runners = [await listen(server.admin_listen, operators)]
         if server.redirect_listen:
             runners.append(await listen(server.redirect_listen, redirecting(server.public_url)))
         bounds = Bounds(
@@ -209,6 +215,8 @@ class Gateway:
             refused=pipeline.metrics.refused_connections.inc,
         )
         context = self._certificate.context if self._certificate is not None else None
+        if address := self._settings.administration.listen:
+            runners.append(await listen(address, admin, bounds, context))
         public = await listen(server.listen, edge, bounds, context)
         pipeline.metrics.connections.set_function(lambda: len(public.server.connections) if public.server else 0)
         return [*runners, public]
@@ -348,7 +356,9 @@ def _valkey(settings: Settings) -> Valkey | None:
     return Valkey(url, prefix=own.prefix, timeout_ms=own.timeout_ms, lease_seconds=LEASE_SECONDS, ca_file=ca_file)
 
 
-def _follow(pipeline: Pipeline, verifier: SignInVerifier, settings: Settings, catalogue: Catalogue) -> None:
+def _follow(
+    pipeline: Pipeline, verifier: SignInVerifier, admin: AdminEdge, settings: Settings, catalogue: Catalogue
+) -> None:
     """Take another configuration into use between two requests; ConfigurationError leaves all as it was."""
     authorizing = policy(settings, catalogue)
     pipeline.policy = authorizing
@@ -356,9 +366,10 @@ def _follow(pipeline: Pipeline, verifier: SignInVerifier, settings: Settings, ca
     pipeline.money.follow(settings, catalogue)
     pipeline.rates.follow(settings, catalogue)
     verifier.names_people = settings.names_people
+    admin.settings = settings
 
 
-def _admin(pipeline: Pipeline, edge: Edge, reloader: Reloader, scim: Scim) -> Handler:
+def _operators(pipeline: Pipeline, edge: Edge, reloader: Reloader, scim: Scim) -> Handler:
     """The operators' listener: bind it to loopback, because all of it but SCIM takes no credential."""
 
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
