@@ -16,6 +16,8 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from llmgw_gateway.admin.edge import AdminEdge
+from llmgw_gateway.bootstrap import bootstrap
 from llmgw_gateway.control import Control, socket_of
 from llmgw_gateway.edge import Edge
 from llmgw_gateway.errors import ConfigurationError
@@ -34,9 +36,10 @@ from llmgw_gateway.money.adjustments import Adjustments
 from llmgw_gateway.money.holds import Money
 from llmgw_gateway.money.traffic import LEASE_SECONDS, Rates
 from llmgw_gateway.observe.anchors import Anchors, writer_of
-from llmgw_gateway.observe.audit import Audit, new_request_id
+from llmgw_gateway.observe.audit import Audit
 from llmgw_gateway.observe.chain import key_of
 from llmgw_gateway.observe.metrics import Metrics
+from llmgw_gateway.operators import operators
 from llmgw_gateway.peers import Peers
 from llmgw_gateway.pipeline import Pipeline
 from llmgw_gateway.policy.accounts import Accounts
@@ -45,15 +48,12 @@ from llmgw_gateway.providers import bridge
 from llmgw_gateway.providers.bedrock import Bedrock
 from llmgw_gateway.providers.credentials import AwsCredentials
 from llmgw_gateway.reloading import Reloader
-from llmgw_gateway.scim.api import ROOT as SCIM_ROOT
 from llmgw_gateway.scim.api import Scim
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.opening import backend
 from llmgw_gateway.streams.limits import Limits
 from llmgw_gateway.streams.relay import Relay
 from llmgw_gateway.tls import Certificate
-from llmgw_wire.headers import TOKEN_PATH
-from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, Bootstrap, IssuerOffer
 
 if TYPE_CHECKING:
     from llmgw_gateway.listener import Handler
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.valkey import Valkey
     from llmgw_gateway.providers.bridge import Table
     from llmgw_gateway.reloading import Source
-    from llmgw_gateway.settings import Issuer, Settings
+    from llmgw_gateway.settings import Settings
 
 CUT_OFF_SECONDS = 5
 """How long terminal events may take to reach slow clients."""
@@ -137,12 +137,9 @@ class Gateway:
         await revocations.start()
         adjustments = Adjustments(database)
         await adjustments.start()
-        store = settings.store.path
         keys = ServiceKeys(database)
         await keys.start()
-        people = People(database, revocations.refresh)
-        door = socket_of(settings.path(store))
-        control = Control(database, adjustments, keys, people, Roles(database), door) if store else None
+        control = self._control(database, adjustments, keys, revocations)
         if control is not None:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.overrides)
@@ -167,9 +164,11 @@ class Gateway:
         )
         verifier = _verifier(settings, http)
         exchange = Exchange(verifier, ring, database, settings.tokens, public_url)
-        follow = partial(_follow, pipeline, verifier)
-        reloader = Reloader(self._source, settings, self._catalogue, follow, metrics)
         peers = Peers(settings.server.trusted_proxies, in_clear=settings.server.in_clear)
+        told = (revocations.refresh, adjustments.refresh, keys.refresh)
+        admin = AdminEdge(database, pipeline, peers, settings, lambda: reloader.standing, told)
+        follow = partial(_follow, pipeline, verifier, admin)
+        reloader = Reloader(self._source, settings, self._catalogue, follow, metrics)
         edge = Edge(
             pipeline,
             exchange,
@@ -180,7 +179,7 @@ class Gateway:
             [each.unready for each in (ring, revocations, keys, adjustments, rates, relay, pipeline)],
         )
         scim = Scim(database, keys, settings.tokens.life_seconds, revocations.refresh)
-        runners = await self._listen(edge, pipeline, peers, _admin(pipeline, edge, reloader, scim))
+        runners = await self._listen(edge, admin, operators(pipeline, edge, reloader, scim), pipeline, peers)
         reloader.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, reloader)
         spare_the_collector()
@@ -197,13 +196,26 @@ class Gateway:
             service.stop()
         return unsettled
 
+    def _control(
+        self, database: Database, adjustments: Adjustments, keys: ServiceKeys, revocations: Revocations
+    ) -> Control | None:
+        """The door for commands beside a store that is one process's file."""
+        if not self._settings.store.path:
+            return None
+        people, roles = People(database, revocations.refresh), Roles(database)
+        return Control(
+            database, adjustments, keys, people, roles, socket_of(self._settings.path(self._settings.store.path))
+        )
+
     def _reload(self, reloader: Reloader) -> None:
         """SIGHUP: everything that comes from files, now."""
         reloader.ask()
         if self._certificate is not None:
             self._certificate.reload()
 
-    async def _listen(self, edge: Edge, pipeline: Pipeline, peers: Peers, admin: Handler) -> list[web.ServerRunner]:
+    async def _listen(
+        self, edge: Edge, admin: AdminEdge, probes: Handler, pipeline: Pipeline, peers: Peers
+    ) -> list[web.ServerRunner]:
         """Every listener, the public one last: who is answered there finds all others."""
         server = self._settings.server
         if server.certificate_file:
@@ -213,7 +225,7 @@ class Gateway:
             except (OSError, ValueError) as error:
                 raise ConfigurationError("server", [f"certificate_file: cannot be used: {error}"]) from error
             self._certificate.start()
-        runners = [await listen(server.admin_listen, admin)]
+        runners = [await listen(server.admin_listen, probes)]
         if server.redirect_listen:
             runners.append(await listen(server.redirect_listen, redirecting(server.public_url)))
         bounds = Bounds(
@@ -225,6 +237,8 @@ class Gateway:
             refused=pipeline.metrics.refused_connections.inc,
         )
         context = self._certificate.context if self._certificate is not None else None
+        if address := self._settings.administration.listen:
+            runners.append(await listen(address, admin, bounds, context))
         public = await listen(server.listen, edge, bounds, context)
         pipeline.metrics.connections.set_function(lambda: len(public.server.connections) if public.server else 0)
         return [*runners, public]
@@ -334,31 +348,6 @@ def bridging(settings: Settings, catalogue: Catalogue) -> Table:
     return bridge.load(settings.path(file) if file else None, catalogue.models)
 
 
-def bootstrap(settings: Settings) -> Bootstrap:
-    """What an agent learns from the gateway's address alone."""
-    return Bootstrap(
-        gateway=settings.server.public_url,
-        token_endpoint=settings.server.public_url + TOKEN_PATH,
-        audience=settings.tokens.audience,
-        issuers=tuple(_offer(issuer, settings.tokens.enrol_seconds) for issuer in settings.issuers),
-    )
-
-
-def _offer(issuer: Issuer, enrol_seconds: int) -> IssuerOffer:
-    return IssuerOffer(
-        issuer=issuer.issuer,
-        client_id=issuer.client_id,
-        kind=issuer.kind,
-        scopes=issuer.scopes,
-        subject_token_type=ID_TOKEN_TYPE if issuer.wants_id_token else ACCESS_TOKEN_TYPE,
-        redirect_host=issuer.redirect_host,
-        response_mode=issuer.response_mode,
-        resource=issuer.resource,
-        # The person needs some of the time to answer. Entra documents no max_age, and MSAL insists on its answer.
-        max_age=enrol_seconds // 2 if issuer.kind == "oidc" else 0,
-    )
-
-
 def _valkey(settings: Settings) -> Valkey | None:
     """The server that the replicas keep their limits on, if there is one."""
     url = settings.valkey.address(Path(settings.base))
@@ -371,7 +360,9 @@ def _valkey(settings: Settings) -> Valkey | None:
     return Valkey(url, prefix=own.prefix, timeout_ms=own.timeout_ms, lease_seconds=LEASE_SECONDS, ca_file=ca_file)
 
 
-def _follow(pipeline: Pipeline, verifier: SignInVerifier, settings: Settings, catalogue: Catalogue) -> None:
+def _follow(
+    pipeline: Pipeline, verifier: SignInVerifier, admin: AdminEdge, settings: Settings, catalogue: Catalogue
+) -> None:
     """Take another configuration into use between two requests; ConfigurationError leaves all as it was."""
     authorizing = policy(settings, catalogue)
     pipeline.policy = authorizing
@@ -379,23 +370,4 @@ def _follow(pipeline: Pipeline, verifier: SignInVerifier, settings: Settings, ca
     pipeline.money.follow(settings, catalogue)
     pipeline.rates.follow(settings, catalogue)
     verifier.names_people = settings.names_people
-
-
-def _admin(pipeline: Pipeline, edge: Edge, reloader: Reloader, scim: Scim) -> Handler:
-    """The operators' listener: bind it to loopback, because all of it but SCIM takes no credential."""
-
-    async def serve(request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == SCIM_ROOT or request.path.startswith(f"{SCIM_ROOT}/"):
-            return await scim(request, new_request_id())
-        if (request.method, request.path) == ("GET", "/readyz"):
-            why = edge.unready()
-            lines = [why or "ready", *reloader.standing.lines()]
-            return web.Response(status=503 if why else 200, text="".join(f"{line}\n" for line in lines))
-        if (request.method, request.path) != ("GET", "/metrics"):
-            return web.Response(status=404, text="only GET /metrics, GET /readyz and /scim/v2 are served here\n")
-        pipeline.metrics.tasks.set(len(asyncio.all_tasks()))
-        return web.Response(
-            body=pipeline.metrics.text(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}
-        )
-
-    return serve
+    admin.settings = settings

@@ -132,7 +132,7 @@ def test_the_command_says_which_line_decides(gateway: Gateway, governed: Device)
     assert "passed over: policies[1] (default)" in done.stdout
     done = command(gateway, "explain", "nobody", OPUS)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "Nobody who has signed in is known as 'nobody'" in done.stderr
+    assert "Nobody here is known as 'nobody'" in done.stderr
 
 
 @pytest.fixture

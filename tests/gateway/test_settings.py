@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmgw_gateway import budgeting, serving, settings, upstream
-from llmgw_gateway.app import bootstrap
+from llmgw_gateway.bootstrap import bootstrap
 from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.faults import listen_address
 from llmgw_gateway.settings import Settings

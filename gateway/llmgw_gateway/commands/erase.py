@@ -37,7 +37,8 @@ def erase(config: Path, user: str, also: tuple[str, ...], dry_run: bool, yes: bo
     """
     with refusals():
         settings, _ = read(config)
-        person = person_of(settings, user)
+        with reading(settings) as connection:
+            person = person_of(connection, user)
         if dry_run:
             with reading(settings) as connection:
                 found = preview(connection, person.person_id, also)

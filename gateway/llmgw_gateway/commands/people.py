@@ -14,6 +14,7 @@ from llmgw_gateway import control
 from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refusals
 from llmgw_gateway.commands.writing import do, who
+from llmgw_gateway.identity.directory import all_teams
 from llmgw_gateway.identity.people import (
     Known,
     People,
@@ -31,6 +32,8 @@ from llmgw_gateway.store.reading import reading
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
     from llmgw_gateway.identity.people import Verb
     from llmgw_gateway.settings import Settings
@@ -53,11 +56,11 @@ def list_command(config: Path, search: str, team: str, form: str) -> None:
     """List everybody who has signed in at least once."""
     with refusals():
         settings, _ = read(config)
-        if team and all(team != each.name for each in settings.teams):
-            raise click.UsageError(f"There is no team {tables.clean(team)!r}.")
-        where = (matches(search) if search else true()) & (is_paid_by(settings.teams, [team]) if team else true())
+        if team:
+            check_team(settings, team)
         with reading(settings) as connection:
-            everybody = found(connection, where)
+            paid = is_paid_by(connection, settings.teams, [team]) if team else true()
+            everybody = found(connection, paid & matches(search) if search else paid)
     documents = [_document(settings, person) for person in everybody]
     if form == "json":
         click.echo(tables.as_json({"people": documents}))
@@ -84,8 +87,8 @@ def show(config: Path, user: str, form: str) -> None:
     """Show USER (e-mail address, id, or subject at the provider) with the devices that are signed in."""
     with refusals():
         settings, _ = read(config)
-        person = person_of(settings, user)
         with reading(settings) as connection:
+            person = person_of(connection, user)
             devices = sessions_of(connection, person.person_id)
     document = _document(settings, person) | {"sessions": [_session(each) for each in devices]}
     if form == "json":
@@ -127,23 +130,31 @@ def revoke(config: Path, user: str) -> None:
     click.echo(f"{person}: {_sessions(ended)}; every replica refuses their tokens within seconds")
 
 
-def person_of(settings: Settings, user: str) -> Known:
+def person_of(connection: Connection, user: str) -> Known:
     """The one whom the argument means; a usage error when there is none, or more than one."""
-    with reading(settings) as connection:
-        those = found(connection, means(user))
+    those = found(connection, means(user))
     if not those:
-        raise click.UsageError(f"Nobody who has signed in is known as {tables.clean(user)!r}.")
+        raise click.UsageError(f"Nobody here is known as {tables.clean(user)!r}.")
     if len(those) > 1:
         ids = ", ".join(f"{each.person_id} ({tables.clean(each.issuer)})" for each in those)
         raise click.UsageError(f"{tables.clean(user)!r} means several people; name one by id: {ids}.")
     return those[0]
 
 
+def check_team(settings: Settings, team: str) -> None:
+    """A usage error when neither the configuration nor a directory has the team."""
+    with reading(settings) as connection:
+        known = {each.name for each in settings.teams} | all_teams(connection).known_teams
+    if team not in known:
+        raise click.UsageError(f"There is no team {tables.clean(team)!r}.")
+
+
 def _order(config: Path, user: str, verb: Verb) -> tuple[str, int]:
     """The person's id, and how many sessions ended."""
     with refusals():
         settings, _ = read(config)
-        person = person_of(settings, user).person_id
+        with reading(settings) as connection:
+            person = person_of(connection, user).person_id
         now = int(time.time() * 1000)
         order = PersonOrder(verb, person, operator(who()), now, settings.tokens.life_seconds)
         ended = do(settings, control.PERSON, order, lambda database: People(database).carry_out(order))
@@ -166,7 +177,7 @@ def _document(settings: Settings, person: Known) -> dict[str, Any]:
         "issuer": person.issuer,
         "subject": person.subject,
         "groups": None if person.groups is None else sorted(person.groups),
-        "team": Accounts(settings.teams, settings.projects).team_of(person.email, person.groups or frozenset()),
+        "team": Accounts(settings.teams, settings.projects).team_of(person.email, person.groups, person.stored),
         "first_seen": _time(person.first_seen),
         "last_seen": _time(person.last_seen),
         "state": "active" if person.disabled_at is None else f"disabled since {_time(person.disabled_at)}",

@@ -11,7 +11,6 @@ from llmgw_gateway.call import Account, Caller
 from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, load, refusals
 from llmgw_gateway.commands.people import person_of
-from llmgw_gateway.identity.directory import all_teams, memberships
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.policy.permissions import Permissions, title
 from llmgw_gateway.store.reading import reading
@@ -63,16 +62,10 @@ def explain(config: Path, user: str, model: str, form: str) -> None:
     served = [each.name for each in settings.models]
     if known is None or known.name not in served:
         raise click.UsageError(f"The model {tables.clean(model)!r} is not served here. Served: {', '.join(served)}.")
-    with refusals():
-        person = person_of(settings, user)
-        with reading(settings) as connection:
-            stored = memberships(connection, person.person_id, all_teams(connection))
+    with refusals(), reading(settings) as connection:
+        person = person_of(connection, user)
     account = Accounts(settings.teams, settings.projects, settings.policies).resolve(
-        Caller(person.person_id, "", "", "", 0),
-        person.email,
-        person.groups,
-        "",
-        stored,
+        Caller(person.person_id, "", "", "", 0), person.email, person.groups, "", person.stored
     )
     permissions = _permissions(settings)
     verdict = permissions.decide(account, known.name)

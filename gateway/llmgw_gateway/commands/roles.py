@@ -15,7 +15,7 @@ from llmgw_gateway import control
 from llmgw_gateway.administering import Role
 from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refusals
-from llmgw_gateway.commands.people import person_of
+from llmgw_gateway.commands.people import check_team, person_of
 from llmgw_gateway.commands.writing import do, who
 from llmgw_gateway.identity.roles import NewCode, NewRole, RoleEnd, Roles, fresh_code, grants, new_grant
 from llmgw_gateway.observe.changes import operator
@@ -73,12 +73,12 @@ def grant(config: Path, holder: str, role: Role, team: str, until: datetime | No
         settings, _ = read(config)
         if (role == "team_lead") != bool(team):
             raise click.UsageError("--team is needed for a team_lead, and only there.")
-        if team and all(team != each.name for each in settings.teams):
-            raise click.UsageError(f"There is no team {tables.clean(team)!r}.")
+        if team:
+            check_team(settings, team)
         ends_at = _end(until, settings) if until else None
         if ends_at is not None and ends_at <= time.time() * 1000:
             raise click.UsageError("--until is in the past.")
-        whom = holder if holder.startswith(KEY) else person_of(settings, holder).person_id
+        whom = holder if holder.startswith(KEY) else _person(settings, holder)
         order = NewRole(new_grant(whom, role, team, ends_at), operator(who()))
         do(settings, control.GRANT_ROLE, order, lambda database: Roles(database).give(order))
     click.echo(
@@ -128,6 +128,11 @@ def init(config: Path, minutes: int) -> None:
         err=True,
     )
     click.echo(code.reveal())
+
+
+def _person(settings: Settings, user: str) -> str:
+    with reading(settings) as connection:
+        return person_of(connection, user).person_id
 
 
 def _end(day: datetime, settings: Settings) -> int:

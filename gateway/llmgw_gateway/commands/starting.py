@@ -33,6 +33,10 @@ def start_faults(settings: Settings) -> list[str]:
     server = settings.server
     found += _address("listen", server.listen, "/healthz", b"alive", tls=bool(server.certificate_file))
     found += _address("admin_listen", server.admin_listen, "/metrics", b"llmgw_")
+    if address := settings.administration.listen:
+        mark = b"llmgw Admin API"
+        path = "/admin/v1/openapi.json"
+        found += _address("listen", address, path, mark, section="administration", tls=bool(server.certificate_file))
     if server.redirect_listen:
         found += _address("redirect_listen", server.redirect_listen, "/", b"")
     return found
@@ -46,7 +50,9 @@ def _file(key: str, path: Path) -> list[str]:
     return []
 
 
-def _address(name: str, address: str, path: str, mark: bytes, *, tls: bool = False) -> list[str]:
+def _address(
+    name: str, address: str, path: str, mark: bytes, *, section: str = "server", tls: bool = False
+) -> list[str]:
     """Whether it can be listened on. That a gateway does so already is no fault: `check` is run beside it."""
     host, port = listen_address(address)
     try:
@@ -58,7 +64,7 @@ def _address(name: str, address: str, path: str, mark: bytes, *, tls: bool = Fal
     except OSError as error:
         if error.errno == errno.EADDRINUSE and _says(host, port, path, mark, tls=tls):
             return []
-        return [f"server.{name}: {listen_fault(address, error)}"]
+        return [f"{section}.{name}: {listen_fault(address, error)}"]
     return []
 
 

@@ -12,26 +12,29 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import and_, false, func, not_, or_, select, update
+from sqlalchemy import and_, collate, exists, false, func, not_, or_, select, update
 
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.identity.directory import groups_of
+from llmgw_gateway.identity.directory import all_memberships, all_teams, groups_of, memberships
 from llmgw_gateway.identity.revocation import end_session
 from llmgw_gateway.identity.service_keys import ISSUER
 from llmgw_gateway.observe.changes import Author, Change, is_recorded, record
-from llmgw_gateway.store.schema import persons, sessions
+from llmgw_gateway.store.schema import persons, sessions, team_members, teams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Row
 
+    from llmgw_gateway.call import Memberships
     from llmgw_gateway.settings import Team
     from llmgw_gateway.store.database import Database
 
 Verb = Literal["disable", "enable", "revoke"]
 KIND: Final = "person"
 """What people are called in the rows of changes."""
+FEW: Final = 20
+"""So many people's teams are asked for one by one."""
 log = logging.getLogger("llmgw.identity")
 
 
@@ -49,6 +52,10 @@ class Known:
     first_seen: int
     last_seen: int
     disabled_at: int | None
+    inactive_at: int | None
+    """Since when the directory says that they have left."""
+    stored: Memberships
+    """What the store's directory says of their teams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +146,12 @@ def found(
 ) -> list[Known]:
     """People in the order of their ids, beginning behind `after`."""
     query = select(persons).where(is_person(), where, persons.c.person_id > after).order_by(persons.c.person_id)
-    return [_known(row) for row in connection.execute(query.limit(most)).all()]
+    rows = connection.execute(query.limit(most)).all()
+    if len(rows) <= FEW:
+        teams = all_teams(connection)
+        return [_known(row, memberships(connection, row.person_id, teams)) for row in rows]
+    stored = all_memberships(connection)
+    return [_known(row, stored.get(row.person_id, stored[""])) for row in rows]
 
 
 def sessions_of(connection: Connection, person_id: str) -> list[Session]:
@@ -166,29 +178,45 @@ def matches(text: str) -> ColumnElement[bool]:
     return or_(*likely, persons.c.person_id == text, persons.c.subject == text)
 
 
-def is_paid_by(teams: Sequence[Team], names: Collection[str]) -> ColumnElement[bool]:
-    """Whose calls one of the named teams pays for: as `Accounts.team_of`, the first team that has the person.
+def is_paid_by(connection: Connection, configured: Sequence[Team], names: Collection[str]) -> ColumnElement[bool]:
+    """Whose calls one of the named teams pays for: as `Accounts.team_of` says it, in the database's words.
 
     The owner's check of every query that a team lead asks.
     """
     chosen: list[ColumnElement[bool]] = []
     earlier: list[ColumnElement[bool]] = []
-    for team in teams:
+    for team in configured:
         has = _has(team)
         if team.name in names:
             chosen.append(and_(has, *(not_(each) for each in earlier)))
         earlier.append(has)
+    # Of the store's teams that are not configured the first by name, compared as Python compares.
+    ordered = collate(teams.c.name, "C") if connection.dialect.name == "postgresql" else teams.c.name
+    for name in set(names) - {team.name for team in configured}:
+        first = _is_in(teams.c.name == name) & not_(_is_in(ordered < name))
+        chosen.append(and_(first, *(not_(each) for each in earlier)))
     return or_(false(), *chosen)
 
 
 def _has(team: Team) -> ColumnElement[bool]:
-    # Not LIKE, which ignores case in SQLite. A quote within a name is escaped in JSON: the needle is an element whole.
-    in_groups = [func.replace(persons.c.groups, json.dumps(group), "") != persons.c.groups for group in team.groups]
     named = [and_(persons.c.email != "", persons.c.email.in_(team.members))] if team.members else []
-    return or_(false(), *in_groups, *named)
+    return or_(_is_in(teams.c.name == team.name), *(_is_in_group(group) for group in team.groups), *named)
 
 
-def _known(row: Row[Any]) -> Known:
+def _is_in_group(group: str) -> ColumnElement[bool]:
+    """By the store's directory where that knows the group, else by the last sign-in."""
+    of_store = or_(teams.c.name == group, teams.c.external_id == group)
+    # Not LIKE, which ignores case in SQLite. A quote within a name is escaped in JSON: the needle is an element whole.
+    told = func.replace(persons.c.groups, json.dumps(group), "") != persons.c.groups
+    return or_(_is_in(of_store), and_(told, ~exists().where(of_store)))
+
+
+def _is_in(which: ColumnElement[bool]) -> ColumnElement[bool]:
+    mine = (team_members.c.person_id == persons.c.person_id) & (team_members.c.team_id == teams.c.team_id)
+    return exists().where(mine, which)
+
+
+def _known(row: Row[Any], stored: Memberships) -> Known:
     return Known(
         person_id=row.person_id,
         name=row.name,
@@ -199,4 +227,6 @@ def _known(row: Row[Any]) -> Known:
         first_seen=row.first_seen,
         last_seen=row.last_seen,
         disabled_at=row.disabled_at,
+        inactive_at=row.inactive_at,
+        stored=stored,
     )

@@ -155,9 +155,9 @@ def new_grant(holder: str, role: Role, team: str, ends_at: int | None) -> RoleGr
 
 
 def standing_of(connection: Connection, caller: Caller, rules: Sequence[RoleRule], now: int) -> Standing:
-    """What a caller may administer; GatewayError(PERSON_DISABLED) when they were disabled meanwhile."""
+    """What a caller may administer; GatewayError(PERSON_DISABLED) when they were disabled, or have left."""
     person = connection.execute(select(persons).where(persons.c.person_id == caller.person_id)).one_or_none()
-    if person is not None and person.disabled_at is not None:
+    if person is not None and not (person.disabled_at is None and person.inactive_at is None):
         raise GatewayError(
             ErrorCode.PERSON_DISABLED, "Your access to this gateway was withdrawn; ask the platform team."
         )
@@ -185,6 +185,12 @@ def grants(
     """Granted roles, also those that are over, in the order of their ids."""
     query = select(role_grants).where(where, role_grants.c.grant_id > after).order_by(role_grants.c.grant_id)
     return [RoleGrant(**row) for row in connection.execute(query.limit(most)).mappings()]
+
+
+def holds_role(connection: Connection, holder: str, now: int) -> bool:
+    """Whether a role that was granted to somebody, or to a service key, is in force."""
+    granted = select(role_grants.c.grant_id).where(_in_force(now), role_grants.c.holder == holder)
+    return connection.execute(granted).first() is not None
 
 
 def give(connection: Connection, batch: list[NewRole]) -> list[GatewayError | None]:
@@ -249,7 +255,6 @@ def _redeem(connection: Connection, order: Redemption) -> RoleGrant | GatewayErr
     values = {"redeemed_by": grant.holder, "redeemed_at": now}
     used = update(setup_codes).where(good, setup_codes.c.redeemed_at.is_(None)).values(values)
     if _administrator_exists(connection, now) or connection.execute(used).rowcount != 1:
-        record(connection, Change(order.by, now, "setup_code.redeem", CODE, "", outcome="denied"))
         return GatewayError(
             ErrorCode.ROLE_REQUIRED,
             "This code is not good: it was used, has expired, or there is an administrator already. "

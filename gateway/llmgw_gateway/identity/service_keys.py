@@ -166,13 +166,13 @@ class ServiceKeys:
 
     async def make(self, key: NewKey) -> None:
         """Write a new key. StoreAwayError tells whether it may have been written."""
-        await self._database.submit(_make, replace(key, made_at=self._now()))
+        await self._database.submit(make, replace(key, made_at=self._now()))
         await self._refresh_soon()
         log.info("service key %s was made by %s", key.key_id, key.by.actor)
 
     async def rotate(self, rotation: Rotation) -> bool:
         """Give a key another secret; False when there is no such key, or it was revoked."""
-        done = await self._database.submit(_rotate, replace(rotation, now=self._now()))
+        done = await self._database.submit(rotate, replace(rotation, now=self._now()))
         await self._refresh_soon()
         if done:
             log.info("service key %s was given another secret by %s", rotation.key_id, rotation.by.actor)
@@ -180,7 +180,7 @@ class ServiceKeys:
 
     async def revoke(self, withdrawn: Withdrawn) -> bool:
         """End a key or a secret; False when there is nothing left to end."""
-        done = await self._database.submit(_revoke, replace(withdrawn, now=self._now()))
+        done = await self._database.submit(revoke, replace(withdrawn, now=self._now()))
         await self._refresh_soon()
         if done:
             log.info("service key %s was revoked by %s", withdrawn.key_or_secret, withdrawn.by.actor)
@@ -217,7 +217,7 @@ def _known(row: Any) -> _Known:  # noqa: ANN401 -- a row
     return _Known(caller, row.name, row.expires_at, row.revoked_at is not None, row.home)
 
 
-def _make(connection: Connection, batch: list[NewKey]) -> list[None]:
+def make(connection: Connection, batch: list[NewKey]) -> list[None]:
     """One that is there already stays as it is: the batch may be run again."""
     for key in batch:
         # Its row among the people: usage, budgets and `/v1/me` call it by its name.
@@ -239,7 +239,8 @@ def _ends(rows: Iterable[Any]) -> dict[str, Any]:
     return {"secrets": {row.secret_id: row.expires_at for row in rows}}
 
 
-def _rotate(connection: Connection, batch: list[Rotation]) -> list[bool]:
+def rotate(connection: Connection, batch: list[Rotation]) -> list[bool]:
+    """False for a key that is not there or was revoked. Run again, it answers the same."""
     answers = []
     for each in sorted(batch, key=lambda rotation: rotation.key_id):
         mine = (service_keys.c.key_id == each.key_id) & service_keys.c.revoked_at.is_(None)
@@ -268,7 +269,7 @@ def _end(connection: Connection, mine: Any, rotation: Rotation) -> None:  # noqa
     connection.execute(update(service_keys).where(mine, service_keys.c.expires_at > until).values(expires_at=until))
 
 
-def _revoke(connection: Connection, batch: list[Withdrawn]) -> list[bool]:
+def revoke(connection: Connection, batch: list[Withdrawn]) -> list[bool]:
     """Of a key or a secret whatever is not revoked yet. Run again, it answers the same."""
     return [is_recorded(connection, each.by) or _revoke_one(connection, each) for each in batch]
 

@@ -37,6 +37,8 @@ class Standing:
     spent: int
     held: int
     exposure: int
+    account: Account
+    """Whom it is of, with the team that pays."""
 
     @property
     def remaining(self) -> int:
@@ -77,7 +79,7 @@ def standings(
         for budget in budgets.concerning(account, now):
             if budget.level == level and budget.budget not in found:
                 spent, held, exposure = sums.get((budget.budget, budget.period_key), (0, 0, 0))
-                found[budget.budget] = Standing(budget, subject, spent, held, exposure)
+                found[budget.budget] = Standing(budget, subject, spent, held, exposure, account)
     return list(found.values())
 
 
@@ -97,7 +99,7 @@ def _accounts(
         yield "user", row.email or row.name or row.person_id, account
     places = select(sessions.c.access_key, sessions.c.person_id).order_by(sessions.c.access_key)
     for access_key, person_id in connection.execute(places):
-        yield "key", access_key, Account(person_id, key=access_key)
+        yield "key", access_key, Account(person_id, team=people[person_id].team, key=access_key)
     keys = select(service_keys.c.key_id, service_keys.c.team).distinct().order_by(service_keys.c.key_id)
     for key_id, team_name in connection.execute(keys):
         yield "key", key_id, Account(key_id, team=team_name, key=key_id)

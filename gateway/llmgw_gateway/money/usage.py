@@ -18,6 +18,7 @@ from llmgw_gateway.money.items import CORRECTION
 from llmgw_gateway.store.schema import ledger, persons
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from zoneinfo import ZoneInfo
 
     from sqlalchemy import ColumnElement, Connection, Row, Subquery
@@ -103,12 +104,14 @@ class Span:
         return lower if self.end is None else (*lower, self.end > ADMITTED)
 
 
-def usage(connection: Connection, by: str, span: Span, person_id: str = "") -> list[Line]:
+def usage(
+    connection: Connection, by: str, span: Span, person_id: str = "", *, teams: Collection[str] | None = None
+) -> list[Line]:
     """Sums of the settled attempts of a span, grouped by one of DIMENSIONS; days in order, all else dearest first.
 
-    Of everybody, or of one person.
+    Of everybody, or of one person; of all teams, or of what these have paid for.
     """
-    facts = _facts(by, span, person_id)
+    facts = _facts(by, span, person_id, teams)
     part = _day(connection, facts.c.part, span.zone) if by == "day" else facts.c.part
     groups = _groups(facts, part, span.start)
     if by == "user":
@@ -130,9 +133,11 @@ def total(lines: list[Line]) -> Sums:
     return sum((line.sums for line in lines), Sums())
 
 
-def _facts(by: str, span: Span, person_id: str) -> Subquery:
+def _facts(by: str, span: Span, person_id: str, teams: Collection[str] | None) -> Subquery:
     """One row for each attempt: settlement and correction together."""
-    whose = (ledger.c.person_id == person_id,) if person_id else ()
+    whose = [ledger.c.person_id == person_id] if person_id else []
+    if teams is not None:
+        whose.append(ledger.c.team.in_(teams) & (ledger.c.team != ""))
     # A day more than asked for, so that an operation whose first attempt was yesterday is not counted again today.
     query = (
         select(

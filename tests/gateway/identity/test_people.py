@@ -14,7 +14,7 @@ from llmgw_gateway.identity.service_keys import ISSUER
 from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.settings import Team
-from llmgw_gateway.store.schema import persons, sessions
+from llmgw_gateway.store.schema import persons, sessions, team_members, teams
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
@@ -106,16 +106,37 @@ async def test_an_operator_means_one_whole_name(known: Database) -> None:
     assert await ids(known, means("key_1")) == []
 
 
-@pytest.mark.parametrize("names", [["payments"], ["research"], ["nobody"], ["payments", "research"], [], ["unknown"]])
-async def test_the_owners_check_finds_whom_the_team_pays_for(known: Database, names: list[str]) -> None:
+NAMES = [["payments"], ["research"], ["nobody"], ["payments", "research"], ["Zeta"], ["alpha"], [], ["unknown"]]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_the_owners_check_finds_whom_the_team_pays_for(known: Database, *, stored: bool) -> None:
+    if stored:
+        await known.submit(with_teams, None)
     team_of = Accounts(TEAMS, ()).team_of
-    expected = {
-        f"per_{name[:3].lower()}"
-        for email, (name, groups) in PEOPLE.items()
-        if team_of(email, frozenset(groups or ())) in names
-    }
-    assert set(await ids(known, is_paid_by(TEAMS, names))) == expected
-    assert expected or names not in (["payments"], ["research"])
+    everybody = await known.read(lambda connection: found(connection, true()))
+    paying = {each.person_id: team_of(each.email, each.groups, each.stored) for each in everybody}
+    asked = {tuple(names): await paid(known, names) for names in NAMES}
+    assert asked == {tuple(n): {person for person, team in paying.items() if team in n} for n in NAMES}
+    nobody = {("unknown",), ()} if stored else {("unknown",), (), ("nobody",), ("Zeta",), ("alpha",)}
+    assert {names for names, those in asked.items() if not those} == nobody
+
+
+async def paid(database: Database, names: list[str]) -> set[str]:
+    people = await database.read(lambda connection: found(connection, is_paid_by(connection, TEAMS, names)))
+    return {each.person_id for each in people}
+
+
+def with_teams(connection: Connection, batch: list[None]) -> list[None]:
+    """Teams of a directory: one that is configured, one that is a configured group, and two of their own."""
+    members = {"nobody": ["per_cid"], "lab": ["per_dan"], "alpha": ["per_hal", "per_fay"], "Zeta": ["per_hal"]}
+    for name, people in members.items():
+        row = {"team_id": name, "home": "https://idp", "source": "csv", "name": name, "name_key": name.lower()}
+        connection.execute(insert(teams).values(row | {"made_at": 1, "changed_at": 1}))
+        connection.execute(insert(team_members), [{"team_id": name, "person_id": each} for each in people])
+    extra = {"team_id": "alpha", "person_id": "per_bob"}
+    connection.execute(insert(team_members).values(extra))
+    return [None] * len(batch)
 
 
 @pytest.mark.parametrize("verb", ["disable", "revoke"])
