@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,7 @@ from tests.gateway.money.test_holds import ACCOUNT, CALL, GRANT, money
 from tests.gateway.store.interrupted import Interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -34,6 +35,26 @@ BUDGETS = [accounts.budget("user", 100, 100)]
 ADMITTED = accounts.admission("att_1", BUDGETS, 10, 50)
 UNDO = Undo("att_1", ADMITTED.paying, 1)
 RELEASED = {("att_1", "settlement"): (0, False)}
+
+
+@dataclass
+class Two:
+    """A replica, and the connection of another one, on which a test can stop halfway."""
+
+    column: PostgresColumn
+    database: Database
+    other: Session
+
+
+@pytest.fixture
+async def two(postgres: Server, empty_database: str) -> AsyncIterator[Two]:
+    column = PostgresColumn(postgres, postgres.database(empty_database))
+    database = Database(column.backend())
+    database.start()
+    other = Session(parameters(Secret(postgres.url(column.database))), WRITING, prepared=False)
+    yield Two(column, database, other)
+    other.drop()
+    database.close()
 
 
 async def waits(column: PostgresColumn, task: asyncio.Task[Any]) -> None:
@@ -84,36 +105,26 @@ async def test_what_was_swept_is_given_back(post: Desk, column: Column) -> None:
     assert accounts.counters(column) == {("user", "2026-11"): (0, 0, 0)}
 
 
-async def test_a_commit_that_lands_late_is_waited_for(postgres: Server, empty_database: str) -> None:
+async def test_a_commit_that_lands_late_is_waited_for(two: Two) -> None:
     # A release would find nothing and be done; then the hold would come, be swept, and be charged.
-    column = PostgresColumn(postgres, postgres.database(empty_database))
-    database = Database(column.backend())
-    database.start()
+    column, database = two.column, two.database
     await accounts.Desk(database)(accounts.admission("att_0", BUDGETS, 1))
-    lost = Session(parameters(Secret(postgres.url(column.database))), WRITING, prepared=False)
-    with lost.transaction(4) as (connection, transaction):
+    with two.other.transaction(4) as (connection, transaction):
         Books().post(connection, [ADMITTED])  # and its COMMIT is under way
         undoing = asyncio.create_task(accounts.Desk(database)(UNDO))
         await waits(column, undoing)
         transaction.commit()
     assert await undoing is True
-    lost.drop()
-    database.close()
     assert accounts.counters(column) == {("user", "2026-11"): (0, 1, 0)}
     assert accounts.entries(column) == RELEASED
 
 
-async def test_a_write_off_says_what_it_has_charged_whatever_is_entered_meanwhile(
-    postgres: Server, empty_database: str
-) -> None:
-    column = PostgresColumn(postgres, postgres.database(empty_database))
-    database = Database(column.backend())
-    database.start()
+async def test_a_write_off_says_what_it_has_charged_whatever_is_entered_meanwhile(two: Two) -> None:
+    column, database = two.column, two.database
     await accounts.Desk(database)(accounts.admission("alw_1", BUDGETS, 50))
     draw = Draw("att_1", ADMITTED.paying, (("user", "2026-11"),), ("alw_1",), (10, 0, 0), (50, 0, 0))
     replay = Replay(draw, accounts.settlement("att_1", 20))
-    replica = Session(parameters(Secret(postgres.url(column.database))), WRITING, prepared=False)
-    with replica.transaction(4) as (connection, transaction):
+    with two.other.transaction(4) as (connection, transaction):
         Books().post(connection, [replay])
         writing = asyncio.create_task(
             database.submit(write_off, WriteOff("alw_1", "the disk", operator("ada@here"), 2))
@@ -121,8 +132,6 @@ async def test_a_write_off_says_what_it_has_charged_whatever_is_entered_meanwhil
         await waits(column, writing)
         transaction.commit()
     assert await writing == 30
-    replica.drop()
-    database.close()
     assert accounts.rows(column, "SELECT amount FROM write_offs") == [(30,)]
     assert accounts.entries(column)["alw_1", "settlement"] == (30, True)
     assert accounts.counters(column) == {("user", "2026-11"): (50, 0, 0)}
@@ -180,22 +189,17 @@ async def test_what_cannot_be_taken_back_is_released_and_not_charged(store: Path
     assert accounts.rows(store, "SELECT spent, held, exposure FROM counters") == [(0, 0, 0)]
 
 
-async def test_a_sweep_holds_nothing_while_it_waits_for_an_attempt_that_comes_first(
-    postgres: Server, empty_database: str
-) -> None:
+async def test_a_sweep_holds_nothing_while_it_waits_for_an_attempt_that_comes_first(two: Two) -> None:
     # Else a replica that has the first and wants the last would wait for it in a circle.
-    column = PostgresColumn(postgres, postgres.database(empty_database))
-    database = Database(column.backend())
-    database.start()
+    column, database = two.column, two.database
     desk = accounts.Desk(database)
     for name, now in (("att_1", accounts.LEASE), ("att_2", 0)):
         await desk(accounts.admission(name, BUDGETS, 10, now=now))
-    replica = Session(parameters(Secret(postgres.url(column.database))), WRITING, prepared=False)
 
     def together(connection: Connection, batch: list[Any]) -> list[Any]:
         return [Books().post(connection, items) for items in batch]
 
-    with replica.transaction(4) as (connection, transaction):
+    with two.other.transaction(4) as (connection, transaction):
         connection.exec_driver_sql("SELECT 1 FROM attempts WHERE attempt_id = 'att_1' FOR UPDATE")
         sweeping = asyncio.create_task(
             database.submit(together, [Sweep(accounts.LEASE + 1), accounts.settlement("att_1", 20)])
@@ -204,6 +208,4 @@ async def test_a_sweep_holds_nothing_while_it_waits_for_an_attempt_that_comes_fi
         connection.exec_driver_sql("SELECT 1 FROM attempts WHERE attempt_id = 'att_2' FOR UPDATE NOWAIT")
         transaction.commit()
     await sweeping
-    replica.drop()
-    database.close()
     assert accounts.entries(column) == {("att_1", "settlement"): (20, False), ("att_2", "settlement"): (10, True)}
