@@ -207,16 +207,15 @@ def _sorted_out(
     for item in items:
         if isinstance(item, Sweep):
             concerned.update(_expired(connection, item.now))
-            continue
-        if isinstance(item, Replay):
+        elif isinstance(item, Replay):
             asked.append(item)
             concerned.update(item.draw.allowances)
-            continue
-        concerned.add(item.attempt_id)
-        if isinstance(item, Admission):
-            asked.append(item)
-        elif isinstance(item, Undo):
-            undone[item.attempt_id] = item
+        else:
+            concerned.add(item.attempt_id)
+            if isinstance(item, Admission):
+                asked.append(item)
+            elif isinstance(item, Undo):
+                undone[item.attempt_id] = item
     return asked, undone, concerned
 
 
