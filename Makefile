@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-long test-failed check packages bench fuzz migration lock clean help
+.PHONY: demo test test-long test-failed check packages bench fuzz migration openapi lock clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ migration: $(READY) ## write migration 0001 anew from schema.py (until the first
 	@$(BIN)/python -m tests.gateway.store.first_migration
 	@$(BIN)/ruff format --quiet gateway/llmgw_gateway/store/migrations
 
-lock: ## resolve requirements.lock and packaging/*.lock again (needs the network)
+.PHONY: demo test test-long test-failed check packages bench fuzz migration openapi lock clean help
 	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
 	@$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.lock

@@ -8,6 +8,7 @@ from datetime import date  # noqa: TC003 -- msgspec reads the annotations
 from typing import TYPE_CHECKING, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
+from msgspec import UNSET, UnsetType
 from sqlalchemy import and_, or_, select
 
 from llmgw_gateway.admin.asking import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.admin.asking import Asking
 
 By = Literal["user", "model", "day", "outcome", "team", "project", "key"]
+YEARS: Final = range(2000, 3000)
 MOST_ROWS: Final = 10_000
 
 
@@ -72,15 +74,16 @@ class UsageQuery(Document, frozen=True):
     """Which usage. Days in the organisation's time zone, both included."""
 
     by: By
-    since: date | None = None
-    until: date | None = None
+    since: date | UnsetType = UNSET
+    until: date | UnsetType = UNSET
     person: Line = ""
 
 
 class Used(Document, frozen=True):
     """What one of the groups has used; cost in micro-USD."""
 
-    label: str
+    of: dict[str, str]
+    """What they are grouped by: for `user` the id, name and address."""
     operations: int
     attempts: int
     input_tokens: int
@@ -107,7 +110,7 @@ class ChangesQuery(Page, frozen=True):
     action: Line = ""
     kind: Line = ""
     id: LongLine = ""
-    outcome: Literal["allowed", "denied"] | None = None
+    outcome: Literal["allowed", "denied"] | UnsetType = UNSET
 
 
 class ChangeShown(Document, frozen=True):
@@ -174,11 +177,14 @@ def explain(asking: Asking, connection: Connection, query: ExplainQuery) -> Expl
 
 def show_usage(asking: Asking, connection: Connection, query: UsageQuery) -> Usage:
     """Add up; for a team lead what their teams have paid for."""
-    if query.since and query.until and query.until < query.since:
+    since, until = query.since or None, query.until or None
+    if not all(day is None or day.year in YEARS for day in (since, until)):
+        raise GatewayError(ErrorCode.REQUEST_MALFORMED, "`since` and `until` are days of the years 2000 to 2999.")
+    if since and until and until < since:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, "`until` must not be before `since`.")
-    span = Span(ZoneInfo(asking.settings.organisation.time_zone), query.since, query.until)
+    span = Span(ZoneInfo(asking.settings.organisation.time_zone), since, until)
     lines = usage(connection, query.by, span, query.person, teams=asking.teams)
-    return Usage(by=query.by, lines=tuple(Used(label=each.label, **asdict(each.sums)) for each in lines[:MOST_ROWS]))
+    return Usage(by=query.by, lines=tuple(Used(of=each.of, **asdict(each.sums)) for each in lines[:MOST_ROWS]))
 
 
 def list_changes(_asking: Asking, connection: Connection, query: ChangesQuery) -> Changes:
