@@ -45,7 +45,10 @@ migration: $(READY) ## write migration 0001 anew from schema.py (until the first
 	@$(BIN)/python -m tests.gateway.store.first_migration
 	@$(BIN)/ruff format --quiet gateway/llmgw_gateway/store/migrations
 
-.PHONY: demo test test-long test-failed check packages bench fuzz migration openapi lock clean help
+openapi: $(READY) ## write docs/admin-openapi.json anew from the table of the Admin API's endpoints
+	@$(BIN)/python -m tests.gateway.admin.write_openapi
+
+lock: ## resolve requirements.lock and packaging/*.lock again (needs the network)
 	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
 	@$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.lock

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from msgspec import UNSET, UnsetType
-from sqlalchemy import and_, or_, select
+from sqlalchemy import select
 
 from llmgw_gateway.admin.asking import (
     ALL_SEEING,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 By = Literal["user", "model", "day", "outcome", "team", "project", "key"]
 YEARS: Final = range(2000, 3000)
+LONGEST_NUMBER: Final = 18
 MOST_ROWS: Final = 10_000
 
 
@@ -116,6 +117,8 @@ class ChangesQuery(Page, frozen=True):
 class ChangeShown(Document, frozen=True):
     """One row."""
 
+    number: int
+    """Its place in the chain."""
     change: str
     at: str
     actor: str
@@ -195,10 +198,10 @@ def list_changes(_asking: Asking, connection: Connection, query: ChangesQuery) -
         where.append(changes.c.outcome == query.outcome)
     if query.cursor:
         where.append(_before(query.cursor))
-    order = changes.c.at.desc(), changes.c.change_id.desc()
-    rows = connection.execute(select(changes).where(*where).order_by(*order).limit(query.limit + 1)).all()
+    newest = select(changes).where(*where).order_by(changes.c.number.desc())
+    rows = connection.execute(newest.limit(query.limit + 1)).all()
     shown = rows[: query.limit]
-    following = f"{shown[-1].at}.{shown[-1].change_id}" if rows[query.limit :] else None
+    following = str(shown[-1].number) if rows[query.limit :] else None
     return Changes(changes=tuple(_change(row) for row in shown), next=following)
 
 
@@ -209,15 +212,14 @@ def show_configuration(asking: Asking, _connection: Connection, _query: Nothing)
 
 
 def _before(cursor: str) -> ColumnElement[bool]:
-    at, _, change = cursor.partition(".")
-    if not (at.isascii() and at.isdecimal() and len(at) < len("9" * 16)):
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= LONGEST_NUMBER):
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, "`cursor` is not one that was given here.")
-    moment = int(at)
-    return or_(changes.c.at < moment, and_(changes.c.at == moment, changes.c.change_id < change))
+    return changes.c.number < int(cursor)
 
 
 def _change(row: Any) -> ChangeShown:  # noqa: ANN401 -- a row
     return ChangeShown(
+        number=row.number,
         change=row.change_id,
         at=time_text(row.at),
         actor=row.actor,
