@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-long test-failed check packages bench fuzz migration lock clean help
+.PHONY: demo test test-long test-failed check packages bench fuzz migration openapi lock clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ fuzz: $(READY) ## fuzz every parser for FUZZ_SECONDS each (600), by atheris wher
 migration: $(READY) ## write migration 0001 anew from schema.py (until the first release)
 	@$(BIN)/python -m tests.gateway.store.first_migration
 	@$(BIN)/ruff format --quiet gateway/llmgw_gateway/store/migrations
+
+openapi: $(READY) ## write docs/admin-openapi.json anew from the table of the Admin API's endpoints
+	@$(BIN)/python -m tests.gateway.admin.write_openapi
 
 lock: ## resolve requirements.lock and packaging/*.lock again (needs the network)
 	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv

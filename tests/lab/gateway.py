@@ -42,9 +42,10 @@ class Gateway(Server):
         self.folder = folder
         self.ca_file: Path | None = None
         """Whom to trust when `url` is made https."""
-        self.port, self.admin_port = free_port(), free_port()
+        self.port, self.admin_port, self.api_port = free_port(), free_port(), free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.admin_url = f"http://{HOST}:{self.admin_port}"
+        self.api_url = f"http://{HOST}:{self.api_port}"
         self.config = folder / "gateway.toml"
         self.db = folder / "gateway.db"
         self.audit = folder / "audit.jsonl"
@@ -57,6 +58,7 @@ class Gateway(Server):
                 "drain_seconds": 30,
                 "questions_per_minute": 100_000,  # tests ask until what they wait for is so
             },
+            "administration": {"listen": f"{HOST}:{self.api_port}"},
             "organisation": {"name": "Example", "time_zone": "UTC", "contact": "#llm-help"},
             "store": {"path": self.db.name},
             "audit": {"path": self.audit.name},

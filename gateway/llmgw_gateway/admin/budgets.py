@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import select, true
 
 from llmgw_gateway.admin.asking import (
@@ -73,7 +73,7 @@ class Budgets(Document, frozen=True):
 class BudgetsQuery(Page, frozen=True):
     """Which budgets."""
 
-    level: Level | None = None
+    level: Level | UnsetType = UNSET
 
 
 class AdjustmentShown(Document, frozen=True):
@@ -120,7 +120,7 @@ class NewLimit(Document, frozen=True):
 
 def list_budgets(asking: Asking, connection: Connection, query: BudgetsQuery) -> Budgets:
     """Answer with a page, in the order of their keys."""
-    mine = [each for each in _standings(asking, connection) if query.level in (None, each.budget.level)]
+    mine = [each for each in _standings(asking, connection) if query.level in (UNSET, each.budget.level)]
     ordered = sorted((each for each in mine if each.budget.budget > query.cursor), key=lambda each: each.budget.budget)
     shown = ordered[: query.limit]
     following = shown[-1].budget.budget if ordered[query.limit :] else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -47,7 +48,7 @@ LONGEST_QUERY: Final = 4096
 LONGEST_PART: Final = 200
 ROOT: Final = "/admin/v1"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
-LONGEST_IDEMPOTENCY_KEY: Final = 255
+IDEMPOTENCY_KEYS: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 NOBODY: Final = Standing("", service=False, roles=frozenset(), teams=frozenset())
 log = logging.getLogger("llmgw.admin")
 
@@ -208,10 +209,11 @@ def _checked(convert: Callable[[], Any]) -> Any:  # noqa: ANN401 -- a Document
 def _change_id(request: web.BaseRequest, route: Route, caller: Caller, body: bytes) -> str:
     """The same for the same request under one `Idempotency-Key`, so that repeating it changes nothing more."""
     key = request.headers.get(IDEMPOTENCY_KEY, "")
-    if not key or not route.writes:
+    if not route.writes or IDEMPOTENCY_KEY not in request.headers:
         return new_change_id()
-    if len(key) > LONGEST_IDEMPOTENCY_KEY:
-        raise GatewayError(ErrorCode.REQUEST_MALFORMED, "The `Idempotency-Key` is longer than 255 characters.")
+    if not IDEMPOTENCY_KEYS.fullmatch(key):
+        text = "An `Idempotency-Key` has 1 to 255 letters, digits, hyphens and underscores."
+        raise GatewayError(ErrorCode.REQUEST_MALFORMED, text)
     parts = (caller.person_id, key, route.method, request.raw_path)
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass") + b"\0" + body)
     return f"chg_{digest.hexdigest()[:24]}"

@@ -20,8 +20,10 @@ REFUSALS: Final = {
     "401": "No credential, or one that is not good.",
     "403": "The caller has no role that may do this.",
     "404": "There is no such thing, or it is not the caller's to see.",
+    "405": "The path has other methods.",
     "409": "It cannot be done as things are.",
     "429": "Too many questions in a minute.",
+    "431": "The head of the request is too large.",
     "503": "The store does not answer.",
 }
 
@@ -106,20 +108,10 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
         schema = components[route.given.__name__]
         required = schema.get("required", ())
         parameters += [
-            {"name": name, "in": "query", "required": name in required, "schema": _unset_is_left_out(each)}
+            {"name": name, "in": "query", "required": name in required, "schema": each}
             for name, each in schema["properties"].items()
         ]
     return operation | ({"parameters": parameters} if parameters else {})
-
-
-def _unset_is_left_out(schema: dict[str, Any]) -> dict[str, Any]:
-    """A query has no null: what may be null is left out there."""
-    kinds = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
-    if kinds:
-        return dict(kinds[0])
-    if None in schema.get("enum", ()):
-        return {"enum": [each for each in schema["enum"] if each is not None]}
-    return schema
 
 
 def _content(text: str, kind: type[Struct]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from datetime import date  # noqa: TC003 -- msgspec reads the annotations
 from typing import TYPE_CHECKING, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import and_, or_, select
+from msgspec import UNSET, UnsetType
+from sqlalchemy import select
 
 from llmgw_gateway.admin.asking import (
     ALL_SEEING,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from llmgw_gateway.admin.asking import Asking
 
 By = Literal["user", "model", "day", "outcome", "team", "project", "key"]
+YEARS: Final = range(2000, 3000)
+LONGEST_NUMBER: Final = 18
 MOST_ROWS: Final = 10_000
 
 
@@ -72,15 +75,16 @@ class UsageQuery(Document, frozen=True):
     """Which usage. Days in the organisation's time zone, both included."""
 
     by: By
-    since: date | None = None
-    until: date | None = None
+    since: date | UnsetType = UNSET
+    until: date | UnsetType = UNSET
     person: Line = ""
 
 
 class Used(Document, frozen=True):
     """What one of the groups has used; cost in micro-USD."""
 
-    label: str
+    of: dict[str, str]
+    """What they are grouped by: for `user` the id, name and address."""
     operations: int
     attempts: int
     input_tokens: int
@@ -107,12 +111,14 @@ class ChangesQuery(Page, frozen=True):
     action: Line = ""
     kind: Line = ""
     id: LongLine = ""
-    outcome: Literal["allowed", "denied"] | None = None
+    outcome: Literal["allowed", "denied"] | UnsetType = UNSET
 
 
 class ChangeShown(Document, frozen=True):
     """One row."""
 
+    number: int
+    """Its place in the chain."""
     change: str
     at: str
     actor: str
@@ -174,11 +180,14 @@ def explain(asking: Asking, connection: Connection, query: ExplainQuery) -> Expl
 
 def show_usage(asking: Asking, connection: Connection, query: UsageQuery) -> Usage:
     """Add up; for a team lead what their teams have paid for."""
-    if query.since and query.until and query.until < query.since:
+    since, until = query.since or None, query.until or None
+    if not all(day is None or day.year in YEARS for day in (since, until)):
+        raise GatewayError(ErrorCode.REQUEST_MALFORMED, "`since` and `until` are days of the years 2000 to 2999.")
+    if since and until and until < since:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, "`until` must not be before `since`.")
-    span = Span(ZoneInfo(asking.settings.organisation.time_zone), query.since, query.until)
+    span = Span(ZoneInfo(asking.settings.organisation.time_zone), since, until)
     lines = usage(connection, query.by, span, query.person, teams=asking.teams)
-    return Usage(by=query.by, lines=tuple(Used(label=each.label, **asdict(each.sums)) for each in lines[:MOST_ROWS]))
+    return Usage(by=query.by, lines=tuple(Used(of=each.of, **asdict(each.sums)) for each in lines[:MOST_ROWS]))
 
 
 def list_changes(_asking: Asking, connection: Connection, query: ChangesQuery) -> Changes:
@@ -189,10 +198,10 @@ def list_changes(_asking: Asking, connection: Connection, query: ChangesQuery) -
         where.append(changes.c.outcome == query.outcome)
     if query.cursor:
         where.append(_before(query.cursor))
-    order = changes.c.at.desc(), changes.c.change_id.desc()
-    rows = connection.execute(select(changes).where(*where).order_by(*order).limit(query.limit + 1)).all()
+    newest = select(changes).where(*where).order_by(changes.c.number.desc())
+    rows = connection.execute(newest.limit(query.limit + 1)).all()
     shown = rows[: query.limit]
-    following = f"{shown[-1].at}.{shown[-1].change_id}" if rows[query.limit :] else None
+    following = str(shown[-1].number) if rows[query.limit :] else None
     return Changes(changes=tuple(_change(row) for row in shown), next=following)
 
 
@@ -203,15 +212,14 @@ def show_configuration(asking: Asking, _connection: Connection, _query: Nothing)
 
 
 def _before(cursor: str) -> ColumnElement[bool]:
-    at, _, change = cursor.partition(".")
-    if not (at.isascii() and at.isdecimal() and len(at) < len("9" * 16)):
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= LONGEST_NUMBER):
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, "`cursor` is not one that was given here.")
-    moment = int(at)
-    return or_(changes.c.at < moment, and_(changes.c.at == moment, changes.c.change_id < change))
+    return changes.c.number < int(cursor)
 
 
 def _change(row: Any) -> ChangeShown:  # noqa: ANN401 -- a row
     return ChangeShown(
+        number=row.number,
         change=row.change_id,
         at=time_text(row.at),
         actor=row.actor,
