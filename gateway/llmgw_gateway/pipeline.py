@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from llmgw_gateway.observe.audit import Audit, Entry
     from llmgw_gateway.observe.metrics import Metrics
     from llmgw_gateway.policy.models import Policy
-    from llmgw_gateway.providers.bedrock import Bedrock, Upstream
+    from llmgw_gateway.providers.bedrock import Bedrock
+    from llmgw_gateway.providers.sending import Upstream
     from llmgw_gateway.streams.answer import Writer
     from llmgw_gateway.streams.eventstream import Frame
     from llmgw_gateway.streams.meter import Meter
@@ -224,7 +225,7 @@ class Pipeline:
                 hold.outcome,
                 entry.session,
                 dispatched_at=upstream.dispatched_at,
-                cancel_stops_billing=self.bedrock.cancel_stops_billing,
+                cancel_stops_billing=upstream.cancel_stops_billing,
                 opens=call.release,
             )
         except StreamRefused as refused:

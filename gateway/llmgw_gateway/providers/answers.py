@@ -19,7 +19,7 @@ from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from llmgw_gateway.call import Outcome
-    from llmgw_gateway.providers.bedrock import Upstream
+    from llmgw_gateway.providers.sending import Upstream
     from llmgw_gateway.streams.meter import Meter
     from llmgw_gateway.streams.refusals import StreamRefused
 
