@@ -64,6 +64,10 @@ class Anthropic:
         """How a stream is written."""
         return anthropic.EventWriter()
 
+    def event_writer(self, _meter: Meter) -> Writer:
+        """The same from server-sent events in the Anthropic format."""
+        return anthropic.PassThrough()
+
     def answer(self, body: bytes, _meter: Meter) -> bytes:
         """A whole answer in this dialect: the provider's own."""
         return body
@@ -105,13 +109,17 @@ class Bedrock:
         """How a stream is written."""
         return bedrock.EventWriter()
 
+    def event_writer(self, meter: Meter) -> Writer:
+        """The same from server-sent events in the Anthropic format."""
+        return bedrock.ChunkWriter(meter)
+
     def answer(self, body: bytes, _meter: Meter) -> bytes:
         """A whole answer in this dialect: the provider's own."""
         return body
 
     def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
-        """A refusal of the provider, unmodified: clients recover by its wording."""
-        return status, body
+        """A refusal of the provider, with its text where AWS's SDKs look for it."""
+        return status, bedrock.refusal(body)
 
 
 @dataclass(slots=True)
@@ -142,6 +150,10 @@ class OpenAIChat:
         return openai_chat.EventWriter(
             meter, model=self._model, created=self.created, include_usage=self._include_usage
         )
+
+    def event_writer(self, meter: Meter) -> Writer:
+        """The same from server-sent events in the Anthropic format."""
+        return self.writer(meter)
 
     def answer(self, body: bytes, meter: Meter) -> bytes:
         """A whole answer in this dialect."""
@@ -177,6 +189,10 @@ class OpenAIResponses:
     def writer(self, meter: Meter) -> Writer:
         """How a stream is written."""
         return openai_response_events.EventWriter(meter, echo=self._echo, created=self.created)
+
+    def event_writer(self, meter: Meter) -> Writer:
+        """The same from server-sent events in the Anthropic format."""
+        return self.writer(meter)
 
     def answer(self, body: bytes, meter: Meter) -> bytes:
         """A whole answer in this dialect."""

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 OK: Final = 200
 FIRST_ERROR: Final = 400
 FIRST_FAILURE: Final = 500
+LONGEST_WAIT: Final = 6
+"""Digits of a `retry-after` that is taken at its word."""
 REFUSED_BY_ROLE: Final = frozenset({401, 403})
 NOT_NOW: Final = frozenset({429, 503})
 """By their definition nothing was done (RFC 6585 section 4, RFC 9110 section 15.6.4), whoever says so."""
+_STREAMED: Final = {"frames": names.EVENT_STREAM, "events": names.SERVER_SENT}
 OF_THE_REQUEST: Final = frozenset({400, 413, 422})
 """Refusals that any other target would repeat."""
 
@@ -54,6 +57,12 @@ class Refused(Exception):  # noqa: N818 -- the provider's answer, not a failure 
         self.status = status
         self.headers = headers or {}
         self.body = body
+
+    @property
+    def wait(self) -> float:
+        """For how many seconds the target asks to be left alone; 0 when it does not say."""
+        asked = self.headers.get("retry-after", "")
+        return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) <= LONGEST_WAIT else 0
 
 
 async def refusal(upstream: Upstream, outcome: Outcome) -> Refused | GatewayError:
@@ -90,7 +99,7 @@ def refused_in_stream(refused: StreamRefused, outcome: Outcome) -> Refused:
 
 def check_form(upstream: Upstream, outcome: Outcome, *, stream: bool) -> None:
     """GatewayError(UPSTREAM_INVALID) when an answer is not in the provider's format: it comes from somebody else."""
-    if not (_content_type(upstream) == names.EVENT_STREAM if stream else _is_json(upstream)):
+    if not (_content_type(upstream) == _STREAMED[upstream.speech] if stream else _is_json(upstream)):
         outcome.note = "upstream_wrong_type"
         raise GatewayError(
             ErrorCode.UPSTREAM_INVALID,
@@ -121,7 +130,7 @@ def denied() -> GatewayError:
     """The provider does not let the gateway in: nothing that a caller could mend."""
     return GatewayError(
         ErrorCode.UPSTREAM_DENIED,
-        "AWS refused the gateway's own role for this model, not your sign-in. Tell the platform team.",
+        "The provider refused the gateway's own identity for this model, not your sign-in. Tell the platform team.",
     )
 
 
