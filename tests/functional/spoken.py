@@ -58,6 +58,8 @@ def _server_sent(data: bytes) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     assert data.endswith(b"\n\n"), data[-200:]
     for block in data[:-2].split(b"\n\n"):
+        if block.startswith(b":"):
+            continue
         named, _, written = block.partition(b"\ndata: ")
         event = json.loads(written)
         assert named == b"event: " + event["type"].encode()
@@ -120,6 +122,8 @@ OPENAI_STATUSES = {
     "modelTimeoutException": 504,
     "denied": 403,
     "error_event": 503,
+    "overloaded": 503,
+    "key_refused": 403,
     "silence": 504,
 }
 OPENAI_MODEL = {"model": "claude-sonnet-4-5"}

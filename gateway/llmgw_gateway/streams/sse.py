@@ -35,7 +35,7 @@ class EventParser:
     """
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer = bytearray()
         self._begun = False
         self.taken = b""
         """The bytes of the events that the last `feed` returned: whole events only, fit to be passed on."""
@@ -48,21 +48,29 @@ class EventParser:
         if self.ended:
             return []
         if not self._begun:
-            self._begun = len(self._buffer) + len(data) >= len(_MARK)
-            data = (self._buffer + data).removeprefix(_MARK) if self._begun else data
-            self._buffer = b"" if self._begun else self._buffer
+            data, self._buffer = bytes(self._buffer) + data, bytearray()
+            self._begun = len(data) >= len(_MARK)
+            data = data.removeprefix(_MARK)
         searched = max(0, len(self._buffer) - LONGEST_END)
-        buffer = self._buffer + data if self._buffer else data
+        buffer: bytes | bytearray = data  # nearly every read is of whole events: nothing to collect
+        if self._buffer:
+            self._buffer += data
+            buffer = self._buffer
         events: list[Frame] = []
         start = 0
         while not self.ended and (blank := _BLANK.search(buffer, max(start, searched))) is not None:
-            kind, found = _event(buffer[start : blank.start()])
+            kind, found = _event(bytes(buffer[start : blank.start()]))
             start = blank.end()
             if found is not None:
                 events.append(Frame({}, found))
                 self.ended = kind == _ERROR
-        self.taken = buffer[:start]
-        self._buffer = b"" if self.ended else buffer[start:]
+        self.taken = bytes(buffer[:start])
+        if self.ended:
+            self._buffer.clear()
+        elif buffer is self._buffer:
+            del self._buffer[:start]
+        elif start < len(data):
+            self._buffer += data[start:]
         if len(self._buffer) > MOST_BYTES:
             raise EventStreamError(f"an event is larger than {MOST_BYTES} bytes")
         return events
