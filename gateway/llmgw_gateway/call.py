@@ -140,6 +140,8 @@ class Call(Struct):
     """What is asked for: a model of another kind is refused. None: whatever the named model gives."""
     operation: Operation = "invoke"
     """What is asked of Bedrock."""
+    version: str = ""
+    """The version of the Anthropic format that the client speaks; empty: it did not say."""
     compaction: bool = False
     """Whether the provider is asked to compact the prompt: what that costs has no bound."""
     default_max_tokens: int = 0

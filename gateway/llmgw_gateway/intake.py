@@ -50,6 +50,7 @@ class Anthropic:
         betas = ",".join(request.headers.getall("anthropic-beta", []))
         call = anthropic.read(await self.body(request), betas)
         call.session = session_of(request)
+        call.version = request.headers.get("anthropic-version", "")
         return call
 
     def meter(self, call: Call) -> Meter:

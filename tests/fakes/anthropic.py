@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from tests.fakes.bedrock import Place
 
 KEY = "sk-ant-api03-fake-key-that-never-leaves-the-gateway"
-VERSION = "2023-06-01"
+VERSIONS = ("2023-06-01", "2026-10-21")
+REMOVED = frozenset({"temperature", "top_p", "top_k"})
+"""Members that the newer version has no more."""
 MIB = 1024 * 1024
 MEMBERS = frozenset(
     {
@@ -161,7 +163,7 @@ class FaultyAnthropic(FaultyBedrock):
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         received = sigv4.Received(request.method, request.raw_path, request.headers.copy(), await request.read())
-        if request.headers.get("x-api-key") != self.api_key:
+        if self.api_key not in (request.headers.get("x-api-key"), _bearer(request)):
             self.refused.append("x-api-key")
             return _error(401, "authentication_error", "invalid x-api-key")
         counting = request.raw_path == "/v1/messages/count_tokens"
@@ -246,15 +248,20 @@ def _headers(call: Call) -> dict[str, str]:
 
 def _fault(request: web.Request, body: dict[str, Any], betas: str, *, counting: bool) -> str:
     """What the real one would refuse, in its words."""
-    if request.headers.get("anthropic-version") != VERSION:
+    version = request.headers.get("anthropic-version")
+    if version not in VERSIONS:
         return "anthropic-version: header is required"
-    known = MEMBERS - NOT_COUNTED if counting else MEMBERS
+    known = (MEMBERS - NOT_COUNTED if counting else MEMBERS) - (REMOVED if version != VERSIONS[0] else frozenset())
     for name in body:
         if name not in known and (name not in WITH_BETA or WITH_BETA[name] not in betas.split(",")):
             return f"{name}: Extra inputs are not permitted"
     if not counting and "max_tokens" not in body:
         return "max_tokens: Field required"
     return "" if str(body.get("model", "")).startswith("claude-") else "model: Field required"
+
+
+def _bearer(request: web.Request) -> str:
+    return request.headers.get("authorization", "").removeprefix("Bearer ")
 
 
 def _error(status: int, kind: str, text: str) -> web.Response:

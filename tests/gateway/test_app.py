@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llmgw_gateway import settings
-from llmgw_gateway.app import policy
 from llmgw_gateway.call import Account
 from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.money.prices import built_in
+from llmgw_gateway.offer import policy
 from tests.gateway import configuration
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ API reference, Messages, Count message tokens, Errors, Versions.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from llmgw_gateway.call import Outcome
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from llmgw_gateway.upstream import Bedrock as Times
 
 VERSION: Final = "2023-06-01"
-"""The only version there is since then (API reference, Versions)."""
+"""What is spoken for clients of other dialects, and for those that name no version (API reference, Versions)."""
+_VERSION: Final = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
 VISIBLE: Final = ("content-type", "retry-after")
 """The provider's rate limits are the company's, not the caller's: `anthropic-ratelimit-*` stays here."""
 REQUEST_ID: Final = "request-id"
@@ -58,7 +60,7 @@ class Anthropic:
         body, betas = bridge.message(call, target.model, target.invoke_id, self._table)
         if not again:
             call.release()
-        return self._ask(self._messages, body, betas, outcome, head_by, stream=call.stream)
+        return self._ask(self._messages, body, self._headers(call.version, betas), outcome, head_by, stream=call.stream)
 
     async def count_tokens(self, target: Target, call: Call) -> tuple[int, bytes]:
         """Ask how many tokens a prompt has, free of charge; status and body. GatewayError as for `send`.
@@ -72,22 +74,26 @@ class Anthropic:
             )
         body, betas = bridge.message(call, target.model, target.invoke_id, self._table)
         call.release()
-        head_by = self._sender.deadline()
-        async with self._ask(self._count, body, betas, Outcome(), head_by, stream=False) as upstream:
+        headers, head_by = self._headers(call.version, betas), self._sender.deadline()
+        async with self._ask(self._count, body, headers, Outcome(), head_by, stream=False) as upstream:
             return upstream.status, await read(upstream, MOST_COUNT_ANSWER)
 
-    def _ask(self, opening: str, body: bytes, betas: str, outcome: Outcome, head_by: float, *, stream: bool) -> Attempt:
-        async def headers(_body: bytes) -> dict[str, str]:
-            return self._headers(betas)
+    def _ask(
+        self, opening: str, body: bytes, headers: dict[str, str], outcome: Outcome, head_by: float, *, stream: bool
+    ) -> Attempt:
+        async def found(_body: bytes) -> dict[str, str]:
+            key = self._key.current().reveal()
+            if self._settings.credential == "x-api-key":
+                return headers | {"x-api-key": key}
+            return headers | {"Authorization": f"Bearer {key}"}
 
-        return Attempt(self._sender, Question(opening, body, headers, head_by, stream), outcome, self._heard)
+        return Attempt(self._sender, Question(opening, body, found, head_by, stream), outcome, self._heard)
 
-    def _headers(self, betas: str) -> dict[str, str]:
-        key = self._key.current().reveal()
-        credential = (
-            {"x-api-key": key} if self._settings.credential == "x-api-key" else {"Authorization": f"Bearer {key}"}
-        )
-        found = {"Content-Type": "application/json", "anthropic-version": VERSION} | credential
+    @staticmethod
+    def _headers(version: str, betas: str) -> dict[str, str]:
+        """What a client may say in headers, in the client's version: what a body means depends on it."""
+        spoken = version if _VERSION.fullmatch(version) else VERSION
+        found = {"Content-Type": "application/json", "anthropic-version": spoken}
         return found | {"anthropic-beta": betas} if betas else found
 
     def _heard(self, answer: Answer, sent_at: float) -> Upstream:
