@@ -40,7 +40,7 @@ AT_ONCE: Final = 8
 class _OpenAI:
     """How the provider's refusal is told."""
 
-    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
+    def refusal(self, status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:  # noqa: ARG002 -- others need it
         return openai.refusal(status, body)
 
 

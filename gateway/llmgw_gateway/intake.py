@@ -73,7 +73,7 @@ class Anthropic:
         """A whole answer in this dialect: the provider's own."""
         return body
 
-    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
+    def refusal(self, status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:  # noqa: ARG002 -- others need it
         """A refusal of the provider, unmodified: clients recover by its wording."""
         return status, body
 
@@ -118,9 +118,9 @@ class Bedrock:
         """A whole answer in this dialect: the provider's own."""
         return body
 
-    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
-        """A refusal of the provider, with its text where AWS's SDKs look for it."""
-        return status, bedrock.refusal(body)
+    def refusal(self, status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:
+        """A refusal of the provider, as AWS's SDKs read it."""
+        return bedrock.refusal(status, body, billed=billed)
 
 
 @dataclass(slots=True)
@@ -160,7 +160,7 @@ class OpenAIChat:
         """A whole answer in this dialect."""
         return _converted(openai_chat.answer(body, model=self._model, created=self.created, usage=meter.usage))
 
-    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
+    def refusal(self, status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:  # noqa: ARG002 -- others need it
         """A refusal of the provider in OpenAI's envelope."""
         return openai.refusal(status, body)
 
@@ -200,7 +200,7 @@ class OpenAIResponses:
         answered = openai_response_events.answer(body, echo=self._echo, created=self.created, usage=meter.usage)
         return _converted(answered)
 
-    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
+    def refusal(self, status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:  # noqa: ARG002 -- others need it
         """A refusal of the provider in OpenAI's envelope."""
         return openai.refusal(status, body)
 

@@ -79,8 +79,8 @@ class Dialect(Protocol):
     def answer(self, body: bytes, meter: Meter, /) -> bytes:
         """A whole answer of the provider as the client reads it."""
 
-    def refusal(self, status: int, body: bytes, /) -> tuple[int, bytes]:
-        """A refusal of the provider as the client reads it."""
+    def refusal(self, status: int, body: bytes, /, *, billed: bool) -> tuple[int, bytes]:
+        """A refusal of the provider as the client reads it; `billed`: it may have been."""
 
 
 @dataclass(slots=True)
@@ -293,15 +293,15 @@ def _late(head_by: float) -> bool:
 class Refusing(Protocol):
     """How a client is told of a refusal."""
 
-    def refusal(self, status: int, body: bytes, /) -> tuple[int, bytes]:
-        """A refusal of the provider as the client reads it."""
+    def refusal(self, status: int, body: bytes, /, *, billed: bool) -> tuple[int, bytes]:
+        """A refusal of the provider as the client reads it; `billed`: it may have been."""
 
 
 def told(refused: Refused, dialect: Refusing, ours: dict[str, str]) -> web.Response:
     """What the client is told when no other target is asked."""
     if refused.error is not None:
         raise refused.error
-    status, body = dialect.refusal(refused.status, refused.body)
+    status, body = dialect.refusal(refused.status, refused.body, billed=refused.billed)
     return web.Response(status=status, body=body, headers=refused.headers | ours)
 
 

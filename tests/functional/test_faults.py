@@ -14,7 +14,7 @@ import anthropic
 import boto3
 import httpx2
 import pytest
-from botocore.exceptions import EventStreamError
+from botocore.exceptions import ClientError, EventStreamError
 
 from tests.fakes.bedrock import (
     BODIES,
@@ -189,7 +189,7 @@ def test_an_answer_in_one_piece_is_whole_or_an_error(company: Company, dialect: 
         check_whole(dialect, told, stream=False)
         check_exact(row)
     else:
-        assert (told.status, told.headers["x-should-retry"]) == (502, "false")
+        assert (told.status, told.headers["x-should-retry"]) == (dialect.broken, "false")
         assert dialect.message(json.loads(told.body))
         check_unknown(row)
 
@@ -339,4 +339,23 @@ def test_boto3_raises_the_class_of_an_exception_that_comes_first(company: Compan
     prompt = company.prompt(Script(invalid, Place.START))
     with pytest.raises(boto.exceptions.ValidationException, match="in the stream"):
         boto.invoke_model_with_response_stream(modelId=FIRST, body=json.dumps(BEDROCK.body(prompt, True)))  # noqa: FBT003
+    assert len(company.cloud.calls_of(prompt)) == 1
+
+
+BILLED = [fault for fault in HEADS if not fault.free and fault.name not in {"sse_200", "html_200"}]
+
+
+@pytest.mark.parametrize("fault", BILLED, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("mode", ["legacy", "standard"])
+def test_boto3_does_not_pay_twice_for_what_may_have_been_billed(
+    company: Company, boto: Any, monkeypatch: pytest.MonkeyPatch, fault: Fault, mode: str
+) -> None:
+    """As it comes, in both of its modes: it repeats by the status, and knows no header that would stop it."""
+    monkeypatch.setenv("AWS_RETRY_MODE", mode)
+    prompt = company.prompt(Script(fault), None)
+    with closing(boto3.client("bedrock-runtime", "us-east-1", endpoint_url=boto.meta.endpoint_url)) as client:
+        with pytest.raises(ClientError) as caught:
+            client.invoke_model(modelId=FIRST, body=json.dumps(BEDROCK.body(prompt, False)))  # noqa: FBT003 -- in one piece
+        assert client.meta.config.retries["mode"] == mode
+    assert caught.value.response["Error"]["Message"]
     assert len(company.cloud.calls_of(prompt)) == 1

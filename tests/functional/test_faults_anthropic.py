@@ -170,7 +170,7 @@ def test_an_answer_in_one_piece_is_whole_or_an_error(company: Company, dialect: 
         check_whole(dialect, told, stream=False)
         check_exact(row)
     else:
-        assert (told.status, told.headers["x-should-retry"]) == (502, "false")
+        assert (told.status, told.headers["x-should-retry"]) == (dialect.broken, "false")
         assert dialect.message(json.loads(told.body))
         check_unknown(row)
 

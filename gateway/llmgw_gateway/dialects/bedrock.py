@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -12,6 +13,7 @@ from llmgw_gateway.call import Call
 from llmgw_gateway.dialects import messages
 from llmgw_gateway.streams import eventstream
 from llmgw_gateway.streams.refusals import error_text, error_type
+from llmgw_wire.errors import MODEL_FAILED, REPEATED_BY_AWS
 from llmgw_wire.headers import EVENT_STREAM
 
 if TYPE_CHECKING:
@@ -121,8 +123,25 @@ class ChunkWriter(EventWriter):
 _CHUNK: Final = {":event-type": "chunk", ":content-type": "application/json", ":message-type": "event"}
 
 
-def refusal(body: bytes) -> bytes:
-    """The body of a provider's refusal: in the Anthropic format `message` is added at the top, for AWS's SDKs."""
+def refusal(status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:
+    """A provider's refusal as AWS's SDKs read it, which repeat by the status alone.
+
+    One that may have been billed gets a status that they do not repeat. In the Anthropic format `message` is added at
+    the top of the body, and "overloaded" has AWS's status.
+    """
+    if billed and status in REPEATED_BY_AWS:
+        status = _TIMED_OUT if status == HTTPStatus.GATEWAY_TIMEOUT else MODEL_FAILED
+    elif status == _OVERLOADED and not billed:
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+    return status, _with_message(body)
+
+
+_OVERLOADED: Final = 529
+_TIMED_OUT: Final = 408
+"""ModelTimeoutException."""
+
+
+def _with_message(body: bytes) -> bytes:
     try:
         found = msgspec.json.decode(body)
     except messages.UNREADABLE:

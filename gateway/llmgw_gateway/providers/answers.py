@@ -37,7 +37,7 @@ OF_THE_REQUEST: Final = frozenset({400, 413, 422})
 
 
 class Refused(Exception):  # noqa: N818 -- the provider's answer, not a failure of ours
-    """A target did not begin to answer, and nothing was charged. `elsewhere`: another one may.
+    """A target did not begin to answer. `elsewhere`: another one may; then nothing was charged.
 
     What the client is told if no other is asked is `error`, or else `status`, `headers` and `body`.
     """
@@ -50,6 +50,7 @@ class Refused(Exception):  # noqa: N818 -- the provider's answer, not a failure 
         status: int = 0,
         headers: dict[str, str] | None = None,
         body: bytes = b"",
+        billed: bool = False,
     ) -> None:
         super().__init__()
         self.elsewhere = elsewhere
@@ -57,6 +58,8 @@ class Refused(Exception):  # noqa: N818 -- the provider's answer, not a failure 
         self.status = status
         self.headers = headers or {}
         self.body = body
+        self.billed = billed
+        """Whether it may have been: then its owner decides whether to ask again, and no program."""
 
     @property
     def wait(self) -> float:
@@ -84,7 +87,7 @@ async def refusal(upstream: Upstream, outcome: Outcome) -> Refused | GatewayErro
         body = json.dumps({"message": f"The provider gave no reason for status {status}."}).encode()
     elsewhere = outcome.refused_upstream and status not in OF_THE_REQUEST
     headers = upstream.headers | _again(outcome) | {"content-type": "application/json"}
-    return Refused(elsewhere=elsewhere, status=status, headers=headers, body=body)
+    return Refused(elsewhere=elsewhere, status=status, headers=headers, body=body, billed=not outcome.refused_upstream)
 
 
 def refused_in_stream(refused: StreamRefused, outcome: Outcome) -> Refused:
@@ -94,6 +97,7 @@ def refused_in_stream(refused: StreamRefused, outcome: Outcome) -> Refused:
         status=refused.status,
         headers={names.AMZN_ERROR_TYPE: refused.error_type, "content-type": "application/json"} | _again(outcome),
         body=refused.body,
+        billed=not outcome.refused_upstream,
     )
 
 
