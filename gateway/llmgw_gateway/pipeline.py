@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -32,8 +31,6 @@ from llmgw_wire import headers
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from llmgw_gateway.call import Account, Call, Grant, Outcome, Target
     from llmgw_gateway.identity.authenticate import Authenticator
     from llmgw_gateway.identity.directory import Directory
@@ -217,23 +214,12 @@ class Pipeline:
         """The targets that understand a call, in the order in which they are asked now."""
         return self.health.order(able(call, (grant.target, *grant.fallbacks)), time.monotonic())
 
-    @contextmanager
-    def watched(self, target: Target, outcome: Outcome) -> Iterator[None]:
-        """One attempt: its failure is remembered, and one that was never sent is a refusal."""
-        try:
-            yield
-        except Refused as refused:
-            if refused.elsewhere:
-                self._failed(target, refused.wait)
-            raise
-        except GatewayError as error:
-            if error.code in OF_THE_TARGET:
-                self._failed(target, 0)
-            if error.code in UNSENT and not outcome.dispatched:
-                raise Refused(elsewhere=True, error=error) from error
-            raise
+    def watched(self, target: Target, outcome: Outcome) -> Watch:
+        """A context for one attempt: its failure is remembered, and one that was never sent is a refusal."""
+        return Watch(self, target, outcome)
 
-    def _failed(self, target: Target, wait: float) -> None:
+    def failed(self, target: Target, wait: float) -> None:
+        """A target has refused or failed; `wait`: for how many seconds it asks to be left alone."""
         if self.health.failed(target, time.monotonic(), wait):
             self.metrics.rests.labels(target.title).inc()
 
@@ -284,6 +270,30 @@ class Pipeline:
             )
         except StreamRefused as refused:
             raise answers.refused_in_stream(refused, hold.outcome) from refused
+
+
+class Watch:
+    """What one attempt tells of its target."""
+
+    __slots__ = ("_outcome", "_pipeline", "_target")
+
+    def __init__(self, pipeline: Pipeline, target: Target, outcome: Outcome) -> None:
+        self._pipeline = pipeline
+        self._target = target
+        self._outcome = outcome
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Refused):
+            if error.elsewhere:
+                self._pipeline.failed(self._target, error.wait)
+        elif isinstance(error, GatewayError):
+            if error.code in OF_THE_TARGET:
+                self._pipeline.failed(self._target, 0)
+            if error.code in UNSENT and not self._outcome.dispatched:
+                raise Refused(elsewhere=True, error=error) from error
 
 
 def _late(head_by: float) -> bool:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from sqlalchemy import Row
+
     from tests.lab.canaille import Canaille
     from tests.lab.claude import Mode
 
@@ -51,13 +53,24 @@ class West(ScriptedBedrock):
 class Place:
     """A gateway before two regions and an Anthropic upstream, and Ada's laptop."""
 
-    def __init__(self, folder: Path, canaille: Canaille, sign_in: Callable[[str], str], **changes: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        canaille: Canaille,
+        sign_in: Callable[[str], str],
+        *,
+        direct: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> None:
+        """`direct` is added to the section of the Anthropic upstream; `changes` are other sections."""
+        self._direct = direct or {}
         self.home, self.west, self.direct = ScriptedBedrock(), West(), FaultyAnthropic()
         self._folder = folder
         self._canaille = canaille
         self._sign_in = sign_in
         self._changes = changes
         self._stack = ExitStack()
+        self.begun = 0
 
     def __enter__(self) -> Self:
         for each in (self.home, self.west, self.direct):
@@ -80,7 +93,7 @@ class Place:
                 "regions": [
                     {"name": "west", "region": West.region, "endpoint": self.west.endpoint, "profile": "western"}
                 ],
-                "anthropic": [{"endpoint": self.direct.url, "key_file": secret}],
+                "anthropic": [{"endpoint": self.direct.url, "key_file": secret} | self._direct],
                 "models": [
                     {"name": SONNET, "target": DIRECT},
                     {"name": HAIKU, "target": HOME, "fallbacks": [WEST, LAST]},
@@ -96,6 +109,19 @@ class Place:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def begin(self) -> None:
+        """Forget what was before."""
+        self.begun = ledger.at_rest(self.gateway.db)
+        for each in (self.home, self.west, self.direct):
+            each.reset()
+            each.default = Answer()
+        self.direct.betas.clear()
+        self.ada.exchange(self._sign_in("ada"))
+
+    def rows(self, count: int) -> list[Row[Any]]:
+        """The ledger entries since `begin`, as soon as there are so many and no attempt is open."""
+        return ledger.settled(self.gateway.db, self.begun + count)[self.begun :]
+
     def asked(self) -> list[int]:
         """How many calls each of the three has had."""
         return [len(each.calls) for each in (self.home, self.west, self.direct)]
@@ -108,10 +134,19 @@ def write_secret(path: Path, text: str) -> str:
     return str(path)
 
 
-@pytest.fixture
-def place(tmp_path: Path, canaille: Canaille, sign_in: Callable[[str], str]) -> Iterator[Place]:
-    with Place(tmp_path, canaille, sign_in, fallbacks={"rest_seconds": 0}) as made:
+@pytest.fixture(scope="module")
+def open_place(
+    tmp_path_factory: pytest.TempPathFactory, canaille: Canaille, sign_in: Callable[[str], str]
+) -> Iterator[Place]:
+    with Place(tmp_path_factory.mktemp("place"), canaille, sign_in, fallbacks={"rest_seconds": 0}) as made:
         yield made
+
+
+@pytest.fixture
+def place(open_place: Place) -> Place:
+    """The place of this file, with nothing in it of the tests before, and a fresh token."""
+    open_place.begin()
+    return open_place
 
 
 @pytest.fixture
@@ -142,7 +177,7 @@ def test_the_anthropic_sdk_is_served_and_charged_by_the_list_price(place: Place,
     assert sdk.messages.create(model=SONNET, max_tokens=9, messages=SAY).usage.output_tokens == COUNTED.output
     with sdk.messages.stream(model=SONNET, max_tokens=9, messages=SAY) as stream:
         assert "".join(stream.text_stream) == "Hello."
-    rows = ledger.settled(place.gateway.db, 2)
+    rows = place.rows(2)
     assert [ledger.usage_of(row) for row in rows] == place.direct.usages == [COUNTED, COUNTED]
     assert [(row.cost, row.target, row.estimated) for row in rows] == [(cost(COUNTED), DIRECT, 0)] * 2
     assert sdk.messages.count_tokens(model=SONNET, messages=SAY).input_tokens > 0
@@ -224,7 +259,7 @@ def test_openais_sdk_reaches_it(place: Place, http: httpx2.Client) -> None:
     assert "".join(each.choices[0].delta.content or "" for each in chunks if each.choices) == "Hello."
     response = client.responses.create(model=SONNET, input="Say hello.")
     assert response.output_text == "Hello."
-    rows = ledger.settled(place.gateway.db, 3)
+    rows = place.rows(3)
     assert [ledger.usage_of(row) for row in rows] == place.direct.usages == [COUNTED] * 3
 
 
@@ -251,7 +286,7 @@ def test_boto3_invokes_it_in_bedrocks_own_format(place: Place, boto: Any) -> Non
     assert "".join(e["delta"].get("text", "") for e in events if e["type"] == "content_block_delta") == "Hello."
     metrics = events[-1]["amazon-bedrock-invocationMetrics"]
     assert (metrics["inputTokenCount"], metrics["outputTokenCount"]) == (COUNTED.input, COUNTED.output)
-    rows = ledger.settled(place.gateway.db, 2)
+    rows = place.rows(2)
     assert [ledger.usage_of(row) for row in rows] == place.direct.usages == [COUNTED] * 2
     assert place.direct.betas == ["context-1m-2025-08-07"] * 2
     assert all("anthropic_version" not in call.body for call in place.direct.calls)
@@ -272,19 +307,19 @@ def test_a_call_goes_on_to_another_region_and_then_to_another_provider(place: Pl
     for stream in (False, True):
         reply = place.ada.ask(model=HAIKU, stream=stream)
         assert (reply.status, reply.headers["x-llmgw-target"]) == (200, LAST)
-    rows = ledger.settled(place.gateway.db, 6)
+    rows = place.rows(6)
     assert [row.target for row in rows] == [HOME, WEST, LAST] * 2
     assert [(row.cost > 0, row.estimated) for row in rows] == [(False, 0), (False, 0), (True, 0)] * 2
     assert ledger.usage_of(rows[2]) == COUNTED
     assert place.west.refused == [], "signed for its region, by the profile's credentials"
-    line = place.gateway.audited("/v1/messages", target=LAST)
-    assert [(each["target"], each["outcome"], each["count"]) for each in line["attempts"]] == [
-        (HOME, "upstream_429", 1),
-        (WEST, "upstream_429", 1),
-        (LAST, "ok", 1),
+    line = place.gateway.audited("/v1/messages", request_id=reply.headers["request-id"])
+    assert [(each["target"], each["outcome"]) for each in line["attempts"]] == [
+        (HOME, "upstream_429"),
+        (WEST, "upstream_429"),
+        (LAST, "ok"),
     ]
     exposed = httpx2.get(f"{place.gateway.admin_url}/metrics", trust_env=False).text
-    assert f'llmgw_attempts_total{{result="upstream_429",target="{WEST}"}} 2.0' in exposed
+    assert f'llmgw_attempts_total{{result="upstream_429",target="{WEST}"}}' in exposed
 
 
 def test_converse_goes_to_those_targets_that_speak_it(place: Place, boto: Any) -> None:
@@ -322,18 +357,49 @@ def test_a_target_that_has_rested_is_tried_again(
 
 def test_the_key_is_in_no_log_no_answer_and_no_trail(place: Place) -> None:
     place.direct.api_key = "sk-ant-another-one"  # the upstream refuses the gateway's, and says so
-    replies = [place.ada.ask(model=SONNET), place.ada.request("POST", "/v1/messages/count_tokens", count())]
+    try:
+        replies = [place.ada.ask(model=SONNET), place.ada.request("POST", "/v1/messages/count_tokens", count())]
+    finally:
+        place.direct.api_key = FaultyAnthropic.api_key
     for reply in replies:
         assert (reply.status, reply.error["code"]) == (400, "upstream_denied")
-    place.gateway.terminate()
-    told = [reply.body.decode() for reply in replies]
-    for text in (
-        *told,
-        place.gateway.log.read_text(),
-        place.gateway.audit.read_text(),
-        place.gateway.config.read_text(),
-    ):
+        place.gateway.audited(
+            "/v1/messages" if reply is replies[0] else "/v1/messages/count_tokens",
+            request_id=reply.headers["request-id"],
+        )
+    files = place.gateway.log, place.gateway.audit, place.gateway.config
+    for text in (*(reply.body.decode() for reply in replies), *(file.read_text() for file in files)):
         assert FaultyAnthropic.api_key not in text
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+def test_what_happens_to_an_answer_without_its_client_is_the_upstreams_own(
+    tmp_path: Path,
+    canaille: Canaille,
+    sign_in: Callable[[str], str],
+    cancels: bool,  # noqa: FBT001 -- a table
+) -> None:
+    secret = {"key_file": str(tmp_path / "anthropic.key"), "cancel_stops_billing": cancels}
+    with Place(tmp_path, canaille, sign_in, direct=secret, streams={"ping_seconds": 1}) as place:
+        place.direct.default = Answer("Hello.", usage=COUNTED, hold_after=3)
+        body = json.dumps({"model": SONNET, "max_tokens": 9, "stream": True, "messages": SAY}).encode()
+        headers = {"authorization": f"Bearer {place.ada.token}", "content-type": "application/json"}
+        url = f"{place.ada.url}/v1/messages"
+        with (
+            httpx2.Client(trust_env=False) as client,
+            client.stream("POST", url, content=body, headers=headers) as answer,
+        ):
+            assert answer.status_code == 200
+        (call,) = place.direct.calls
+        if not cancels:
+            call.release()
+        (row,) = place.rows(1)
+        if cancels:  # the upstream still waits for its release: nobody read on
+            assert row.estimated
+            assert row.cost > 0
+            call.release()
+        else:
+            assert (ledger.usage_of(row), row.estimated) == (COUNTED, 0)
 
 
 def count() -> bytes:
