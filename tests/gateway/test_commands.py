@@ -211,6 +211,15 @@ def test_models_are_listed_with_their_names_below_each_other(config: Path) -> No
     assert out.endswith("\n    eu.custom\n")
 
 
+def test_a_model_at_an_upstream_of_the_anthropic_format_is_listed_by_its_price_there(store: Path) -> None:
+    served = [{"name": "claude-haiku-4-5", "target": "anthropic/claude-haiku-4-5"}, {"name": "claude-opus-5"}]
+    lines = good(["models"], written(store, models=served, anthropic=[{"key_file": "good.key"}])).splitlines()
+    assert "regional, or direct where the target is" in lines[0]
+    shown = {line.split()[0]: line.split()[1:] for line in lines if not line.startswith(" ")}
+    assert shown["claude-haiku-4-5"] == ["1.00", "5.00", "0.10", "1.25", "2.00"]
+    assert shown["claude-opus-5"][0] == "5.50"
+
+
 @pytest.mark.parametrize("words", [["models"], ["prices", "show"], ["prices", "show", "--on", "2026-10-07"]])
 def test_all_that_ships_fits_a_terminal(store: Path, words: list[str]) -> None:
     config = written(store, models=ALL)
