@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import hashlib
 import logging
 import signal
 from functools import partial
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
-import msgspec
 from aiohttp import web
 
 from llmgw_gateway.admin.edge import AdminEdge
@@ -39,14 +37,17 @@ from llmgw_gateway.observe.anchors import Anchors, writer_of
 from llmgw_gateway.observe.audit import Audit
 from llmgw_gateway.observe.chain import key_of
 from llmgw_gateway.observe.metrics import Metrics
+from llmgw_gateway.offer import policy
 from llmgw_gateway.operators import operators
 from llmgw_gateway.peers import Peers
 from llmgw_gateway.pipeline import Pipeline
 from llmgw_gateway.policy.accounts import Accounts
-from llmgw_gateway.policy.models import Policy, ServedModel
+from llmgw_gateway.policy.health import Health
 from llmgw_gateway.providers import bridge
+from llmgw_gateway.providers.anthropic import Anthropic
 from llmgw_gateway.providers.bedrock import Bedrock
-from llmgw_gateway.providers.credentials import AwsCredentials
+from llmgw_gateway.providers.credentials import ApiKey, AwsCredentials
+from llmgw_gateway.providers.upstreams import Provider, Upstreams
 from llmgw_gateway.reloading import Reloader
 from llmgw_gateway.scim.api import Scim
 from llmgw_gateway.store.database import Database
@@ -65,8 +66,6 @@ if TYPE_CHECKING:
 
 CUT_OFF_SECONDS = 5
 """How long terminal events may take to reach slow clients."""
-GOVERNMENT = "us-gov."
-"""How the ids of models begin that have GovCloud's prices."""
 COLLECT_AFTER = 10_000
 """New objects after which cycles are looked for: a few megabytes at most."""
 SETTLE_SECONDS = 10
@@ -129,7 +128,7 @@ class Gateway:
 
     async def _serve(self, database: Database, audit: Audit, http: aiohttp.ClientSession) -> int:
         settings = self._settings
-        credentials = AwsCredentials()
+        credentials = Credentials(settings)
         await credentials.start()
         ring = Ring(database, settings.server.public_url, settings.cluster_secret())
         await ring.start()
@@ -159,7 +158,8 @@ class Gateway:
             policy=policy(settings, self._catalogue),
             rates=rates,
             money=money,
-            bedrock=Bedrock(settings.bedrock, credentials, bridging(settings, self._catalogue)),
+            upstreams=upstreams(settings, credentials, bridging(settings, self._catalogue)),
+            health=Health(settings.fallbacks.rest_seconds, settings.fallbacks.most_rest_seconds),
             relay=relay,
         )
         verifier = _verifier(settings, http)
@@ -186,7 +186,7 @@ class Gateway:
         log.info("listening on %s for %s", settings.server.listen, public_url)
         await self._stopping.wait()
         unsettled = await self._drain(edge, money, runners)
-        pipeline.bedrock.close()
+        pipeline.upstreams.close()
         await rates.close()
         if control is not None:
             await control.stop()
@@ -283,55 +283,39 @@ def spare_the_collector() -> None:
     gc.set_threshold(COLLECT_AFTER, 20, 20)
 
 
-def policy(settings: Settings, catalogue: Catalogue) -> Policy:
-    """Join the configured models with the catalogue; ConfigurationError for one that has no price."""
-    faults = [
-        f"models[{number}].name: {model.name!r} has no price; known: {', '.join(catalogue.models)}"
-        for number, model in enumerate(settings.models)
-        if model.name not in catalogue.models
-    ]
-    owners = {name: known.name for known in catalogue.models.values() for name in known.names()}
-    faults += [
-        f"models[{number}].{key}: {target!r} is {owners[target]}, which has other prices than {model.name}"
-        for number, model in enumerate(settings.models)
-        for key, target in (("target", model.target), *(("fallbacks", each) for each in model.fallbacks))
-        if owners.get(target, model.name) != model.name
-    ]
-    if settings.bedrock.region.startswith("us-gov-"):
-        faults += [
-            f"models[{number}].name: {model.name!r} is priced for the other regions, and GovCloud costs more; its "
-            f"models are entries of their own, such as {model.name}-us-gov"
-            for number, model in enumerate(settings.models)
-            if model.name in catalogue.models and not catalogue.models[model.name].bedrock_id.startswith(GOVERNMENT)
-        ]
-    if faults:
-        raise ConfigurationError("models", faults)
-    served = []
-    for model in settings.models:
-        known = catalogue.models[model.name]
-        names = known.names() + ((model.target,) if model.target else ())
-        served.append(
-            ServedModel(
-                name=known.name,
-                display_name=known.display_name,
-                vendor=known.vendor,
-                names=names,
-                bedrock_id=known.bedrock_id,
-                profiles=known.profiles,
-                max_output_tokens=known.max_output_tokens,
-                target=model.target,
-                fallbacks=model.fallbacks,
-                kind=known.kind,
-            )
-        )
-    contact, version = settings.organisation.contact, policy_version(settings)
-    return Policy(served, settings.bedrock.region, contact, settings.policies, version)
+class Credentials:
+    """The gateway's own credentials: an AWS identity for each profile, a key for each upstream that wants one."""
+
+    def __init__(self, settings: Settings) -> None:
+        profiles = {"", *(region.profile for region in settings.regions)}
+        self.aws = {profile: AwsCredentials(profile) for profile in profiles}
+        self.keys = {each.name: ApiKey(settings.path(each.key_file)) for each in settings.anthropic}
+
+    async def start(self) -> None:
+        """Load all of them; ConfigurationError for one that is not there."""
+        for identity in self.aws.values():
+            await identity.start()
+        for key in self.keys.values():
+            await key.start()
+
+    def stop(self) -> None:
+        """Stop refreshing them."""
+        for identity in self.aws.values():
+            identity.stop()
+        for key in self.keys.values():
+            key.stop()
 
 
-def policy_version(settings: Settings) -> str:
-    """A name for everything that decides who may use what: the same text has the same name, on every replica."""
-    deciding = (settings.policies, settings.models, settings.teams, settings.projects)
-    return hashlib.sha256(msgspec.json.encode(deciding)).hexdigest()[:12]
+def upstreams(settings: Settings, credentials: Credentials, table: Table) -> Upstreams:
+    """Everything that targets may name."""
+    times = settings.bedrock
+    known: dict[str, Provider] = {"": Bedrock(times, credentials.aws[""], table)}
+    for each in settings.regions:
+        own = credentials.aws[each.profile]
+        known[each.name] = Bedrock(times, own, table, region=each.region, endpoint=each.endpoint)
+    for direct in settings.anthropic:
+        known[direct.name] = Anthropic(direct, times, credentials.keys[direct.name], table)
+    return Upstreams(known, times.first_byte_seconds)
 
 
 def _verifier(settings: Settings, http: aiohttp.ClientSession) -> SignInVerifier:

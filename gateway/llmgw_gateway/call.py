@@ -7,13 +7,14 @@ members takes ten times as long). Those that can only hold plain values are left
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 MICRO = 1_000_000
 """Micro-USD in one USD: money is always a whole number of them."""
@@ -27,8 +28,10 @@ LEAST_THINKING = 1024
 LONG_CONTEXT = 1_000_000
 """Tokens of the largest window that a provider offers on request."""
 
-Geography = Literal["global", "regional"]
+Geography = Literal["global", "regional", "direct"]
+"""By what a call is priced: a global or another inference profile of Bedrock, or Anthropic's own API."""
 Dialect = Literal["anthropic", "bedrock", "openai"]
+Provider = Literal["bedrock", "anthropic"]
 Kind = Literal["text", "embedding"]
 Operation = Literal["invoke", "converse", "count"]
 Completeness = Literal["none", "partial", "complete"]
@@ -137,6 +140,10 @@ class Call(Struct):
     """What is asked for: a model of another kind is refused. None: whatever the named model gives."""
     operation: Operation = "invoke"
     """What is asked of Bedrock."""
+    version: str = ""
+    """The version of the Anthropic format that the client speaks; empty: it did not say."""
+    compaction: bool = False
+    """Whether the provider is asked to compact the prompt: what that costs has no bound."""
     default_max_tokens: int = 0
     """The output cap of a call that names none, where the upstream wants one; 0: the body goes without."""
     prompts: int = 1
@@ -181,7 +188,7 @@ class Call(Struct):
 class Target(Struct, frozen=True, gc=False):
     """Where a call goes: a model, profile or ARN at a provider."""
 
-    provider: Literal["bedrock"]
+    provider: Provider
     model: str
     """The catalogue's name: prices and caps hang on it."""
     invoke_id: str
@@ -189,6 +196,13 @@ class Target(Struct, frozen=True, gc=False):
     geography: Geography
     foundation_id: str = ""
     """The model without a profile: what is named where Bedrock takes no profiles."""
+    upstream: str = ""
+    """Which of the configured upstreams; empty: the one of `[bedrock]`."""
+
+    @property
+    def title(self) -> str:
+        """What it is called in headers, ledger, audit trail and configuration."""
+        return f"{self.upstream}/{self.invoke_id}" if self.upstream else self.invoke_id
 
 
 class Grant(Struct, frozen=True, gc=False):
@@ -233,6 +247,21 @@ class Outcome(Struct):
     estimated: bool = False
 
 
-def geography_of(invoke_id: str) -> Geography:
-    """Global profiles have the list price; all else, and any ARN, the regional one (never cheaper)."""
+_NAMED = re.compile(r"(?P<upstream>[a-z][a-z0-9-]{0,31})/(?P<id>.+)")
+
+
+def split_title(title: str) -> tuple[str, str]:
+    """The upstream and the id in a target's title; an ARN has a slash, too, and no upstream."""
+    named = _NAMED.fullmatch(title)
+    return (named["upstream"], named["id"]) if named is not None else ("", title)
+
+
+def geography_of(title: str, direct: Collection[str] = ()) -> Geography:
+    """By what a target is priced. `direct` are the upstreams that speak the Anthropic format themselves.
+
+    Global profiles have the list price; all else, and any ARN, the regional one (never cheaper).
+    """
+    upstream, invoke_id = split_title(title)
+    if upstream in direct:
+        return "direct"
     return "global" if invoke_id.startswith("global.") else "regional"

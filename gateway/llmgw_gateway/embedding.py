@@ -40,7 +40,7 @@ AT_ONCE: Final = 8
 class _OpenAI:
     """How the provider's refusal is told."""
 
-    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
+    def refusal(self, status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:  # noqa: ARG002 -- others need it
         return openai.refusal(status, body)
 
 
@@ -106,8 +106,8 @@ class _Work:
 
     async def _attempt(self, call: Call) -> tuple[Vector, ...]:
         """Ask one target after the other, as for prompts; Refused when the last one does."""
-        targets = (self._grant.target, *self._grant.fallbacks)
-        head_by = self._pipeline.bedrock.deadline()
+        targets = self._pipeline.asked(call, self._grant)
+        head_by = self._pipeline.upstreams.deadline()
         for number, target in enumerate(targets, 1):
             try:
                 return await self._ask(target, call, head_by, again=number < len(targets))
@@ -123,11 +123,13 @@ class _Work:
         async with pipeline.money.admit(self._account, aimed, call, self._entry.request_id) as hold:
             self.holds.append(hold)
             self._entry.attempted(hold.attempt_id, target, hold.outcome)
-            async with pipeline.bedrock.send(target, call, hold.outcome, head_by, again=again) as upstream:
-                if upstream.status != OK:
-                    raise await answers.refusal(upstream, hold.outcome)
-                answers.check_form(upstream, hold.outcome, stream=False)
-                body = await answers.whole(upstream, EmbeddingMeter(upstream.input_tokens), hold.outcome)
+            with pipeline.watched(target, hold.outcome):
+                async with pipeline.upstreams.send(target, call, hold.outcome, head_by, again=again) as upstream:
+                    if upstream.status != OK:
+                        raise await answers.refusal(upstream, hold.outcome)
+                    answers.check_form(upstream, hold.outcome, stream=False)
+                    body = await answers.whole(upstream, EmbeddingMeter(upstream.input_tokens), hold.outcome)
+            pipeline.health.answered(target)
         found = vectors(body)
         if len(found) != call.prompts:
             raise GatewayError(

@@ -146,6 +146,11 @@ def secret_file(key: str, path: Path, content: str) -> tuple[bytes | None, list[
     return secret, [f"{key}: {path} is open to others; run: chmod 600 {path}"] if mode & 0o077 else []
 
 
+def is_header_value(secret: bytes) -> bool:
+    """Whether a credential can be sent in a header: visible ASCII characters alone."""
+    return bool(secret) and all(0x21 <= byte <= 0x7E for byte in secret)  # noqa: PLR2004 -- "!" and "~"
+
+
 def folder_faults(base: Path, name: str, key: str = "path") -> list[str]:
     """A file that is written into: it need not be there, its folder must."""
     path = base / name

@@ -50,6 +50,7 @@ class Anthropic:
         betas = ",".join(request.headers.getall("anthropic-beta", []))
         call = anthropic.read(await self.body(request), betas)
         call.session = session_of(request)
+        call.version = request.headers.get("anthropic-version", "")
         return call
 
     def meter(self, call: Call) -> Meter:
@@ -64,11 +65,15 @@ class Anthropic:
         """How a stream is written."""
         return anthropic.EventWriter()
 
+    def event_writer(self, _meter: Meter) -> Writer:
+        """The same from server-sent events in the Anthropic format."""
+        return anthropic.PassThrough()
+
     def answer(self, body: bytes, _meter: Meter) -> bytes:
         """A whole answer in this dialect: the provider's own."""
         return body
 
-    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
+    def refusal(self, status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:  # noqa: ARG002 -- others need it
         """A refusal of the provider, unmodified: clients recover by its wording."""
         return status, body
 
@@ -105,13 +110,17 @@ class Bedrock:
         """How a stream is written."""
         return bedrock.EventWriter()
 
+    def event_writer(self, meter: Meter) -> Writer:
+        """The same from server-sent events in the Anthropic format."""
+        return bedrock.ChunkWriter(meter)
+
     def answer(self, body: bytes, _meter: Meter) -> bytes:
         """A whole answer in this dialect: the provider's own."""
         return body
 
-    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
-        """A refusal of the provider, unmodified: clients recover by its wording."""
-        return status, body
+    def refusal(self, status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:
+        """A refusal of the provider, as AWS's SDKs read it."""
+        return bedrock.refusal(status, body, billed=billed)
 
 
 @dataclass(slots=True)
@@ -143,11 +152,15 @@ class OpenAIChat:
             meter, model=self._model, created=self.created, include_usage=self._include_usage
         )
 
+    def event_writer(self, meter: Meter) -> Writer:
+        """The same from server-sent events in the Anthropic format."""
+        return self.writer(meter)
+
     def answer(self, body: bytes, meter: Meter) -> bytes:
         """A whole answer in this dialect."""
         return _converted(openai_chat.answer(body, model=self._model, created=self.created, usage=meter.usage))
 
-    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
+    def refusal(self, status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:  # noqa: ARG002 -- others need it
         """A refusal of the provider in OpenAI's envelope."""
         return openai.refusal(status, body)
 
@@ -178,12 +191,16 @@ class OpenAIResponses:
         """How a stream is written."""
         return openai_response_events.EventWriter(meter, echo=self._echo, created=self.created)
 
+    def event_writer(self, meter: Meter) -> Writer:
+        """The same from server-sent events in the Anthropic format."""
+        return self.writer(meter)
+
     def answer(self, body: bytes, meter: Meter) -> bytes:
         """A whole answer in this dialect."""
         answered = openai_response_events.answer(body, echo=self._echo, created=self.created, usage=meter.usage)
         return _converted(answered)
 
-    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
+    def refusal(self, status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:  # noqa: ARG002 -- others need it
         """A refusal of the provider in OpenAI's envelope."""
         return openai.refusal(status, body)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import web
 from msgspec.structs import replace
@@ -20,13 +21,17 @@ from llmgw_gateway.dialects.embeddings import EmbeddingMeter
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.providers import answers
 from llmgw_gateway.providers.answers import OK, REFUSED_BY_ROLE, Refused
+from llmgw_gateway.providers.upstreams import able
+from llmgw_gateway.streams import sse
+from llmgw_gateway.streams.eventstream import FrameParser
 from llmgw_gateway.streams.presence import Presence, gone
 from llmgw_gateway.streams.refusals import StreamRefused
+from llmgw_gateway.streams.sse import EventParser
 from llmgw_wire import headers
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from llmgw_gateway.call import Account, Call, Grant, Target
+    from llmgw_gateway.call import Account, Call, Grant, Outcome, Target
     from llmgw_gateway.identity.authenticate import Authenticator
     from llmgw_gateway.identity.directory import Directory
     from llmgw_gateway.money.hold import Hold
@@ -34,12 +39,20 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.traffic import Place, Rates
     from llmgw_gateway.observe.audit import Audit, Entry
     from llmgw_gateway.observe.metrics import Metrics
+    from llmgw_gateway.policy.health import Health
     from llmgw_gateway.policy.models import Policy
-    from llmgw_gateway.providers.bedrock import Bedrock, Upstream
+    from llmgw_gateway.providers.sending import Upstream
+    from llmgw_gateway.providers.upstreams import Upstreams
     from llmgw_gateway.streams.answer import Writer
     from llmgw_gateway.streams.eventstream import Frame
     from llmgw_gateway.streams.meter import Meter
     from llmgw_gateway.streams.relay import Relay
+
+
+UNSENT: Final = frozenset({ErrorCode.UPSTREAM_UNREACHABLE, ErrorCode.UPSTREAM_CREDENTIALS})
+"""Why a call may not have left the gateway at all: then another target is asked."""
+OF_THE_TARGET: Final = UNSENT | {ErrorCode.UPSTREAM_TIMEOUT, ErrorCode.UPSTREAM_INVALID}
+"""Failures after which the next call had better go elsewhere."""
 
 
 class Dialect(Protocol):
@@ -55,13 +68,16 @@ class Dialect(Protocol):
         """The event in a frame of the provider, as its meter takes it."""
 
     def writer(self, meter: Meter, /) -> Writer:
-        """How its stream is written."""
+        """How its stream is written from the provider's frames."""
+
+    def event_writer(self, meter: Meter, /) -> Writer:
+        """The same from server-sent events in the Anthropic format."""
 
     def answer(self, body: bytes, meter: Meter, /) -> bytes:
         """A whole answer of the provider as the client reads it."""
 
-    def refusal(self, status: int, body: bytes, /) -> tuple[int, bytes]:
-        """A refusal of the provider as the client reads it."""
+    def refusal(self, status: int, body: bytes, /, *, billed: bool) -> tuple[int, bytes]:
+        """A refusal of the provider as the client reads it; `billed`: it may have been."""
 
 
 @dataclass(slots=True)
@@ -76,7 +92,8 @@ class Pipeline:
     """Replaced whole when the configuration changes."""
     rates: Rates
     money: Money
-    bedrock: Bedrock
+    upstreams: Upstreams
+    health: Health
     relay: Relay
 
     def unready(self) -> str:
@@ -121,7 +138,7 @@ class Pipeline:
         return grant
 
     async def count_tokens(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
-        """How many tokens a prompt has: asked of Bedrock, free of charge, hence without the money stage."""
+        """How many tokens a prompt has: asked of the provider, free of charge, hence without the money stage."""
         async with self.audit.entry(entry):
             caller = self.authenticator.authenticate(request.headers)
             entry.caller(caller)
@@ -132,7 +149,7 @@ class Pipeline:
             entry.call(call)
             grant = self.grant(account, call, question=True)
             entry.permitted(grant)
-            upstream_status, body = await self.bedrock.count_tokens(grant.target, call)
+            upstream_status, body = await self.upstreams.count_tokens(grant.target, call)
             if upstream_status in REFUSED_BY_ROLE:
                 raise answers.denied()
             entry.status = upstream_status
@@ -154,7 +171,7 @@ class Pipeline:
         client was sent anything; a prompt that may have been billed is not sent again.
         """
         head_by, clamped_by = math.inf, ""
-        targets = (grant.target, *grant.fallbacks)
+        targets = self.asked(call, grant)
         for number, target in enumerate(targets, 1):
             entry.granted(target)
             aimed = replace(grant, target=target, max_tokens=call.max_tokens or grant.max_tokens)
@@ -165,7 +182,7 @@ class Pipeline:
                     entry.outcome = hold.outcome
                     entry.attempted(hold.attempt_id, target, hold.outcome)
                     place.follow(hold.outcome)
-                    head_by = min(head_by, self.bedrock.deadline())
+                    head_by = min(head_by, self.upstreams.deadline())
                     return await self._attempt(
                         request, entry, dialect, call, hold, target, head_by, again=number < len(targets)
                     )
@@ -188,17 +205,33 @@ class Pipeline:
         again: bool,
     ) -> web.StreamResponse:
         """Send to one target and give its answer to the client; Refused when it has none."""
-        try:
-            with Presence(request, hold.outcome):  # a client that leaves frees its slots, not its money
-                async with self.bedrock.send(target, call, hold.outcome, head_by, again=again) as upstream:
-                    return await self._deliver(request, entry, dialect, call, upstream, hold)  # 502, 503, 529
-        except GatewayError as error:
-            if error.code is ErrorCode.UPSTREAM_UNREACHABLE and not hold.outcome.dispatched:
-                raise Refused(elsewhere=True, error=error) from error
-            raise
+        with self.watched(target, hold.outcome), Presence(request, hold.outcome):
+            # A client that leaves frees its slots, not its money.
+            async with self.upstreams.send(target, call, hold.outcome, head_by, again=again) as upstream:
+                return await self._deliver(request, entry, dialect, call, upstream, hold, target)  # 502, 503, 529
+
+    def asked(self, call: Call, grant: Grant) -> tuple[Target, ...]:
+        """The targets that understand a call, in the order in which they are asked now."""
+        return self.health.order(able(call, (grant.target, *grant.fallbacks)), time.monotonic())
+
+    def watched(self, target: Target, outcome: Outcome) -> Watch:
+        """A context for one attempt: its failure is remembered, and one that was never sent is a refusal."""
+        return Watch(self, target, outcome)
+
+    def failed(self, target: Target, wait: float) -> None:
+        """A target has refused or failed; `wait`: for how many seconds it asks to be left alone."""
+        if self.health.failed(target, time.monotonic(), wait):
+            self.metrics.rests.labels(target.title).inc()
 
     async def _deliver(
-        self, request: web.BaseRequest, entry: Entry, dialect: Dialect, call: Call, upstream: Upstream, hold: Hold
+        self,
+        request: web.BaseRequest,
+        entry: Entry,
+        dialect: Dialect,
+        call: Call,
+        upstream: Upstream,
+        hold: Hold,
+        target: Target,
     ) -> web.StreamResponse:
         if upstream.status != OK:
             raise await answers.refusal(upstream, hold.outcome)
@@ -208,27 +241,59 @@ class Pipeline:
         if not entry.stream:
             call.release()
             body = await answers.whole(upstream, meter, hold.outcome)
+            self.health.answered(target)
             self.authenticator.check(entry.session)  # 401: paid and settled, but not for who must not have it
             if meter.completeness == "complete":
                 ours |= {headers.COST: f"{hold.cost(meter.usage) / MICRO:.6f}"}
             answer = dialect.answer(body, meter)
             return web.Response(status=OK, body=answer, content_type="application/json", headers=ours)
+
+        def opens() -> None:
+            call.release()
+            self.health.answered(target)
+
+        events = upstream.speech == "events"
         try:
             return await self.relay.run(
                 request,
                 upstream.content,
-                dialect.writer(meter),
-                dialect.inner,
+                dialect.event_writer(meter) if events else dialect.writer(meter),
+                sse.inner_event if events else dialect.inner,
                 ours,
                 meter,
                 hold.outcome,
                 entry.session,
                 dispatched_at=upstream.dispatched_at,
-                cancel_stops_billing=self.bedrock.cancel_stops_billing,
-                opens=call.release,
+                cancel_stops_billing=upstream.cancel_stops_billing,
+                opens=opens,
+                parser=EventParser() if events else FrameParser(),
             )
         except StreamRefused as refused:
             raise answers.refused_in_stream(refused, hold.outcome) from refused
+
+
+class Watch:
+    """What one attempt tells of its target."""
+
+    __slots__ = ("_outcome", "_pipeline", "_target")
+
+    def __init__(self, pipeline: Pipeline, target: Target, outcome: Outcome) -> None:
+        self._pipeline = pipeline
+        self._target = target
+        self._outcome = outcome
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Refused):
+            if error.elsewhere:
+                self._pipeline.failed(self._target, error.wait)
+        elif isinstance(error, GatewayError):
+            if error.code in OF_THE_TARGET:
+                self._pipeline.failed(self._target, 0)
+            if error.code in UNSENT and not self._outcome.dispatched:
+                raise Refused(elsewhere=True, error=error) from error
 
 
 def _late(head_by: float) -> bool:
@@ -238,15 +303,15 @@ def _late(head_by: float) -> bool:
 class Refusing(Protocol):
     """How a client is told of a refusal."""
 
-    def refusal(self, status: int, body: bytes, /) -> tuple[int, bytes]:
-        """A refusal of the provider as the client reads it."""
+    def refusal(self, status: int, body: bytes, /, *, billed: bool) -> tuple[int, bytes]:
+        """A refusal of the provider as the client reads it; `billed`: it may have been."""
 
 
 def told(refused: Refused, dialect: Refusing, ours: dict[str, str]) -> web.Response:
     """What the client is told when no other target is asked."""
     if refused.error is not None:
         raise refused.error
-    status, body = dialect.refusal(refused.status, refused.body)
+    status, body = dialect.refusal(refused.status, refused.body, billed=refused.billed)
     return web.Response(status=status, body=body, headers=refused.headers | ours)
 
 

@@ -14,11 +14,12 @@ from msgspec import Meta
 from llmgw_gateway import faults, sections
 from llmgw_gateway.administering import Administration, RoleRule
 from llmgw_gateway.budgeting import Budget  # noqa: TC001 -- msgspec reads the annotations
+from llmgw_gateway.call import split_title
 from llmgw_gateway.limiting import Limit, Valkey
 from llmgw_gateway.permitting import Permission  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.sections import Section
 from llmgw_gateway.serving import Server  # noqa: TC001 -- msgspec reads the annotations
-from llmgw_gateway.upstream import Bedrock, Model, Streams, Text
+from llmgw_gateway.upstream import Anthropic, Bedrock, Fallbacks, Model, Region, Streams, Text
 from llmgw_wire.secret import Secret
 
 MIN_SECRET_BYTES = 32
@@ -232,6 +233,9 @@ class Settings(Section, frozen=True, kw_only=True):
     policies: tuple[Permission, ...] = ()
     administration: Administration = Administration()
     roles: tuple[RoleRule, ...] = ()
+    regions: tuple[Region, ...] = ()
+    anthropic: tuple[Anthropic, ...] = ()
+    fallbacks: Fallbacks = Fallbacks()
     streams: Streams = Streams()
     valkey: Valkey = Valkey()
     organisation: Organisation = Organisation()
@@ -261,6 +265,7 @@ class Settings(Section, frozen=True, kw_only=True):
                 "administration.listen: would take credentials in clear from other machines: give [server] a "
                 "certificate_file, or the networks of the proxies in front as trusted_proxies"
             )
+        found += self._upstream_faults()
         if self.limits and not self.store.path:
             found += [f"valkey.{fault}" for fault in self.valkey.sharing_faults()]
         return found
@@ -271,6 +276,24 @@ class Settings(Section, frozen=True, kw_only=True):
         if not listen or self.administration.faults(Path()) or server.certificate_file or server.trusted_proxies:
             return False
         return not faults.is_loopback(faults.listen_address(listen)[0])
+
+    def _upstream_faults(self) -> list[str]:
+        """Two upstreams of one name, targets at one that is not there."""
+        names = [*(each.name for each in self.regions), *(each.name for each in self.anthropic)]
+        found = [f"anthropic: {each.name!r} is a region, too" for each in self.anthropic if names.count(each.name) > 1]
+        for number, model in enumerate(self.models):
+            for key, target in (("target", model.target), *(("fallbacks", each) for each in model.fallbacks)):
+                upstream, _ = split_title(target)
+                if upstream and upstream not in names:
+                    found.append(
+                        f"models[{number}].{key}: {target!r} names no upstream of [[regions]] or [[anthropic]]"
+                    )
+        return found
+
+    @property
+    def direct(self) -> frozenset[str]:
+        """The upstreams with Anthropic's own prices."""
+        return frozenset(each.name for each in self.anthropic)
 
     @property
     def names_people(self) -> bool:

@@ -1,9 +1,9 @@
-"""The sections `[bedrock]`, `[streams]` and `[[models]]` of the configuration."""
+"""The sections that say where models are asked, and how answers are relayed: `[bedrock]`, `[[models]]` and others."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Text = Annotated[str, Meta(min_length=1, max_length=2048)]
 Seconds = Annotated[int, Meta(ge=1, le=86_400)]
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 
 
@@ -48,6 +49,75 @@ class Bedrock(Section, frozen=True, kw_only=True):
         return found
 
 
+def _name_faults(name: str) -> list[str]:
+    """A name of an upstream stands before a slash in a target: no ARN begins like one."""
+    if _NAME.fullmatch(name):
+        return []
+    return [f"name: {name!r} has to be small letters, digits and hyphens, a letter first, at most 32"]
+
+
+class Region(Section, frozen=True, kw_only=True):
+    """Bedrock in another region, or of another account: what targets name as `name/id`. Its times are `[bedrock]`'s."""
+
+    name: Text
+    region: Text
+    endpoint: str = ""
+    """As in `[bedrock]`."""
+    profile: str = ""
+    """The profile of AWS's configuration files whose credentials are used, such as one with a role of its own; empty:
+    the same as for `[bedrock]`."""
+
+    @property
+    def identity(self) -> str:
+        """No two upstreams of a kind may have the same name."""
+        return self.name
+
+    def faults(self, base: Path) -> list[str]:  # noqa: ARG002 -- of a section
+        """A name that no target could say, a region that is none, an endpoint that is not safe."""
+        found = _name_faults(self.name) + (faults.url_faults("endpoint", self.endpoint) if self.endpoint else [])
+        if not _REGION.fullmatch(self.region):
+            found.append(f"region: {self.region!r} is not an AWS region such as us-west-2")
+        return found
+
+
+class Anthropic(Section, frozen=True, kw_only=True):
+    """Anthropic's own API, or another that speaks its format: what targets name as `name/id`."""
+
+    name: Text = "anthropic"
+    endpoint: Text = "https://api.anthropic.com"
+    """Base URL, without `/v1`."""
+    key_file: Text
+    """The API key, open to its owner only. Read again every minute, so that it can be changed."""
+    credential: Literal["x-api-key", "bearer"] = "x-api-key"
+    """The header in which the key is sent: Anthropic's own, or `Authorization: Bearer`."""
+    cancel_stops_billing: bool = False
+    """Whether an answer is billed only as far as it was read: then nothing is read for a client that has left."""
+
+    @property
+    def identity(self) -> str:
+        """No two upstreams of a kind may have the same name."""
+        return self.name
+
+    def faults(self, base: Path) -> list[str]:
+        """A name that no target could say, an endpoint that is not safe, a key that is missing or open to others."""
+        found = _name_faults(self.name) + faults.url_faults("endpoint", self.endpoint)
+        if self.endpoint.rstrip("/").endswith("/v1"):
+            found.append("endpoint: must not end in /v1, which is added")
+        key, wrong = faults.secret_file("key_file", base / self.key_file, "the API key")
+        if key is not None and not faults.is_header_value(key):
+            wrong.append("key_file: holds no API key: one line of printable characters without spaces is needed")
+        return found + wrong
+
+
+class Fallbacks(Section, frozen=True, kw_only=True):
+    """How long a target that refused or failed is left alone while there is another."""
+
+    rest_seconds: Annotated[int, Meta(ge=0, le=600)] = 5
+    """After the first failure; each further one in a row doubles it. 0: targets are always asked in their order."""
+    most_rest_seconds: Annotated[int, Meta(ge=1, le=3600)] = 60
+    """What the doubling and a provider's `retry-after` end at."""
+
+
 class Streams(Section, frozen=True, kw_only=True):
     """How streamed answers are relayed."""
 
@@ -68,9 +138,11 @@ class Model(Section, frozen=True, kw_only=True):
 
     name: Text
     target: str = ""
-    """The Bedrock id, profile id or ARN that is invoked; empty: what the client named, or the region's profile."""
+    """The Bedrock id, profile id or ARN that is invoked; empty: what the client named, or the region's profile.
+
+    `name/id` is asked at the upstream of that name in `[[regions]]` or `[[anthropic]]`."""
     fallbacks: tuple[Text, ...] = ()
-    """Ids of the same model that are tried in this order when one refuses before it has begun to answer."""
+    """Targets of the same model that are tried in this order when one refuses before it has begun to answer."""
 
     @property
     def identity(self) -> str:

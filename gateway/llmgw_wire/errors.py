@@ -107,7 +107,7 @@ TABLE: dict[ErrorCode, Wire] = {
     ErrorCode.UPSTREAM_UNREACHABLE: Wire(502, "api_error", "client", "ServiceUnavailableException"),
     # A prompt repeated after our own time-out is paid twice: 529 with x-should-retry: false shows the text once.
     ErrorCode.UPSTREAM_TIMEOUT: Wire(529, "overloaded_error", "never", "ModelTimeoutException"),
-    ErrorCode.UPSTREAM_INVALID: Wire(502, "api_error", "never", "InternalServerException"),
+    ErrorCode.UPSTREAM_INVALID: Wire(502, "api_error", "never", "ModelErrorException"),
     ErrorCode.UPSTREAM_CREDENTIALS: Wire(503, "api_error", "client", "ServiceUnavailableException"),
     # The provider refused the gateway's own role. As 401 or 403 the client would blame its user's credential and retry.
     ErrorCode.UPSTREAM_DENIED: Wire(400, _BLOCKED, "never", "AccessDeniedException"),
@@ -155,8 +155,22 @@ def openai_status(code: ErrorCode) -> int:
     return 504 if code is ErrorCode.UPSTREAM_TIMEOUT else code.wire.status
 
 
+REPEATED_BY_AWS = frozenset({500, 502, 503, 504})
+"""Statuses that AWS's SDKs repeat whatever a server says about it (botocore, legacy and standard retry mode)."""
+MODEL_FAILED = 424
+"""What Bedrock says of a model that failed at its work (ModelErrorException): its SDKs do not repeat it."""
+
+
+def bedrock_status(code: ErrorCode) -> int:
+    """The status in the Bedrock dialect, whose SDKs know no `x-should-retry`: what is not to be repeated says it so."""
+    wire = code.wire
+    return MODEL_FAILED if wire.retry == "never" and wire.status in REPEATED_BY_AWS else wire.status
+
+
 def status_in(dialect: str, code: ErrorCode) -> int:
     """The status of a refusal as clients of a dialect see it."""
+    if dialect == "bedrock":
+        return bedrock_status(code)
     return openai_status(code) if dialect == "openai" else code.wire.status
 
 

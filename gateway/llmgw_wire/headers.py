@@ -32,3 +32,4 @@ AGENT_VERSION: Final = "x-llmgw-agent-version"
 
 EVENT_STREAM: Final = "application/vnd.amazon.eventstream"
 """The exact content type of a Bedrock stream; Claude Code ends the turn on any other."""
+SERVER_SENT: Final = "text/event-stream"

@@ -46,6 +46,8 @@ class Dialect:
     """Faults that this dialect has another status for, by name."""
     places: frozenset[Place] = frozenset(Place)
     """Where something can go wrong in an answer."""
+    broken: int = 502
+    """The status of an answer that broke off before anything of it was sent."""
     unlike: frozenset[str] = frozenset()
     """Faults that its upstream's format has no frames for, by name."""
 
@@ -58,6 +60,8 @@ def _server_sent(data: bytes) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     assert data.endswith(b"\n\n"), data[-200:]
     for block in data[:-2].split(b"\n\n"):
+        if block.startswith(b":"):
+            continue
         named, _, written = block.partition(b"\ndata: ")
         event = json.loads(written)
         assert named == b"event: " + event["type"].encode()
@@ -91,6 +95,17 @@ def _is_stop(events: list[dict[str, Any]]) -> bool:
     return bool(events) and events[-1]["type"] == "message_stop"
 
 
+_NOT_REPEATED = (
+    "foreign_500 html_500 html_502 html_504 html_408 html_404 html_200 sse_200 frames_200 empty_200 reset cut junk "
+    "truncated_frame truncated_event bad_crc bad_prelude giant_frame giant_event"
+)
+BEDROCK_STATUSES = dict.fromkeys(_NOT_REPEATED.split(), 424) | {
+    "timeout": 408,
+    "timeout_event": 408,
+    "overloaded": 503,
+    "error_event": 503,
+}
+"""What may have been billed has a status that AWS's SDKs do not repeat."""
 ANTHROPIC = Dialect(
     name="anthropic",
     path=lambda _stream: "/v1/messages",
@@ -112,6 +127,8 @@ BEDROCK = Dialect(
     text=_text,
     whole=lambda answer: str(answer["content"][0]["text"]),
     message=_message,
+    statuses=BEDROCK_STATUSES,
+    broken=424,
 )
 OPENAI_STATUSES = {
     "model_error": 502,
@@ -120,6 +137,8 @@ OPENAI_STATUSES = {
     "modelTimeoutException": 504,
     "denied": 403,
     "error_event": 503,
+    "overloaded": 503,
+    "key_refused": 403,
     "silence": 504,
 }
 OPENAI_MODEL = {"model": "claude-sonnet-4-5"}
@@ -213,6 +232,8 @@ CONVERSE = Dialect(
     text=lambda events: "".join(each["delta"]["text"] for each in events if each["type"] == "contentBlockDelta"),
     whole=lambda answer: str(answer["output"]["message"]["content"][0]["text"]),
     message=_message,
+    statuses=BEDROCK_STATUSES,
+    broken=424,
     began=lambda event: event["type"] == "messageStart",
     places=frozenset(Place) - {Place.END},
     unlike=frozenset({"error_event", "large_frame"}),

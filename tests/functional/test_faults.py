@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -16,11 +14,8 @@ import anthropic
 import boto3
 import httpx2
 import pytest
-from botocore.exceptions import EventStreamError
-from sqlalchemy import select
+from botocore.exceptions import ClientError, EventStreamError
 
-from llmgw_gateway.money.verification import faults as faults_of
-from llmgw_gateway.store.schema import attempts, ledger
 from tests.fakes.bedrock import (
     BODIES,
     HEADS,
@@ -33,78 +28,31 @@ from tests.fakes.bedrock import (
     Script,
 )
 from tests.functional.device import Device
-from tests.functional.ledger import DEADLINE_SECONDS, read, usage_of
+from tests.functional.faulty import (
+    BUDGET,
+    Company,
+    check_books,
+    check_cut_off,
+    check_exact,
+    check_free,
+    check_refusal,
+    check_unknown,
+    check_whole,
+    named,
+    numbers,
+)
 from tests.functional.spoken import BEDROCK, DIALECTS, Dialect
 from tests.functional.trial import until
 from tests.lab.gateway import Gateway
 from tests.lab.loopback import HOST
-from tests.lab.scripted import DEFAULT_USAGE, Answer
+from tests.lab.scripted import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Row
-
     from tests.lab.canaille import Canaille
 
-TEXT = Answer().text
 FIRST, SECOND = (f"{where}.anthropic.claude-sonnet-4-5-20250929-v1:0" for where in ("us", "global"))
-BUDGET = {"level": "user", "limit_usd": 1000, "overshoot_usd": 100, "period": "month"}
-numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a client got."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class Company:
-    """A gateway with two targets for its model, before a cloud in which things go wrong, and one laptop."""
-
-    def __init__(self, gateway: Gateway, cloud: FaultyBedrock, device: Device) -> None:
-        self.gateway = gateway
-        self.cloud = cloud
-        self.device = device
-        self._changed: dict[str, int] = {}
-
-    def configure(self, **changed: int) -> None:
-        """Run with these settings of `[bedrock]`, and the others as they come."""
-        if changed != self._changed:
-            self._changed = changed
-            self.gateway.document["bedrock"] = {"region": self.cloud.region, "endpoint": self.cloud.endpoint} | changed
-            self.gateway.restart()
-
-    def prompt(self, *scripts: Script | None) -> str:
-        """A prompt of its own that meets these."""
-        prompt = f"prompt {next(numbers)}"
-        self.cloud.when(prompt, *scripts)
-        return prompt
-
-    def ask(self, dialect: Dialect, prompt: str, *, stream: bool) -> Told:
-        """Ask; once the head is there, the cloud may go on to its fault."""
-        port = urlsplit(self.gateway.url).port
-        headers = {"authorization": f"Bearer {self.device.token}", "content-type": "application/json"}
-        with closing(http.client.HTTPConnection(HOST, port, timeout=60)) as connection:
-            connection.request("POST", dialect.path(stream), json.dumps(dialect.body(prompt, stream)), headers)
-            answer = connection.getresponse()
-            self.cloud.release(prompt)
-            # An incomplete chunked body raises: not even a broken upstream may break the client's connection.
-            return Told(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
-
-    def rows(self, told: Told, count: int) -> list[Row[Any]]:
-        """The ledger's rows for a request, when all its attempts are settled: as many as the cloud saw of it."""
-        operation = told.headers["x-llmgw-request-id"]
-        wanted = select(ledger).where(ledger.c.operation_id == operation).order_by(ledger.c.entry_id)
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while len(found := read(self.gateway.db, lambda connection: list(connection.execute(wanted)))) < count:
-            assert time.monotonic() < deadline, f"{len(found)} of {count} rows for {operation}"
-            time.sleep(0.01)
-        assert len(found) == count
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -129,19 +77,13 @@ def running(
         changes={
             "models": [{"name": "claude-sonnet-4-5", "target": FIRST, "fallbacks": [SECOND]}],
             "budgets": [BUDGET],
+            "fallbacks": {"rest_seconds": 0},
         },
     ) as gateway:
         device = Device(gateway.url)
         device.exchange(sign_in("ada"))
         yield Company(gateway, cloud, device)
-        # Not one attempt is left open or settled twice, whatever went wrong.
-        still = select(attempts.c.attempt_id).where(~attempts.c.swept)
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while left := read(gateway.db, lambda connection: connection.scalars(still).all()):
-            assert time.monotonic() < deadline, left
-            time.sleep(0.01)
-        assert read(gateway.db, lambda connection: list(faults_of(connection))) == []
-        assert "Traceback" not in gateway.log.read_text()
+        check_books(gateway)
 
 
 @pytest.fixture
@@ -150,57 +92,10 @@ def company(running: Company) -> Company:
     return running
 
 
-def check_whole(dialect: Dialect, told: Told, *, stream: bool) -> None:
-    """The client has the whole answer."""
-    assert told.status == 200, told.body
-    if stream:
-        events = dialect.events(told.body)
-        assert dialect.ended(events)
-        assert not any(map(dialect.failed, events))
-        assert dialect.text(events) == TEXT
-    else:
-        assert dialect.whole(json.loads(told.body)) == TEXT
-
-
-def check_refusal(dialect: Dialect, told: Told, fault: Fault) -> None:
-    """The client has an error that it can show."""
-    assert told.status == dialect.statuses.get(fault.name, fault.status), told.body
-    assert told.headers["content-type"].startswith("application/json")
-    assert dialect.message(json.loads(told.body))
-    if not fault.free:
-        assert told.headers["x-should-retry"] == "false", "a repeated prompt is paid twice"
-    if dialect.name in {"bedrock", "converse"}:
-        assert told.headers.get("x-amzn-errortype") or fault.name == "foreign_500", "boto3 raises by it"
-
-
-def check_cut_off(dialect: Dialect, told: Told) -> None:
-    """The client has what came, and then a terminal event."""
-    assert told.status == 200
-    events = dialect.events(told.body)
-    assert dialect.began(events[0])
-    assert dialect.failed(events[-1])
-    assert not any(map(dialect.failed, events[:-1]))
-    assert not dialect.ended(events)
-
-
-def check_unknown(row: Row[Any]) -> None:
-    assert row.estimated, row
-    assert row.cost > 0, "unknown is never zero"
-
-
-def check_exact(row: Row[Any]) -> None:
-    assert (usage_of(row), row.estimated) == (DEFAULT_USAGE, False)
-    assert row.cost > 0
-
-
 FIRST_THINGS: list[tuple[Fault, str]] = [
     *((fault, how) for fault in HEADS for how in ("whole", "streamed")),
     *((fault, "streamed") for fault in BODIES),
 ]
-
-
-def named(value: Fault | Dialect | Place | str) -> str:
-    return value if isinstance(value, str) else value.name.lower()
 
 
 spoken = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
@@ -233,10 +128,6 @@ def test_before_the_first_content_another_target_answers_where_nothing_was_bille
         assert rows[0].outcome == "upstream_wrong_type"
     if not harmless:
         (check_free if fault.free else check_unknown)(rows[0])
-
-
-def check_free(row: Row[Any]) -> None:
-    assert (row.cost, row.estimated) == (0, False)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +189,7 @@ def test_an_answer_in_one_piece_is_whole_or_an_error(company: Company, dialect: 
         check_whole(dialect, told, stream=False)
         check_exact(row)
     else:
-        assert (told.status, told.headers["x-should-retry"]) == (502, "false")
+        assert (told.status, told.headers["x-should-retry"]) == (dialect.broken, "false")
         assert dialect.message(json.loads(told.body))
         check_unknown(row)
 
@@ -448,4 +339,23 @@ def test_boto3_raises_the_class_of_an_exception_that_comes_first(company: Compan
     prompt = company.prompt(Script(invalid, Place.START))
     with pytest.raises(boto.exceptions.ValidationException, match="in the stream"):
         boto.invoke_model_with_response_stream(modelId=FIRST, body=json.dumps(BEDROCK.body(prompt, True)))  # noqa: FBT003
+    assert len(company.cloud.calls_of(prompt)) == 1
+
+
+BILLED = [fault for fault in HEADS if not fault.free and fault.name not in {"sse_200", "html_200"}]
+
+
+@pytest.mark.parametrize("fault", BILLED, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("mode", ["legacy", "standard"])
+def test_boto3_does_not_pay_twice_for_what_may_have_been_billed(
+    company: Company, boto: Any, monkeypatch: pytest.MonkeyPatch, fault: Fault, mode: str
+) -> None:
+    """As it comes, in both of its modes: it repeats by the status, and knows no header that would stop it."""
+    monkeypatch.setenv("AWS_RETRY_MODE", mode)
+    prompt = company.prompt(Script(fault), None)
+    with closing(boto3.client("bedrock-runtime", "us-east-1", endpoint_url=boto.meta.endpoint_url)) as client:
+        with pytest.raises(ClientError) as caught:
+            client.invoke_model(modelId=FIRST, body=json.dumps(BEDROCK.body(prompt, False)))  # noqa: FBT003 -- in one piece
+        assert client.meta.config.retries["mode"] == mode
+    assert caught.value.response["Error"]["Message"]
     assert len(company.cloud.calls_of(prompt)) == 1

@@ -99,6 +99,22 @@ def events(data: bytes) -> None:
             assert HEADER_SAFE.fullmatch(refusal.error_type)
 
 
+def server_sent(data: bytes) -> None:
+    """Raw bytes as server-sent events, cut where the first of them say: read by the standard, passed on whole."""
+    cuts, stream = sorted(data[:4]), data[4:]
+    edges = [0, *(cut * len(stream) // 256 for cut in cuts), len(stream)]
+    parser, found, passed = sse.EventParser(), list[bytes](), b""
+    for begin, end in pairwise(edges):
+        found += [sse.inner_event(event) for event in parser.feed(stream[begin:end])]
+        passed += parser.taken
+    told = stream.removeprefix(b"\xef\xbb\xbf")
+    assert told.startswith(passed), "not a byte is lost, added or moved"
+    seen = [text for _, text in _dispatched(passed)]
+    assert [each.decode("utf-8", "replace") for each in found] == seen, "what is passed on is whole events"
+    if not parser.ended:
+        assert len(_dispatched(told)) - len(seen) <= 1, "only what no line end follows may be left"
+
+
 def answers(data: bytes) -> None:
     """A whole answer: what the meter calls readable is JSON, and its numbers are numbers of tokens."""
     meter = Meter()
@@ -128,6 +144,13 @@ def requests(data: bytes) -> None:
         # What is no text in a client's message is the provider's to refuse.
         assert dialect == "bedrock" or "model" not in _json(sent.decode("utf-8", "replace"))
         assert _json(clamped.decode("utf-8", "replace")).get("max_tokens", 1) == 1
+        try:
+            passed, names = bridge.message(call, "claude-sonnet-4-5", "claude-x")
+        except GatewayError:
+            continue
+        assert re.fullmatch(r"[A-Za-z0-9._,-]*", names), "fit for a header"
+        document = _json(passed.decode("utf-8", "replace"))
+        assert not document or (document["model"], document["max_tokens"]) == ("claude-x", 1)
 
 
 def conversions(data: bytes) -> None:
@@ -174,7 +197,7 @@ def chunks(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (frames, headers, events, answers, requests, conversions, chunks)
+    target.__name__: target for target in (frames, headers, events, server_sent, answers, requests, conversions, chunks)
 }
 
 

@@ -47,6 +47,9 @@ def folder(base: Path) -> Path:
     secret = base / "cluster.secret"
     secret.write_text(secrets.token_hex(32), encoding="ascii")
     secret.chmod(0o600)
+    for name, key in (("good.key", "sk-ant-x"), ("bad.key", "two\nlines")):
+        (base / name).touch(mode=0o600)
+        (base / name).write_text(key, encoding="ascii")
     return base / "gateway.toml"
 
 

@@ -211,6 +211,15 @@ def test_models_are_listed_with_their_names_below_each_other(config: Path) -> No
     assert out.endswith("\n    eu.custom\n")
 
 
+def test_a_model_at_an_upstream_of_the_anthropic_format_is_listed_by_its_price_there(store: Path) -> None:
+    served = [{"name": "claude-haiku-4-5", "target": "anthropic/claude-haiku-4-5"}, {"name": "claude-opus-5"}]
+    lines = good(["models"], written(store, models=served, anthropic=[{"key_file": "good.key"}])).splitlines()
+    assert "regional, or direct where the target is" in lines[0]
+    shown = {line.split()[0]: line.split()[1:] for line in lines if not line.startswith(" ")}
+    assert shown["claude-haiku-4-5"] == ["1.00", "5.00", "0.10", "1.25", "2.00"]
+    assert shown["claude-opus-5"][0] == "5.50"
+
+
 @pytest.mark.parametrize("words", [["models"], ["prices", "show"], ["prices", "show", "--on", "2026-10-07"]])
 def test_all_that_ships_fits_a_terminal(store: Path, words: list[str]) -> None:
     config = written(store, models=ALL)
@@ -226,6 +235,8 @@ claude-haiku-5-5 (Claude Haiku 5.5, anthropic)
   global     > 100,000  2026-10-07   0.50    2.50   0.05     0.625      1.00  2026-11-21
   regional   any        2026-10-07   0.11    0.55  0.011    0.1375      0.22  2026-11-21
   regional   > 100,000  2026-10-07   0.55    2.75  0.055    0.6875      1.10  2026-11-21
+  direct     any        2026-10-07   0.10    0.50   0.01     0.125      0.20  2026-11-21
+  direct     > 100,000  2026-10-07   0.50    2.50   0.05     0.625      1.00  2026-11-21
 """
 
 

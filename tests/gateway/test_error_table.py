@@ -23,7 +23,7 @@ from llmgw_gateway.edge import Edge
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.observe.metrics import Metrics
 from llmgw_gateway.peers import Peers
-from llmgw_wire.errors import ADMINISTRATION, OPENAI_TYPES, TABLE, ErrorCode, openai_status
+from llmgw_wire.errors import ADMINISTRATION, OPENAI_TYPES, TABLE, ErrorCode, bedrock_status, openai_status
 from tests.lab.threaded import ThreadedServer
 
 if TYPE_CHECKING:
@@ -206,10 +206,12 @@ def test_boto3_raises_and_repeats_as_the_table_says(
     assert error.response["Error"]["Code"] == wire.aws_type
     assert error.response["Error"]["Message"] == TEXT
     metadata = error.response["ResponseMetadata"]
-    assert metadata["HTTPStatusCode"] == wire.status
+    status = bedrock_status(code)
+    assert metadata["HTTPStatusCode"] == status
     assert metadata["HTTPHeaders"]["request-id"].startswith("req_")
     assert type(error).__name__ in {wire.aws_type, "ClientError"}, "its own class where the service model has one"
-    repeats = wire.status in BOTO_REPEATS or wire.aws_type == "ThrottlingException"
+    repeats = status in BOTO_REPEATS or wire.aws_type == "ThrottlingException"
+    assert not (repeats and wire.retry == "never"), "boto3 knows no header that keeps it from paying twice"
     assert door.refusing.asked["bedrock", code] == (ATTEMPTS if repeats else 1)
 
 

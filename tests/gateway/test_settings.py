@@ -167,6 +167,35 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "a NUL in a time zone": ("organisation.time_zone", "Europe\0", "organisation.time_zone:"),
     "a certificate that is none": ("issuers.0.ca_file", "cluster.secret", "issuers[0].ca_file: "),
     "a time zone outside its folder": ("organisation.time_zone", "../passwd", "organisation.time_zone:"),
+    "a region that is none": ("regions", [{"name": "west", "region": "west"}], "regions[0].region:"),
+    "a name that no target can say": ("regions", [{"name": "W", "region": "us-west-2"}], "regions[0].name:"),
+    "two regions of one name": (
+        "regions",
+        [{"name": "w", "region": "us-west-2"}] * 2,
+        "regions: 'w' stands there twice",
+    ),
+    "a key that is not there": ("anthropic", [{"key_file": "none"}], "anthropic[0].key_file:"),
+    "a key with a line break": ("anthropic", [{"key_file": "bad.key"}], "anthropic[0].key_file: holds no API key"),
+    "an upstream in clear": (
+        "anthropic",
+        [{"key_file": "good.key", "endpoint": "http://api.example"}],
+        "anthropic[0].endpoint: plain http",
+    ),
+    "an endpoint that ends in /v1": (
+        "anthropic",
+        [{"key_file": "good.key", "endpoint": "https://api.example/v1/"}],
+        "anthropic[0].endpoint: must not end in /v1",
+    ),
+    "an upstream that nobody knows": (
+        "models.0.target",
+        "west/us.x",
+        "models[0].target: 'west/us.x' names no upstream",
+    ),
+    "a fallback that nobody knows": (
+        "models.0.fallbacks",
+        ["west/x"],
+        "models[0].fallbacks: 'west/x' names no upstream",
+    ),
     "a time zone that is a folder": ("organisation.time_zone", "Europe", "organisation.time_zone:"),
 }
 

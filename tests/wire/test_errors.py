@@ -123,6 +123,8 @@ def test_openai_s_statuses_differ_where_its_clients_do(code: ErrorCode) -> None:
     }
     assert status_in("openai", code) == changed.get(code, code.wire.status)
     assert status_in("anthropic", code) == code.wire.status
+    for_aws = {ErrorCode.UPSTREAM_INVALID: 424, ErrorCode.INTERNAL: 424}
+    assert status_in("bedrock", code) == for_aws.get(code, code.wire.status)
     body = openai_body(code, "why", "req_1")
     assert read_refusal(openai_status(code), body) == Refusal(openai_status(code), code, "why")
 

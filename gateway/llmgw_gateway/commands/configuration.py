@@ -14,6 +14,7 @@ import click
 from llmgw_gateway import settings as configuration
 from llmgw_gateway.errors import ConfigurationError, StoreError
 from llmgw_gateway.money import prices
+from llmgw_gateway.offer import direct_targets, policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def load(config: Path) -> tuple[Settings, Catalogue]:
 
 def startable(config: Path) -> tuple[Settings, Catalogue]:
     """Configuration and prices that a gateway can start with. ConfigurationError carries every fault."""
-    from llmgw_gateway.app import bridging, policy  # noqa: PLC0415 -- half of the gateway; what only reads the ledger does without
+    from llmgw_gateway.app import bridging  # noqa: PLC0415 -- half of the gateway; what only reads the ledger does without
 
     settings, catalogue = read(config)
     policy(settings, catalogue)
@@ -81,6 +82,10 @@ def unpriced(settings: Settings, catalogue: Catalogue, day: date) -> list[str]:
             what = "has no price"
         elif not any(p.tier == "standard" and not p.context_over for p in catalogue.in_force(model.name, day)):
             what = f"has no price in force on {day}: its first one begins later"
+        elif direct_targets(settings, model) and not any(
+            p.geography == "direct" for p in catalogue.in_force(model.name, day)
+        ):
+            what = f"has no direct price in force on {day}: its first one begins later"
         else:
             continue
         faults.append(f"models[{number}].name: {model.name!r} {what}")

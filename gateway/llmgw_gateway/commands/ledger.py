@@ -83,7 +83,9 @@ def rerate_command(config: Path, since: datetime, dry_run: bool, form: str) -> N
     with refusals():
         settings, catalogue = read(config)
         with reading(settings) as connection:
-            found = rerate(connection, catalogue, Span(ZoneInfo(settings.organisation.time_zone), since.date()))
+            found = rerate(
+                connection, catalogue, Span(ZoneInfo(settings.organisation.time_zone), since.date()), settings.direct
+            )
     if form == "json":
         document = {
             "since": since.date().isoformat(),

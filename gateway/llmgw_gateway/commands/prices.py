@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llmgw_gateway.call import MICRO
+from llmgw_gateway.call import MICRO, split_title
 from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import (
     CONFIG,
@@ -102,10 +102,12 @@ def models(config: Path) -> None:
     day = today()
     header = ("model", "input", "output", "read", "write 5m", "write 1h")
     rows = []
+    direct = {served.name for served in settings.models if split_title(served.target)[0] in settings.direct}
     for served in settings.models:
-        price = catalogue.price(served.name, geography="regional", day=day)
+        price = catalogue.price(served.name, geography="direct" if served.name in direct else "regional", day=day)
         rows.append((served.name, *_rates(price)))
-    click.echo(f"prices of {catalogue.version} on {day}, regional, in USD for a million tokens")
+    where = "regional, or direct where the target is" if direct else "regional"
+    click.echo(f"prices of {catalogue.version} on {day}, {where}, in USD for a million tokens")
     lines = tables.table(header, rows)
     click.echo(lines[0])
     for served, line in zip(settings.models, lines[1:], strict=True):

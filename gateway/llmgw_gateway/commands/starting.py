@@ -29,7 +29,8 @@ def start_faults(settings: Settings) -> list[str]:
         store = settings.path(settings.store.path)
         files += [("store", store), ("store", store.with_name(store.name + ".lock"))]
     found = [fault for key, path in files for fault in _file(key, path)]
-    found += chain_faults()
+    for profile in sorted({"", *(region.profile for region in settings.regions)}):
+        found += chain_faults(profile)
     server = settings.server
     found += _address("listen", server.listen, "/healthz", b"alive", tls=bool(server.certificate_file))
     found += _address("admin_listen", server.admin_listen, "/metrics", b"llmgw_")

@@ -32,6 +32,7 @@ def read(body: bytes, betas: str) -> Call:
         long_cache=messages.wants_long_cache(body),
         least_tokens=messages.least_tokens_of(members),
         long_context=messages.wants_long_context(each.strip() for each in betas.split(",")),
+        compaction=messages.wants_compaction(members),
     )
 
 
@@ -52,6 +53,14 @@ class EventWriter:
         """The terminal event after the headers are out."""
         document = {"type": "error", "error": {"type": kind, "message": message}}
         return sse.encode("error", json.dumps(document).encode())
+
+
+class PassThrough(EventWriter):
+    """Passes on what an upstream wrote that speaks the same format."""
+
+    def write(self, raw: bytes, _events: Sequence[tuple[str, bytes]], _broken: Frame | None) -> bytes:
+        """The same bytes: whole events, an `error` among them."""
+        return raw
 
 
 _KINDS: Final = {

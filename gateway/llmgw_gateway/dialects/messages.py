@@ -113,15 +113,23 @@ def flag_of(members: dict[str, msgspec.Raw], name: str) -> bool:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, f"{name!r} must be true or false.") from None
 
 
-def refuse_compaction(members: dict[str, msgspec.Raw]) -> None:
-    """GatewayError(REQUEST_MALFORMED) for a prompt that the provider is to compact.
+def wants_compaction(members: dict[str, msgspec.Raw]) -> bool:
+    """Whether the provider is to compact the prompt.
 
     It passes over the whole context as often as it likes, and bills each time: no ceiling would hold. Clients compact
     by themselves.
     """
     edits = members.get("context_management")
-    # Decoded and written again, so that no spelling of JSON hides the word.
-    if edits is not None and b"compact" in msgspec.json.encode(msgspec.json.decode(edits)):
+    try:
+        # Decoded and written again, so that no spelling of JSON hides the word.
+        return edits is not None and b"compact" in msgspec.json.encode(msgspec.json.decode(edits))
+    except UNREADABLE:
+        return True
+
+
+def refuse_compaction(members: dict[str, msgspec.Raw]) -> None:
+    """GatewayError(REQUEST_MALFORMED) for a prompt that the provider is to compact."""
+    if wants_compaction(members):
         raise GatewayError(
             ErrorCode.REQUEST_MALFORMED,
             "'context_management' with compaction is not available through this gateway: leave it out, and compact "

@@ -2,7 +2,8 @@
 
 A member of a request is carried over, or left out because it changes nothing in the answer (`LEFT_OUT`), or accepted
 only with the value that asks for nothing (`NEUTRAL`); everything else is refused by name, so that nobody relies on what
-does not happen. Source: OpenAI's API reference, "Create chat completion" and "Create a model response".
+does not happen. Values are compared with those of tuples, never looked up: what a client writes may have no hash.
+Source: OpenAI's API reference, "Create chat completion" and "Create a model response".
 """
 
 from __future__ import annotations

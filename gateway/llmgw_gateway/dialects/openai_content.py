@@ -96,9 +96,9 @@ def tool_choice(choice: object, *, parallel: object) -> Table | None:
         if choice.get("type") != "function":
             malformed("'tool_choice' can be auto, none, required or one function.")
         found: Table | None = {"type": "tool", "name": text(named.get("name"), "the name in 'tool_choice'")}
-    elif choice in {None, "auto"}:
+    elif choice in (None, "auto"):
         found = None
-    elif choice in {"none", "required"}:
+    elif choice in ("none", "required"):
         found = {"type": {"none": "none", "required": "any"}[str(choice)]}
     else:
         malformed("'tool_choice' can be auto, none, required or one function.")

@@ -50,7 +50,7 @@ def read(body: bytes) -> Request:
     members = openai.document(body)
     judge(members, CARRIED, {})
     encoding = members.get("encoding_format") or "float"
-    if encoding not in {"float", "base64"}:
+    if encoding not in ("float", "base64"):
         malformed("'encoding_format' must be float or base64.")
     dimensions = members.get("dimensions") or 0
     if isinstance(dimensions, bool) or not isinstance(dimensions, int) or dimensions < 0:

@@ -138,7 +138,7 @@ class Shaping:
         """How much the model is to think; `none` turns thinking off where a model thinks by itself."""
         if value == "none":
             self._thinking = {"type": "disabled"}
-        elif value in EFFORTS:
+        elif value in tuple(EFFORTS):
             self._config["effort"] = EFFORTS[str(value)]
             self.features[FEATURE_EFFORT] = called
         else:
@@ -179,7 +179,7 @@ def _conversation(said: list[object]) -> Conversation:
         message = table(each, f"messages[{place}]")
         role, content = message.get("role"), message.get("content")
         where = f"messages[{place}].content"
-        if role in {"system", "developer"}:
+        if role in ("system", "developer"):
             conversation.system += openai_content.texts(content, where, ("text",))
         elif role == "user":
             conversation.add("user", _user(content, where))

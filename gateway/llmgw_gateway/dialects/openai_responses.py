@@ -40,7 +40,7 @@ NEUTRAL: Final[dict[str, list[object]]] = {
     "top_logprobs": [0],
     "truncation": ["disabled"],
 }
-INCLUDED: Final = frozenset({"reasoning.encrypted_content"})
+INCLUDED: Final = ("reasoning.encrypted_content",)
 """What may be asked for beside an answer: thinking is not shown, so there is none to be handed out."""
 TEXTS: Final = ("input_text", "output_text", "text", "refusal")
 
@@ -103,7 +103,7 @@ def _shaping(members: Table, conversation: Conversation) -> Shaping:
     if effort is not None:
         shaping.effort(effort, "reasoning.effort")
     wanted = table(members.get("text") or {}, "'text'")
-    if wanted.get("verbosity") not in {None, "medium"}:
+    if wanted.get("verbosity") not in (None, "medium"):
         malformed("'text.verbosity' is available through this gateway only as medium: leave it out.")
     form = table(wanted.get("format") or {"type": "text"}, "'text.format'")
     if form.get("type") == "json_schema":
@@ -153,9 +153,9 @@ def _add(conversation: Conversation, item: Table, place: str) -> None:
 def _message(conversation: Conversation, item: Table, place: str) -> None:
     role, content = item.get("role"), item.get("content")
     blocks = openai_content.text_block(content) if isinstance(content, str) else _parts(content, f"{place}.content")
-    if role in {"system", "developer"}:
+    if role in ("system", "developer"):
         conversation.system += blocks
-    elif role in {"user", "assistant"}:
+    elif role in ("user", "assistant"):
         conversation.add(str(role), blocks)
     else:
         malformed(f"{place}.role must be system, developer, user or assistant.")

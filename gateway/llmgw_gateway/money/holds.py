@@ -163,7 +163,7 @@ class Money:
                 account.team,
                 account.project,
                 target.model,
-                target.invoke_id,
+                target.title,
                 self._catalogue.version,
                 int(now * 1000),
             ),

@@ -200,18 +200,21 @@ class Catalogue:
         for price in sorted(self.models[model].prices, key=lambda price: (price.effective, price.dearest_prompt)):
             if price.effective <= day:
                 newest[price.chain] = price
-        return sorted(newest.values(), key=lambda price: (price.tier != "standard", *price.chain))
+        return sorted(
+            newest.values(), key=lambda price: (price.tier != "standard", price.geography == "direct", *price.chain)
+        )
 
     def price(self, model: str, *, geography: Geography, day: date, prompt_tokens: int = 0) -> Price:
         """The price that holds on `day` for a prompt of that size.
 
-        A model without a row for the geography is charged by the dearest row it has: a gap never makes a call cheap.
-        LookupError when no price is in force yet.
+        A model without a row for the geography is charged by the dearest row it has: a gap never makes a call cheap;
+        but what Anthropic's own API costs says nothing of Bedrock. LookupError when no price is in force yet.
         """
         in_force = [
             price
             for price in self.models[model].prices
             if price.tier == "standard"
+            and (price.geography != "direct" or geography == "direct")
             and price.effective <= day
             and (prompt_tokens > price.context_over or not price.context_over)
         ]
@@ -232,7 +235,10 @@ class Catalogue:
 
 def built_in(*, embeddings: bool = False) -> Catalogue:
     """The catalogue that ships with the gateway: the models that answer prompts; with `embeddings` also those."""
-    texts = parse(_shipped("bedrock.toml"), "the built-in price catalogue")
+    source = "the built-in price catalogue"
+    bedrock = parse(_shipped("bedrock.toml"), source)
+    models, _ = _merged(bedrock.models, _shipped("anthropic.toml"), source)
+    texts = Catalogue(bedrock.version, models)
     if not embeddings:
         return texts
     others = parse(_shipped("embeddings.toml"), "the built-in prices of embedding models")
@@ -273,19 +279,27 @@ def extended(shipped: Catalogue, content: bytes, source: str) -> Catalogue:
         text = content.decode()
     except UnicodeDecodeError:
         raise ConfigurationError(source, ["is not UTF-8 text"]) from None
+    models, own = _merged(shipped.models, text, source)
+    version = f"{shipped.version}+{hashlib.sha256(content).hexdigest()[:DIGEST]}"
+    return Catalogue(version, models, own)
+
+
+def _merged(
+    known: dict[str, CatalogueModel], text: str, source: str
+) -> tuple[dict[str, CatalogueModel], frozenset[tuple[str, Price]]]:
+    """Models with those of a text in them, and the rows that it brought; ConfigurationError as for `extended`."""
     document = _document(text, source, _Extension)
     faults: list[str] = []
-    read = [_model(table, number, shipped.models, faults) for number, table in enumerate(document.models)]
+    read = [_model(table, number, known, faults) for number, table in enumerate(document.models)]
     given = [entry for entry in read if entry is not None]
     faults += _doubles(model.name for model, _ in given)
     for model, own in given:
         faults += _double_rows(model.name, own)
-    models = shipped.models | {model.name: model for model, _ in given}
+    models = known | {model.name: model for model, _ in given}
     faults += [fault for fault in _faults(models.values()) if fault not in faults]
     if faults:
         raise ConfigurationError(source, faults)
-    version = f"{shipped.version}+{hashlib.sha256(content).hexdigest()[:DIGEST]}"
-    return Catalogue(version, models, frozenset((model.name, price) for model, own in given for price in own))
+    return models, frozenset((model.name, price) for model, own in given for price in own)
 
 
 def _shipped(name: str) -> str:

@@ -18,7 +18,7 @@ from llmgw_gateway.money.usage import ADMITTED, UNKNOWN
 from llmgw_gateway.store.schema import ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy import Connection, Row
 
@@ -53,8 +53,11 @@ class Rerated:
         return self.today - self.charged
 
 
-def rerate(connection: Connection, catalogue: Catalogue, span: Span) -> list[Rerated]:
-    """Rate the settled attempts of a span again; one entry for each model, the largest difference first."""
+def rerate(connection: Connection, catalogue: Catalogue, span: Span, direct: Collection[str] = ()) -> list[Rerated]:
+    """Rate the settled attempts of a span again; one entry for each model, the largest difference first.
+
+    `direct` are the upstreams with Anthropic's own prices.
+    """
     found: dict[str, Rerated] = {}
     for row in _attempts(connection, span):
         entry = found.setdefault(row.model, Rerated(row.model))
@@ -64,7 +67,7 @@ def rerate(connection: Connection, catalogue: Catalogue, span: Span) -> list[Rer
             entry.estimated += 1
             entry.estimated_cost += cost
             continue
-        again = _cost(catalogue, row)
+        again = _cost(catalogue, row, direct)
         if again is None:
             entry.unpriced += 1
             entry.unpriced_cost += cost
@@ -91,7 +94,7 @@ def _attempts(connection: Connection, span: Span) -> Iterator[Row[Any]]:
     yield from connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query)
 
 
-def _cost(catalogue: Catalogue, row: Row[Any]) -> int | None:
+def _cost(catalogue: Catalogue, row: Row[Any], direct: Collection[str]) -> int | None:
     """What an attempt costs by the catalogue; None without a price. One that used nothing costs nothing anywhere."""
     usage = Usage(*(int(getattr(row, name)) for name in USAGE))
     if usage == Usage():
@@ -100,7 +103,9 @@ def _cost(catalogue: Catalogue, row: Row[Any]) -> int | None:
         return None
     day = datetime.fromtimestamp(row.admitted / 1000, UTC).date()
     try:
-        price = catalogue.price(row.model, geography=geography_of(row.target), day=day, prompt_tokens=usage.prompt)
+        price = catalogue.price(
+            row.model, geography=geography_of(row.target, direct), day=day, prompt_tokens=usage.prompt
+        )
     except LookupError:
         return None
     return price.cost(usage)

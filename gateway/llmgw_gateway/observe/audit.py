@@ -146,11 +146,11 @@ class Entry:
 
     def granted(self, target: Target) -> None:
         """Note where it goes."""
-        self.model, self.target = target.model, target.invoke_id
+        self.model, self.target = target.model, target.title
 
     def attempted(self, attempt_id: str, target: Target, outcome: Outcome) -> None:
         """Note a dispatch that begins."""
-        self.attempts.append((attempt_id, target.invoke_id, outcome))
+        self.attempts.append((attempt_id, target.title, outcome))
 
     def permitted(self, grant: Grant) -> None:
         """Note what policy says."""

@@ -54,6 +54,19 @@ class Metrics:
             ["model"],
             registry=self.registry,
         )
+        self.attempts = Counter(
+            "llmgw_attempts",
+            "Attempts at targets by what became of them",
+            ["target", "result"],
+            registry=self.registry,
+        )
+        self.rests = Counter(
+            "llmgw_target_rests",
+            "How often a target was left alone for a while because it had refused or failed",
+            ["target"],
+            registry=self.registry,
+        )
+        self._attempts: dict[tuple[str, ...], Counter] = {}
         # What `labels` looks up takes it as long as everything else together; here it is looked up once.
         self._requests: dict[tuple[str, ...], Counter] = {}
         self._seconds: dict[tuple[str, ...], Histogram] = {}
@@ -87,6 +100,8 @@ class Metrics:
         result = self._known(_result(entry))
         _of(self._requests, self.requests, entry.dialect, result).inc()
         _of(self._seconds, self.seconds, entry.dialect).observe(entry.seconds)
+        for _, target, tried in entry.attempts:
+            _of(self._attempts, self.attempts, target, self._known(tried.note)).inc()
         outcome = entry.outcome
         if outcome is not None and entry.target:
             for name in TOKEN_CLASSES:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmgw_gateway.call import Grant, Target, geography_of
+from llmgw_gateway.call import Grant, Target, geography_of, split_title
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.policy import caps
 from llmgw_gateway.policy.permissions import Permissions
@@ -14,9 +14,9 @@ from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import CapView
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from llmgw_gateway.call import Account, Call, Kind
+    from llmgw_gateway.call import Account, Call, Kind, Provider
     from llmgw_gateway.permitting import Permission
     from llmgw_gateway.policy.permissions import Verdict
 
@@ -52,9 +52,9 @@ class ServedModel:
     profiles: tuple[str, ...]
     max_output_tokens: int
     target: str
-    """A fixed invocation id from the configuration; empty: what the client named, or the region's profile."""
+    """A fixed target from the configuration; empty: what the client named, or the region's profile."""
     fallbacks: tuple[str, ...] = ()
-    """Invocation ids that are tried in this order when the first one refuses."""
+    """Targets that are tried in this order when the first one refuses."""
     kind: Kind = "text"
 
     @property
@@ -73,9 +73,11 @@ class Policy:
         contact: str,
         entries: Sequence[Permission] = (),
         version: str = "",
+        direct: Collection[str] = (),
     ) -> None:
-        """`version` names what decides, in the audit trail."""
+        """`version` names what decides, in the audit trail; `direct` are the upstreams of the Anthropic format."""
         self.version = version
+        self._direct = direct
         self._models = {model.name: model for model in models}
         self._names: Mapping[str, ServedModel] = {name: model for model in models for name in model.names}
         self._region = region
@@ -116,7 +118,7 @@ class Policy:
         seen = self._seen.get(names)
         if seen is None:
             models = [self._models[name] for name in names]
-            seen = self._seen[names] = Policy(models, self._region, self._contact)
+            seen = self._seen[names] = Policy(models, self._region, self._contact, direct=self._direct)
         return seen
 
     def caps(self, account: Account) -> tuple[CapView, ...]:
@@ -148,10 +150,10 @@ class Policy:
             raise self._refusal(account, kind, _not_allowed(model.name, verdict))
         invoke_id = model.target or (asked if asked in model.invocable else self._profile(model))
         cap = model.max_output_tokens
-        others = tuple(_target(model, other) for other in model.fallbacks if other != invoke_id)
+        others = tuple(self._target(model, other) for other in model.fallbacks if other != invoke_id)
         # Not cut to the model's cap: what is judged here is what is sent, and the provider says so if it is too much.
         most = max_tokens or min(cap, default or cap)
-        return Grant(_target(model, invoke_id), most, others, policy=verdict.title)
+        return Grant(self._target(model, invoke_id), most, others, policy=verdict.title)
 
     def within_caps(self, account: Account, call: Call, grant: Grant) -> Grant:
         """The grant of a call within the caps of its policy; the call is changed accordingly.
@@ -166,13 +168,15 @@ class Policy:
         hint = f" Ask {self._contact} for another." if self._contact else ""
         return GatewayError(ErrorCode.MODEL_NOT_ALLOWED, f"{what} {instead}{hint}")
 
+    def _target(self, model: ServedModel, title: str) -> Target:
+        upstream, invoke_id = split_title(title)
+        provider: Provider = "anthropic" if upstream in self._direct else "bedrock"
+        geography = geography_of(title, self._direct)
+        return Target(provider, model.name, invoke_id, geography, model.bedrock_id, upstream)
+
     def _profile(self, model: ServedModel) -> str:
         """The inference profile that serves the gateway's region; the bare id where there is none."""
         return next(iter(self.profiles(model)), model.bedrock_id)
-
-
-def _target(model: ServedModel, invoke_id: str) -> Target:
-    return Target("bedrock", model.name, invoke_id, geography_of(invoke_id), model.bedrock_id)
 
 
 def _unwrapped(asked: str, region: str) -> str:

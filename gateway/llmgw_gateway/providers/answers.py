@@ -19,22 +19,25 @@ from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from llmgw_gateway.call import Outcome
-    from llmgw_gateway.providers.bedrock import Upstream
+    from llmgw_gateway.providers.sending import Upstream
     from llmgw_gateway.streams.meter import Meter
     from llmgw_gateway.streams.refusals import StreamRefused
 
 OK: Final = 200
 FIRST_ERROR: Final = 400
 FIRST_FAILURE: Final = 500
+LONGEST_WAIT: Final = 6
+"""Digits of a `retry-after` that is taken at its word."""
 REFUSED_BY_ROLE: Final = frozenset({401, 403})
 NOT_NOW: Final = frozenset({429, 503})
 """By their definition nothing was done (RFC 6585 section 4, RFC 9110 section 15.6.4), whoever says so."""
+_STREAMED: Final = {"frames": names.EVENT_STREAM, "events": names.SERVER_SENT}
 OF_THE_REQUEST: Final = frozenset({400, 413, 422})
 """Refusals that any other target would repeat."""
 
 
 class Refused(Exception):  # noqa: N818 -- the provider's answer, not a failure of ours
-    """A target did not begin to answer, and nothing was charged. `elsewhere`: another one may.
+    """A target did not begin to answer. `elsewhere`: another one may; then nothing was charged.
 
     What the client is told if no other is asked is `error`, or else `status`, `headers` and `body`.
     """
@@ -47,6 +50,7 @@ class Refused(Exception):  # noqa: N818 -- the provider's answer, not a failure 
         status: int = 0,
         headers: dict[str, str] | None = None,
         body: bytes = b"",
+        billed: bool = False,
     ) -> None:
         super().__init__()
         self.elsewhere = elsewhere
@@ -54,6 +58,14 @@ class Refused(Exception):  # noqa: N818 -- the provider's answer, not a failure 
         self.status = status
         self.headers = headers or {}
         self.body = body
+        self.billed = billed
+        """Whether it may have been: then its owner decides whether to ask again, and no program."""
+
+    @property
+    def wait(self) -> float:
+        """For how many seconds the target asks to be left alone; 0 when it does not say."""
+        asked = self.headers.get("retry-after", "")
+        return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) <= LONGEST_WAIT else 0
 
 
 async def refusal(upstream: Upstream, outcome: Outcome) -> Refused | GatewayError:
@@ -75,7 +87,7 @@ async def refusal(upstream: Upstream, outcome: Outcome) -> Refused | GatewayErro
         body = json.dumps({"message": f"The provider gave no reason for status {status}."}).encode()
     elsewhere = outcome.refused_upstream and status not in OF_THE_REQUEST
     headers = upstream.headers | _again(outcome) | {"content-type": "application/json"}
-    return Refused(elsewhere=elsewhere, status=status, headers=headers, body=body)
+    return Refused(elsewhere=elsewhere, status=status, headers=headers, body=body, billed=not outcome.refused_upstream)
 
 
 def refused_in_stream(refused: StreamRefused, outcome: Outcome) -> Refused:
@@ -85,12 +97,13 @@ def refused_in_stream(refused: StreamRefused, outcome: Outcome) -> Refused:
         status=refused.status,
         headers={names.AMZN_ERROR_TYPE: refused.error_type, "content-type": "application/json"} | _again(outcome),
         body=refused.body,
+        billed=not outcome.refused_upstream,
     )
 
 
 def check_form(upstream: Upstream, outcome: Outcome, *, stream: bool) -> None:
     """GatewayError(UPSTREAM_INVALID) when an answer is not in the provider's format: it comes from somebody else."""
-    if not (_content_type(upstream) == names.EVENT_STREAM if stream else _is_json(upstream)):
+    if not (_content_type(upstream) == _STREAMED[upstream.speech] if stream else _is_json(upstream)):
         outcome.note = "upstream_wrong_type"
         raise GatewayError(
             ErrorCode.UPSTREAM_INVALID,
@@ -121,7 +134,7 @@ def denied() -> GatewayError:
     """The provider does not let the gateway in: nothing that a caller could mend."""
     return GatewayError(
         ErrorCode.UPSTREAM_DENIED,
-        "AWS refused the gateway's own role for this model, not your sign-in. Tell the platform team.",
+        "The provider refused the gateway's own identity for this model, not your sign-in. Tell the platform team.",
     )
 
 

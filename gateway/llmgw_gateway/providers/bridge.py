@@ -1,4 +1,4 @@
-"""From the Anthropic dialect to Bedrock's InvokeModel: same format, other envelope. `bridge.toml` is the table.
+"""From what clients ask to what is sent: InvokeModel's envelope, or Anthropic's own. `bridge.toml` is the table.
 
 Headers and body fields travel in pairs: a beta that Bedrock does not take goes together with the fields that need it,
 because one without the other is refused with a 400. What Bedrock takes changes faster than releases come: a file of the
@@ -7,6 +7,7 @@ configuration replaces rows of the table and adds others. Pure.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +30,13 @@ ENVELOPE = frozenset({"model", "stream", "anthropic_version", "anthropic_beta"})
 COMPACTION = "compact-"
 """How the betas begin by which the provider compacts a prompt."""
 VERSION = msgspec.Raw(b'"bedrock-2023-05-31"')
+MOST_BETAS = 64
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_TRUE = msgspec.Raw(b"true")
+_BETA = re.compile(r"[A-Za-z0-9._-]{1,100}")
+"""What may stand in a header."""
+_SAID_ELSEWHERE = frozenset({"anthropic_version", "anthropic_beta"})
+"""Members that Anthropic's API takes as headers."""
 
 
 class Beta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,6 +44,8 @@ class Beta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     bedrock: bool
+    anthropic: bool = True
+    """Whether it is sent to an upstream that speaks the Anthropic format. Values without a row are."""
     source: str = ""
     sent_as: str = ""
     """What Bedrock calls it, where that differs."""
@@ -46,10 +56,12 @@ class Beta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One top-level body member that Bedrock does not take."""
+    """One top-level body member that Bedrock does not take, or that costs what no price here says."""
 
     name: str
     bedrock: bool
+    anthropic: bool = True
+    """The same for an upstream that speaks the Anthropic format. Members without a row are sent on."""
     source: str = ""
     on_refuse: Literal["drop", "refuse"] = "drop"
 
@@ -63,10 +75,18 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str = ""
 
 
+class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `type` of a tool that the client itself runs, or its beginning: what it costs is tokens alone."""
+
+    name: str
+    source: str = ""
+
+
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     betas: tuple[Beta, ...] = ()
     fields: tuple[Field, ...] = ()
     features: tuple[Feature, ...] = ()
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +96,14 @@ class Table:
     betas: dict[str, Beta]
     fields: dict[str, Field]
     features: dict[str, Feature]
+    tools: dict[str, Tool]
 
 
 @cache
 def table() -> Table:
     """The table that ships with the gateway."""
     text = resources.files("llmgw_gateway.providers").joinpath("bridge.toml").read_text(encoding="utf-8")
-    return extended(Table({}, {}, {}), text, "the built-in bridging table", None)
+    return extended(Table({}, {}, {}, {}), text, "the built-in bridging table", None)
 
 
 def extended(shipped: Table, text: str, source: str, models: Collection[str] | None) -> Table:
@@ -95,14 +116,14 @@ def extended(shipped: Table, text: str, source: str, models: Collection[str] | N
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError, ValueError) as error:
         raise ConfigurationError(source, [f"is no bridging table: {error}"]) from None
     faults = []
-    for kind in ("betas", "fields", "features"):
-        rows: tuple[Beta | Field | Feature, ...] = getattr(document, kind)
+    for kind in ("betas", "fields", "features", "tools"):
+        rows: tuple[Beta | Field | Feature | Tool, ...] = getattr(document, kind)
         names = [row.name for row in rows]
         faults += [f"{kind}: {name!r} stands there twice" for name in sorted({n for n in names if names.count(n) > 1})]
         faults += [
             f"{kind}.{row.name}.models: {name!r} is not in the price catalogue"
             for row in rows
-            if models is not None and not isinstance(row, Field)
+            if models is not None and isinstance(row, Beta | Feature)
             for name in row.models
             if name not in models
         ]
@@ -117,6 +138,7 @@ def extended(shipped: Table, text: str, source: str, models: Collection[str] | N
         shipped.betas | {each.name: each for each in document.betas},
         shipped.fields | {each.name: each for each in document.fields},
         shipped.features | {each.name: each for each in document.features},
+        shipped.tools | {each.name: each for each in document.tools},
     )
 
 
@@ -161,13 +183,11 @@ def _bridge(
 ) -> dict[str, msgspec.Raw]:
     asked = [known.betas[name] for name in betas if name in known.betas]
     taken = [beta for beta in asked if beta.bedrock and (not beta.models or model in beta.models)]
-    # A field stays when any accepted beta of this request brings it.
-    kept = {field for beta in taken for field in beta.fields}
-    lost = {field for beta in asked if beta not in taken for field in beta.fields} - kept
     result: dict[str, msgspec.Raw] = {"anthropic_version": VERSION}
     if taken:
         sent = dict.fromkeys(beta.sent_as or beta.name for beta in taken)
         result["anthropic_beta"] = msgspec.Raw(msgspec.json.encode(list(sent)))
+    lost = _lost(asked, taken)
     for name, value in members.items():
         if name in ENVELOPE or name in lost:
             continue
@@ -181,3 +201,86 @@ def _bridge(
             continue
         result[name] = value
     return result
+
+
+def _lost(asked: list[Beta], taken: list[Beta]) -> set[str]:
+    """The members that go with the betas which are left out. One stays when any that is sent brings it."""
+    kept = {field for beta in taken for field in beta.fields}
+    return {field for beta in asked if beta not in taken for field in beta.fields} - kept
+
+
+def message(call: Call, model: str, named: str, known: Table | None = None) -> tuple[bytes, str]:
+    """The body for an upstream that speaks the Anthropic format, and its header `anthropic-beta` ("" for none).
+
+    `model` is the catalogue's name, `named` what the upstream calls it. Members stay as the client wrote them, byte for
+    byte and in their order; only what costs more than its tokens is left out, or refused by name with
+    GatewayError(REQUEST_MALFORMED).
+    """
+    known = known or table()
+    members = dict(call.members or {})
+    betas = call.betas
+    if call.dialect == "bedrock":
+        betas = _betas_of(members)
+    _demand(call.features, model, known)
+    _check_costs(call, members, known)
+    name = msgspec.Raw(msgspec.json.encode(named))
+    result = {} if "model" in members else {"model": name}
+    asked = [known.betas[beta] for beta in betas if beta in known.betas]
+    lost = _lost(asked, [beta for beta in asked if beta.anthropic])
+    for member, value in members.items():
+        field = known.fields.get(member)
+        if member in lost or member in _SAID_ELSEWHERE or (field is not None and not field.anthropic):
+            continue
+        result[member] = value
+    result["model"] = name
+    if call.stream:
+        result["stream"] = _TRUE
+    else:
+        result.pop("stream", None)
+    sent = [beta for beta in dict.fromkeys(betas) if _BETA.fullmatch(beta) and _passes(beta, known)]
+    return msgspec.json.encode(result), ",".join(sent[:MOST_BETAS])
+
+
+def _passes(beta: str, known: Table) -> bool:
+    row = known.betas.get(beta)
+    return not beta.startswith(COMPACTION) and (row is None or row.anthropic)
+
+
+def _betas_of(members: Mapping[str, msgspec.Raw]) -> tuple[str, ...]:
+    """What a body in Bedrock's dialect says that is a header elsewhere."""
+    try:
+        return msgspec.json.decode(members.get("anthropic_beta", msgspec.Raw(b"[]")), type=tuple[str, ...])
+    except UNREADABLE:
+        raise GatewayError(ErrorCode.REQUEST_MALFORMED, "'anthropic_beta' must be an array of strings.") from None
+
+
+class _Typed(msgspec.Struct):
+    type: str | None = None
+
+
+def _check_costs(call: Call, members: Mapping[str, msgspec.Raw], known: Table) -> None:
+    """GatewayError(REQUEST_MALFORMED) for what the provider would bill besides tokens, or without a bound."""
+    for name, value in members.items():
+        field = known.fields.get(name)
+        if field is not None and not field.anthropic and field.on_refuse == "refuse" and bytes(value) != b"null":
+            raise GatewayError(
+                ErrorCode.REQUEST_MALFORMED,
+                f"{name!r} is not available through this gateway: it has no price here. Leave it out.",
+            )
+    if call.compaction:
+        raise GatewayError(
+            ErrorCode.REQUEST_MALFORMED,
+            "'context_management' with compaction is not available through this gateway: leave it out, and compact "
+            "in the client.",
+        )
+    try:
+        tools = msgspec.json.decode(members.get("tools", msgspec.Raw(b"[]")), type=list[_Typed] | None) or []
+    except UNREADABLE:
+        raise GatewayError(ErrorCode.REQUEST_MALFORMED, "'tools' must be an array of objects.") from None
+    for tool in tools:
+        if tool.type is not None and not tool.type.startswith(tuple(known.tools)):
+            raise GatewayError(
+                ErrorCode.REQUEST_MALFORMED,
+                f"Tools of the type {tool.type[:60]!r} are not available through this gateway: the provider runs them, "
+                "and they have no price here. Leave them out.",
+            )

@@ -63,6 +63,7 @@ class Connections:
         literal = f"[{self.host}]" if ":" in self.host else self.host
         self.host_header = literal if self._port == usual else f"{literal}:{self._port}"
         self._resting: list[_Connection] = []
+        self._sweeping: asyncio.TimerHandle | None = None
         self._all: set[_Connection] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -83,6 +84,8 @@ class Connections:
 
     def close(self) -> None:
         """Close every connection, in use or not."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         for connection in list(self._all):
             connection.abort()
 
@@ -119,10 +122,20 @@ class Connections:
 
     def rest(self, connection: _Connection) -> None:
         """Take back a connection whose answer has ended well."""
-        oldest = self._loop.time() - REST_SECONDS
-        while self._resting and self._resting[0].rested_since < oldest:
-            self._resting.pop(0).abort()
         self._resting.append(connection)
+        if self._sweeping is None:
+            self._sweeping = self._loop.call_later(REST_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what has rested for too long."""
+        self._sweeping = None
+        oldest = self._loop.time() - REST_SECONDS
+        for connection in [each for each in self._resting if each.rested_since <= oldest]:
+            connection.abort()
+        self._resting = [each for each in self._resting if each.rested_since > oldest]
+        if self._resting:
+            wait = self._resting[0].rested_since - oldest
+            self._sweeping = self._loop.call_later(wait, self._sweep)
 
     def opened(self, connection: _Connection) -> None:
         """Count a connection in."""

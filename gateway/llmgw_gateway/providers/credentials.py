@@ -1,4 +1,4 @@
-"""AWS credentials, refreshed off the event loop.
+"""The gateway's own credentials at its providers, refreshed off the event loop.
 
 botocore refreshes inline: a slow metadata endpoint froze the loop for as long as it took, and a failing one raises in
 the last ten minutes although the credentials are still good. So a thread asks, and the hot path only reads the last
@@ -16,22 +16,30 @@ import botocore.session
 from botocore.exceptions import BotoCoreError
 
 from llmgw_gateway.errors import ConfigurationError, GatewayError
+from llmgw_gateway.faults import is_header_value, secret_file
 from llmgw_wire.errors import ErrorCode
+from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from botocore.credentials import Credentials, ReadOnlyCredentials
 
 CHECK_SECONDS = 60
 log = logging.getLogger("llmgw.providers")
 
 
-def chain_faults() -> list[str]:
+def chain_faults(profile: str = "") -> list[str]:
     """What is wrong with the profile and the files of the chain, as far as it can be told without asking AWS."""
     try:
-        botocore.session.get_session().get_scoped_config()
+        _session(profile).get_scoped_config()
     except BotoCoreError as error:
         return [f"AWS credentials: {_sentence(error)}"]
     return []
+
+
+def _session(profile: str) -> botocore.session.Session:
+    return botocore.session.Session(profile=profile or None)
 
 
 def _sentence(error: BotoCoreError) -> str:
@@ -39,9 +47,13 @@ def _sentence(error: BotoCoreError) -> str:
 
 
 class AwsCredentials:
-    """The gateway's own AWS identity, from the AWS default chain (environment, profile, container, instance)."""
+    """An AWS identity of the gateway.
 
-    def __init__(self) -> None:
+    From the default chain (environment, profile, container, instance), or from a profile, which may name a role.
+    """
+
+    def __init__(self, profile: str = "") -> None:
+        self._profile = profile
         self._source: Credentials | None = None
         self._frozen: ReadOnlyCredentials | None = None
         self._expires: datetime | None = None
@@ -50,13 +62,17 @@ class AwsCredentials:
     async def start(self) -> None:
         """Load once; ConfigurationError when the chain has nothing, or names what is not there."""
         try:
-            self._source = await asyncio.to_thread(lambda: botocore.session.get_session().get_credentials())
+            self._source = await asyncio.to_thread(lambda: _session(self._profile).get_credentials())
         except BotoCoreError as error:
             raise ConfigurationError("AWS credentials", [_sentence(error)]) from error
         if self._source is None:
             raise ConfigurationError(
                 "AWS credentials",
-                ["none found: give the gateway a role, a profile, or AWS_ACCESS_KEY_ID and its secret"],
+                [
+                    f"none found in the profile {self._profile!r}"
+                    if self._profile
+                    else "none found: give the gateway a role, a profile, or AWS_ACCESS_KEY_ID and its secret"
+                ],
             )
         await self._refresh()
         self._task = asyncio.create_task(self._follow(), name="aws-credentials")
@@ -94,3 +110,45 @@ class AwsCredentials:
         self._expires = expiry if isinstance(expiry, datetime) else None
         if self._expires is not None and self._expires - datetime.now(UTC) < timedelta(minutes=5):
             log.warning("AWS credentials end at %s", self._expires)
+
+
+class ApiKey:
+    """The key of an upstream that speaks the Anthropic format, from a file that is read again every minute.
+
+    A file that is missing or unusable for a while leaves the last good key in use.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._key: Secret | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read it once; ConfigurationError when there is none."""
+        await self._refresh()
+        if self._key is None:
+            raise ConfigurationError("anthropic", [f"key_file: {self._path} holds no key that can be read"])
+        self._task = asyncio.create_task(self._follow(), name="api-key")
+
+    def stop(self) -> None:
+        """Stop following the file."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def current(self) -> Secret:
+        """The last good key; GatewayError(UPSTREAM_CREDENTIALS) when there never was one."""
+        if self._key is None:
+            raise GatewayError(ErrorCode.UPSTREAM_CREDENTIALS, "The gateway has no key for this upstream.")
+        return self._key
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        key, found = await asyncio.to_thread(secret_file, "key_file", self._path, "the API key")
+        if key is None or found or not is_header_value(key):
+            log.warning("the API key in %s cannot be used, the last one stays in use", self._path)
+            return
+        self._key = Secret(key.decode())

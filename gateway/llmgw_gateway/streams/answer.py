@@ -12,10 +12,10 @@ from aiohttp import web
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.streams import heads
-from llmgw_gateway.streams.eventstream import EventStreamError, FrameParser
+from llmgw_gateway.streams.eventstream import EventStreamError
 from llmgw_gateway.streams.limits import Timers
 from llmgw_gateway.streams.presence import gone
-from llmgw_gateway.streams.refusals import FAILED_AT_WORK, STATUS_OF_EXCEPTION, StreamRefused, error_type
+from llmgw_gateway.streams.refusals import FAILED_AT_WORK, StreamRefused, error_type, status_of
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -43,6 +43,19 @@ class Writer(Protocol):
 
     def failure(self, kind: str, message: str) -> bytes:
         """The terminal event for a failure after the head."""
+
+
+class Parser(Protocol):
+    """What cuts the provider's bytes into frames (`eventstream.FrameParser`, `sse.EventParser`)."""
+
+    taken: bytes
+    """The bytes of the frames of the last `feed`."""
+
+    def feed(self, data: bytes, /) -> list[Frame]:
+        """Add bytes, get what is complete; EventStreamError for bytes that are no stream."""
+
+    def finish(self) -> None:
+        """Say that no more bytes come; EventStreamError when something is incomplete."""
 
 
 class Streamed(web.StreamResponse):
@@ -100,6 +113,7 @@ class Answer:
         dispatched_at: float,
         leaves: Callable[[Answer], None],
         opens: Callable[[], None],
+        parser: Parser,
     ) -> None:
         self.outcome = outcome
         self.session = session
@@ -114,7 +128,7 @@ class Answer:
         self._limits = limits
         self._leaves = leaves
         self._opens = opens
-        self._parser = FrameParser()
+        self._parser = parser
         self._loop = asyncio.get_running_loop()
         self._read: asyncio.Future[None] = self._loop.create_future()
         """Done when the provider is not read any further."""
@@ -225,7 +239,7 @@ class Answer:
         name = error_type(error) if error is not None else (broken.exception if broken is not None else "")
         self.outcome.note = f"upstream_{name}"
         # Refused before it began: nothing is charged, whether or not the head had to leave meanwhile.
-        worked = self._meter.started or self._meter.pieces or STATUS_OF_EXCEPTION.get(name or "", 0) in FAILED_AT_WORK
+        worked = self._meter.started or self._meter.pieces or status_of(name or "") in FAILED_AT_WORK
         self.outcome.refused_upstream = not worked
         if alone and not self.timers.begun and not self.response.prepared:
             raise StreamRefused.by_frame(broken) if broken is not None else StreamRefused.by_event(error or b"")

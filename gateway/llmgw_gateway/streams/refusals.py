@@ -29,12 +29,27 @@ STATUS_OF_ERROR: Final = {
 }
 """The same for an `error` event (API reference of Anthropic, Errors); all else is the provider's own failure: 500."""
 
-FAILED_AT_WORK: Final = frozenset({408, 424})
+FAILED_AT_WORK: Final = frozenset({408, 424, 504})
 """The model took too long, or failed while it worked (API reference, InvokeModel: ModelTimeoutException,
-ModelErrorException): it did begin, and nobody says that this is not billed."""
+ModelErrorException; Anthropic's, Errors: timeout_error): it did begin, and nobody says that this is not billed."""
 
+AWS_TYPES: Final = {
+    400: "ValidationException",
+    404: "ResourceNotFoundException",
+    413: "ValidationException",
+    429: "ThrottlingException",
+    503: "ServiceUnavailableException",
+    504: "ModelTimeoutException",
+    529: "ServiceUnavailableException",
+}
+"""What AWS would call a refusal in the Anthropic format: AWS's SDKs raise by it."""
 _NAME: Final = re.compile(r"[A-Za-z]{1,64}")
 UNKNOWN: Final = "InternalServerException"
+
+
+def status_of(name: str) -> int:
+    """The status of a failure by its name, in either format; 500 for one that nobody knows."""
+    return STATUS_OF_EXCEPTION.get(name) or STATUS_OF_ERROR.get(name, 500)
 
 
 class StreamRefused(Exception):  # noqa: N818 -- no failure of ours: the provider's answer, before any head was sent
@@ -59,11 +74,13 @@ class StreamRefused(Exception):  # noqa: N818 -- no failure of ours: the provide
     @classmethod
     def by_event(cls, data: bytes) -> StreamRefused:
         """An `error` event, which is an error body already."""
-        return cls(STATUS_OF_ERROR.get(error_type(data), 500), UNKNOWN, data)
+        status = STATUS_OF_ERROR.get(error_type(data), 500)
+        return cls(status, AWS_TYPES.get(status, UNKNOWN), data)
 
 
 class _Error(msgspec.Struct):
     type: str = ""
+    message: str = ""
 
 
 class _ErrorEvent(msgspec.Struct):
@@ -75,10 +92,19 @@ _error_event = msgspec.json.Decoder(_ErrorEvent)
 
 def error_type(data: bytes) -> str:
     """The type of the error in an `error` event; "" where there is none."""
+    return _error_of(data).type
+
+
+def error_text(data: bytes) -> str:
+    """What an `error` event says."""
+    return _error_of(data).message or "no message"
+
+
+def _error_of(data: bytes) -> _Error:
     try:
-        return _error_event.decode(data).error.type
+        return _error_event.decode(data).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
+        return _Error()
 
 
 def message_of(frame: Frame) -> str:

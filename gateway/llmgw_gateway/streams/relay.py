@@ -15,7 +15,7 @@ import aiohttp
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.streams.answer import Answer
-from llmgw_gateway.streams.eventstream import EventStreamError
+from llmgw_gateway.streams.eventstream import EventStreamError, FrameParser
 from llmgw_gateway.streams.limits import Limits
 from llmgw_gateway.streams.refusals import StreamRefused
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from llmgw_gateway.call import Outcome
-    from llmgw_gateway.streams.answer import Writer
+    from llmgw_gateway.streams.answer import Parser, Writer
     from llmgw_gateway.streams.body import Body
     from llmgw_gateway.streams.eventstream import Frame
     from llmgw_gateway.streams.meter import Meter
@@ -88,9 +88,11 @@ class Relay:
         dispatched_at: float | None = None,
         cancel_stops_billing: bool = False,
         opens: Callable[[], None] = lambda: None,
+        parser: Parser | None = None,
     ) -> web.StreamResponse:
         """Relay one stream to its end. `outcome` holds the usage and how it ended, on every way out.
 
+        `parser` reads AWS's event stream by default.
         `dispatched_at` is on the monotonic clock, and now by default; `opens` is called when the head leaves. With
         `cancel_stops_billing` nothing is read for a client that has gone. Before the head StreamRefused when the
         provider's first event is an error, and GatewayError (UPSTREAM_INVALID, UPSTREAM_TIMEOUT) when it fails.
@@ -107,6 +109,7 @@ class Relay:
             time.monotonic() if dispatched_at is None else dispatched_at,
             self._canceled if cancel_stops_billing else self._drains,
             opens,
+            parser or FrameParser(),
         )
         self._open.add(answer)
         try:

@@ -6,12 +6,13 @@ import base64
 import json
 
 import pytest
-from botocore.eventstream import EventStreamBuffer
+from botocore.eventstream import EventStreamBuffer, EventStreamMessage
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmgw_gateway.dialects import anthropic, bedrock
 from llmgw_gateway.streams.eventstream import Frame
+from llmgw_gateway.streams.meter import Meter
 from llmgw_gateway.streams.refusals import message_of
 from llmgw_wire.headers import EVENT_STREAM
 
@@ -107,3 +108,63 @@ def test_the_page_of_models_has_the_members_that_clients_read() -> None:
     ]
     assert (page["first_id"], page["last_id"], page["has_more"]) == ("a", "b", False)
     assert json.loads(anthropic.models_page([]))["first_id"] is None
+
+
+def test_what_an_upstream_of_the_same_format_wrote_is_passed_through() -> None:
+    raw = b"event: x\r\ndata: {}\r\n\r\n"
+    assert anthropic.PassThrough().write(raw, [("x", b"{}")], None) is raw
+    assert anthropic.PassThrough().keepalive == anthropic.EventWriter.keepalive
+
+
+def chunks_of(*events: bytes) -> list[EventStreamMessage]:
+    """Events of an upstream in the Anthropic format, as botocore reads what a client of Bedrock gets."""
+    meter = Meter()
+    writer, buffer = bedrock.ChunkWriter(meter), EventStreamBuffer()
+    for event in events:
+        buffer.add_data(writer.write(b"unused", [(meter.event(event), event)], None))
+    return list(buffer)
+
+
+def test_events_become_chunks_and_the_last_one_counts_as_bedrock_s_does() -> None:
+    start = b'{"type":"message_start","message":{"usage":{"input_tokens":3,"cache_read_input_tokens":4}}}'
+    delta = b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}'
+    messages = chunks_of(start, delta, b'{"type":"message_stop"}')
+    assert all(message.headers[":event-type"] == "chunk" for message in messages)
+    told = [base64.b64decode(json.loads(message.payload)["bytes"]) for message in messages]
+    assert told[:2] == [start, delta]
+    assert json.loads(told[2])["amazon-bedrock-invocationMetrics"] == {
+        "inputTokenCount": 3,
+        "outputTokenCount": 5,
+        "cacheReadInputTokenCount": 4,
+        "cacheWriteInputTokenCount": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("overloaded_error", "serviceUnavailableException"),
+        ("rate_limit_error", "throttlingException"),
+        ("invalid_request_error", "validationException"),
+        ("api_error", "internalServerException"),
+    ],
+)
+def test_an_error_event_becomes_an_exception(kind: str, name: str) -> None:
+    error = {"type": "error", "error": {"type": kind, "message": "because"}}
+    (message,) = chunks_of(json.dumps(error).encode())
+    assert (message.headers[":exception-type"], json.loads(message.payload)) == (name, {"message": "because"})
+
+
+@pytest.mark.parametrize(
+    ("status", "billed", "told"),
+    [(500, True, 424), (502, True, 424), (504, True, 408), (500, False, 500), (529, False, 503), (529, True, 529)],
+)
+def test_what_may_have_been_billed_is_nothing_that_boto3_repeats(status: int, *, billed: bool, told: int) -> None:
+    body = b'{"type":"error","error":{"type":"api_error","message":"because"}}'
+    found, said = bedrock.refusal(status, body, billed=billed)
+    assert (found, json.loads(said)["message"]) == (told, "because")
+
+
+@pytest.mark.parametrize("body", [b'{"message":"AWS says"}', b"<html>", b"[]", b'{"error":"text"}'])
+def test_what_is_no_refusal_in_the_anthropic_format_stays_as_it_is(body: bytes) -> None:
+    assert bedrock.refusal(400, body, billed=False) == (400, body)

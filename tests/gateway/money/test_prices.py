@@ -187,3 +187,31 @@ def test_every_model_that_ships_has_sound_prices(name: str) -> None:
 
 def test_the_ledger_can_hold_the_version_of_the_catalogue_that_ships() -> None:
     assert 0 < len(BUILT_IN.version) <= 32
+
+
+def test_what_anthropics_own_api_costs_says_nothing_of_bedrock() -> None:
+    """A model without a row for its geography is charged by the dearest row of Bedrock, never by another provider's."""
+    mythos = BUILT_IN.models["claude-mythos-5"]
+    assert {price.geography for price in mythos.prices} == {"regional", "direct"}
+    day = date(2026, 11, 21)
+    assert BUILT_IN.price("claude-mythos-5", geography="global", day=day).geography == "regional"
+    assert BUILT_IN.price("claude-mythos-5", geography="direct", day=day).geography == "direct"
+
+
+def test_anthropics_list_is_what_global_profiles_cost() -> None:
+    """As its price page and AWS's say; a row that differs is a slip of ours, or news."""
+    day = date(2026, 11, 21)
+    compared = 0
+    for model in BUILT_IN.models.values():
+        found = {price.geography for price in BUILT_IN.in_force(model.name, day)}
+        if {"global", "direct"} <= found:
+            for size in {price.context_over for price in model.prices}:
+                pair = [
+                    BUILT_IN.price(model.name, geography=geography, day=day, prompt_tokens=size + 1).numerator(
+                        Usage(1, 10, 100, 1_000, 10_000)
+                    )
+                    for geography in ("global", "direct")
+                ]
+                assert pair[0] == pair[1], model.name
+                compared += 1
+    assert compared > 10

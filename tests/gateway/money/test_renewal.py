@@ -99,7 +99,7 @@ async def test_a_replica_whose_leases_are_not_renewed_gets_no_requests(money: Mo
     nothing: Any = None
     audit = Audit(tmp_path / "audit.jsonl", key_of(b"secret"), most_waiting=1)
     audit.start()
-    pipeline = Pipeline(audit, nothing, nothing, nothing, nothing, nothing, money, nothing, nothing)
+    pipeline = Pipeline(audit, nothing, nothing, nothing, nothing, nothing, money, nothing, nothing, nothing)
     await money.start()
     assert pipeline.unready() == ""
     heart = money._heart

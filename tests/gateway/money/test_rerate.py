@@ -97,3 +97,15 @@ def test_what_no_price_made_is_counted_and_not_rated(store: Path) -> None:
     assert (sonnet.estimated, sonnet.estimated_cost) == (1, 77)
     assert (sonnet.unpriced, sonnet.unpriced_cost) == (1, 9)
     assert (old.attempts, old.charged, old.unpriced, old.unpriced_cost) == (1, 0, 1, 5)
+
+
+def test_an_upstream_with_its_own_prices_is_rated_by_them(store: Path) -> None:
+    usage = Usage(input=100_000)
+    price = BUILT_IN.price("claude-sonnet-4-5", geography="direct", day=date(2026, 11, 20)).cost(usage)
+    history.write(store, [Attempt(NOON, usage=usage, target="anthropic/claude-sonnet-4-5", cost=price)])
+    engine = create_engine(f"sqlite:///{store}", poolclass=NullPool)
+    with engine.connect() as connection:
+        (entry,) = rerate(connection, BUILT_IN, UTC_SPAN, {"anthropic"})
+        (other,) = rerate(connection, BUILT_IN, UTC_SPAN)
+    assert entry.difference == 0
+    assert other.difference > 0, "a region costs more"

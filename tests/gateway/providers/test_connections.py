@@ -249,3 +249,13 @@ async def test_the_certificate_is_verified(tmp_path: Path, monkeypatch: pytest.M
         writer.transport.abort()
     server.close()
     await server.wait_closed()
+
+
+async def test_connections_that_have_rested_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmgw_gateway.providers.connections.REST_SECONDS", 0.05)
+    upstream = Upstream(ONE)
+    async with asking(upstream) as asks:
+        assert await asks.whole() == b"one"
+        async with asyncio.timeout(WATCHDOG):
+            while asks.connections.resting:  # noqa: ASYNC110 -- the same
+                await asyncio.sleep(0)
