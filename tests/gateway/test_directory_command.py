@@ -186,11 +186,12 @@ def test_ten_thousand_people_in_five_hundred_teams(
         f"user{n}@example.com,user{n}@example.com,User {n},00u{n},team-{n % 500}|team-{n * 7 % 500}"
         for n in range(10_000)
     ]
-    begun = time.monotonic()
+    begun, worked = time.monotonic(), time.process_time()
     teams = shell("import", "teams", "\n".join(["name", *names]))
     users = shell("import", "users", "\n".join(["user_name,email,name,external_id,teams", *people]))
     with capsys.disabled():
-        print(f"\n10,000 people and 500 teams in {time.monotonic() - begun:.1f} s")
+        seconds, cpu = time.monotonic() - begun, time.process_time() - worked
+        print(f"\n10,000 people and 500 teams in {seconds:.1f} s ({cpu:.1f} s of this process's CPU)")
     assert (teams.exit_code, users.exit_code) == (0, 0), users.stderr
     assert users.stdout == "10,000 created, 0 changed, 0 unchanged, 0 bad\n"
     assert shell.count("persons") == 10_000
