@@ -19,6 +19,7 @@ from aiohttp.client_exceptions import ClientConnectorError, ClientError
 
 from llmgw_gateway.errors import GatewayError, StoreAwayError, StoreError
 from llmgw_gateway.identity.erasing import Erasure, erase_person
+from llmgw_gateway.identity.importing import Batch, Importing
 from llmgw_gateway.identity.people import PersonOrder
 from llmgw_gateway.identity.roles import NewCode, NewRole, RoleEnd
 from llmgw_gateway.identity.service_keys import NewKey, Rotation, Withdrawn
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         | RoleEnd
         | NewCode
         | Erasure
+        | Batch
     )
     Work = Callable[[Any], Coroutine[Any, Any, Any]]
 
@@ -58,6 +60,7 @@ REVOKE_KEY: Final = "/key-revocations"
 PERSON: Final = "/people"
 GRANT_ROLE: Final = "/roles"
 REVOKE_ROLE: Final = "/role-revocations"
+IMPORT: Final = "/imports"
 MAKE_CODE: Final = "/setup-codes"
 ERASE: Final = "/erasures"
 SECONDS: Final = 10
@@ -116,6 +119,7 @@ class Control:
             REVOKE_ROLE: (RoleEnd, roles.end),
             MAKE_CODE: (NewCode, roles.make_code),
             ERASE: (Erasure, partial(erase_person, database, tell=people.tell)),
+            IMPORT: (Batch, Importing(database).write),
         }
         self._runner: web.AppRunner | None = None
         self._stack = ExitStack()

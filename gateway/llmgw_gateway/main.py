@@ -12,6 +12,7 @@ import click
 from llmgw_gateway.commands.audit import audit
 from llmgw_gateway.commands.budget import budget
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_INCOMPLETE, ConfigurationFile, load, refusals, report
+from llmgw_gateway.commands.directory import directory
 from llmgw_gateway.commands.erase import erase
 from llmgw_gateway.commands.keys import keys
 from llmgw_gateway.commands.ledger import ledger
@@ -67,7 +68,21 @@ def check(config: Path) -> None:
         click.echo(reachable(settings))
 
 
-for command in (models, prices, policy, budget, keys, people, erase, roles, init, ledger, audit, usage_command):
+for command in (
+    models,
+    prices,
+    policy,
+    budget,
+    keys,
+    directory,
+    people,
+    erase,
+    roles,
+    init,
+    ledger,
+    audit,
+    usage_command,
+):
     main.add_command(command)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -75,12 +76,15 @@ def deactivate_while_it_streams(trial: Trial, sign_in: Callable[[str], str], scr
     last = everywhere[-1]  # not the replica that is told
     with last.streaming() as running:
         assert running.status == 200
+        begun = time.monotonic()
         provisioner.set_active(person, active=False)
         assert b'"type": "error"' in running.read()
+        print(f"the running answer ended after {time.monotonic() - begun:.1f} s")
     scripted.default = Answer(usage=Usage(100, 400))
     scripted.release_all()
     for device in everywhere:
         until(lambda device=device: device.ask().status == 401, "refused")  # type: ignore[misc] # a loop's variable
+    print(f"the last of {len(everywhere)} replicas refused within {time.monotonic() - begun:.1f} s")
     assert trial.ada.ask().status == 200
     refused = grace.try_exchange(sign_in("grace"))
     assert refused.json["code"] == "person_disabled", refused.body

@@ -67,8 +67,8 @@ def create(
         secret, digest = fresh()
         now = int(time.time() * 1000)
         key = NewKey(
-            secret_id=_id("sec"),
-            key_id=_id("key"),
+            secret_id=new_id("sec"),
+            key_id=new_id("key"),
             digest=digest,
             name=name,
             owner=owner,
@@ -123,7 +123,7 @@ def rotate(config: Path, key: str, overlap_hours: int, days: int) -> None:
         settings, _ = read(config)
         secret, digest = fresh()
         now = int(time.time() * 1000)
-        rotation = Rotation(key, _id("sec"), digest, now + days * DAY, overlap_hours * HOUR, operator(who()), now)
+        rotation = Rotation(key, new_id("sec"), digest, now + days * DAY, overlap_hours * HOUR, operator(who()), now)
         if not do(settings, control.ROTATE_KEY, rotation, lambda database: ServiceKeys(database).rotate(rotation)):
             _none(key)
     _show(secret, f"the new secret of {key} is good until {_day(rotation.expires_at)}")
@@ -175,7 +175,8 @@ def _home(settings: Settings, issuer: str) -> str:
     return issuer
 
 
-def _id(kind: str) -> str:
+def new_id(kind: str) -> str:
+    """A name that is nobody else's."""
     return f"{kind}_{secrets.token_hex(12)}"
 
 

@@ -10,16 +10,16 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import case, delete, select, update
 
 from llmgw_gateway.identity.matching import DIRECTORY, folded, person_of, subjects
 from llmgw_gateway.identity.people import end_sessions
-from llmgw_gateway.observe.changes import Change, record
+from llmgw_gateway.observe.changes import Change, record, record_all
 from llmgw_gateway.store.schema import persons, team_members, teams
 from llmgw_gateway.store.upsert import insert_if_absent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Connection, Row
 
@@ -81,14 +81,36 @@ def add_person(connection: Connection, writing: Writing, person_id: str, entry: 
     if signed_in is not None:
         alter_person(connection, writing, signed_in, entry)
         return str(signed_in.person_id)
+    if not insert_if_absent(connection, persons, _new_row(writing, person_id, entry)):
+        return None
+    record(connection, _added(writing, person_id, entry))
+    return person_id
+
+
+def add_people(connection: Connection, people: Sequence[tuple[Writing, str, Entry]]) -> dict[str, str]:
+    """The same for many, with few statements: their ids by the ids that they were to have; not there: taken."""
+    meant = _any_signed_in(connection, people)
+    alone = [each for each in people if _may_be_meant(each[0].home, each[2], meant)]
+    together = [each for each in people if each not in alone]
+    found = {new: name for writing, new, entry in alone if (name := add_person(connection, writing, new, entry))}
+    if together:
+        insert_if_absent(connection, persons, [_new_row(*each) for each in together])
+        wanted = [new for _, new, _ in together]
+        there = frozenset(connection.scalars(select(persons.c.person_id).where(persons.c.person_id.in_(wanted))))
+        record_all(connection, [_added(*each) for each in together if each[1] in there])
+        found |= {new: new for new in wanted if new in there}
+    return found
+
+
+def _new_row(writing: Writing, person_id: str, entry: Entry) -> dict[str, Any]:
     row: dict[str, Any] = {"person_id": person_id, "issuer": DIRECTORY, "subject": person_id, "home": writing.home}
     row |= _columns(entry) | {"name": entry.name, "email": entry.email, "email_key": folded(entry.email)}
     row |= {"source": writing.source, "first_seen": writing.now, "last_seen": 0, "changed_at": writing.now}
-    row["inactive_at"] = None if entry.active else writing.now
-    if not insert_if_absent(connection, persons, row):
-        return None
-    _record(connection, writing, "person.add", "person", person_id, None, {"active": entry.active})
-    return person_id
+    return row | {"inactive_at": None if entry.active else writing.now}
+
+
+def _added(writing: Writing, person_id: str, entry: Entry) -> Change:
+    return Change(writing.by, writing.now, "person.add", "person", person_id, None, {"active": entry.active})
 
 
 def alter_person(connection: Connection, writing: Writing, row: Row[Any], entry: Entry) -> bool:
@@ -197,6 +219,36 @@ def set_members(connection: Connection, writing: Writing, row: Row[Any], wanted:
     return True
 
 
+def set_teams(
+    connection: Connection, changes: Sequence[tuple[Writing, str, frozenset[str], frozenset[str]]], now: int
+) -> None:
+    """Let people leave teams and join others: for each who writes, the person, the teams they had and are to have."""
+    joined = [(team_id, who) for _, who, had, wanted in changes for team_id in sorted(wanted - had)]
+    left = [(team_id, who) for _, who, had, wanted in changes for team_id in sorted(had - wanted)]
+    if joined:
+        insert_if_absent(connection, team_members, [{"team_id": each, "person_id": who} for each, who in joined])
+    for team_id, who in left:
+        theirs = (team_members.c.person_id == who) & (team_members.c.team_id == team_id)
+        connection.execute(delete(team_members).where(theirs))
+    made = [
+        Change(
+            *(writing.by, writing.now, "person.teams", "person", who),
+            {"left": sorted(had - wanted)},
+            {"joined": sorted(wanted - had)},
+        )
+        for writing, who, had, wanted in changes
+    ]
+    record_all(connection, made)
+    _touch_all(connection, {team_id for team_id, _ in joined + left}, now)
+
+
+def _touch_all(connection: Connection, team_ids: Collection[str], now: int) -> None:
+    """Give teams another version, because their members are others."""
+    if team_ids:
+        later = case((teams.c.changed_at >= now, teams.c.changed_at + 1), else_=now)
+        connection.execute(update(teams).where(teams.c.team_id.in_(sorted(team_ids))).values(changed_at=later))
+
+
 def _touch(connection: Connection, writing: Writing, row: Row[Any], values: Mapping[str, Any]) -> None:
     stamped = dict(values) | {"changed_at": max(writing.now, row.changed_at + 1)}
     connection.execute(update(teams).where(teams.c.team_id == row.team_id).values(stamped))
@@ -204,7 +256,7 @@ def _touch(connection: Connection, writing: Writing, row: Row[Any], values: Mapp
 
 def _signed_in(connection: Connection, home: str, entry: Entry) -> Row[Any] | None:
     """Whoever has signed in at this provider, is in no directory, and is meant by an entry."""
-    keys = {folded(entry.user_name), folded(entry.email)} - {""}
+    keys = _keys(entry)
     means = persons.c.email_key.in_(keys) | persons.c.subject.in_(subjects(home, entry.external_id))
     if entry.external_id:
         means |= persons.c.external_id == entry.external_id
@@ -212,6 +264,30 @@ def _signed_in(connection: Connection, home: str, entry: Entry) -> Row[Any] | No
     rows = connection.execute(select(persons).where(theirs).order_by(persons.c.person_id).with_for_update()).all()
     found = person_of(rows, home, entry.external_id, keys)
     return next((row for row in rows if found is row), None)
+
+
+def _any_signed_in(connection: Connection, people: Sequence[tuple[Writing, str, Entry]]) -> Sequence[Row[Any]]:
+    """Whoever could be meant by some of these entries."""
+    keys = {key for _, _, entry in people for key in _keys(entry)}
+    own = {name for writing, _, entry in people for name in subjects(writing.home, entry.external_id)}
+    ids = {entry.external_id for _, _, entry in people} - {""}
+    means = persons.c.email_key.in_(keys) | persons.c.subject.in_(own) | persons.c.external_id.in_(ids)
+    homes = {writing.home for writing, _, _ in people}
+    theirs = persons.c.issuer.in_(homes) & persons.c.user_key.is_(None) & means
+    return connection.execute(select(persons).where(theirs)).all()
+
+
+def _may_be_meant(home: str, entry: Entry, rows: Sequence[Row[Any]]) -> bool:
+    keys, own = _keys(entry), subjects(home, entry.external_id)
+    return any(
+        row.issuer == home
+        and (row.email_key in keys or row.subject in own or (row.external_id and row.external_id == entry.external_id))
+        for row in rows
+    )
+
+
+def _keys(entry: Entry) -> frozenset[str]:
+    return frozenset({folded(entry.user_name), folded(entry.email)}) - {""}
 
 
 def _columns(entry: Entry) -> dict[str, Any]:

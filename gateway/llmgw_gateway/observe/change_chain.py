@@ -22,7 +22,7 @@ from sqlalchemy import func, insert, select, update
 from llmgw_gateway.store.schema import changes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, RowMapping
 
@@ -40,19 +40,27 @@ LOCK: Final = 0x6C6C6D6763
 ROWS_AT_ONCE: Final = 1_000
 
 
-def append(connection: Connection, row: Mapping[str, Any]) -> None:
-    """Write a row at the end of the chain, unless it is there already: the transaction may be run again."""
+def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows at the end of the chain, but those that are there already: the transaction may be run again."""
+    if not rows:
+        return
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
-    if connection.execute(select(changes.c.number).where(changes.c.change_id == row["change_id"])).first() is not None:
-        return
+    wanted = [row["change_id"] for row in rows]
+    there = frozenset(connection.scalars(select(changes.c.change_id).where(changes.c.change_id.in_(wanted))))
     last = connection.execute(
         select(changes.c.number, changes.c.hash).order_by(changes.c.number.desc()).limit(1)
     ).first()
-    number, before = (last.number, last.hash) if last is not None else (0, FIRST)
-    salts = {name: secrets.token_hex(16) for name in ERASABLE}
-    whole = dict(row) | {"number": number + 1, "salts": _json(salts)}
-    connection.execute(insert(changes).values(whole | {"hash": _hash(before, whole, salts)}))
+    have, before = (last.number, last.hash) if last is not None else (0, FIRST)
+    chained: list[dict[str, Any]] = []
+    new = (row for row in rows if row["change_id"] not in there)
+    for number, row in enumerate(new, have + 1):
+        salts = {name: secrets.token_hex(16) for name in ERASABLE}
+        whole = dict(row) | {"number": number, "salts": _json(salts)}
+        before = _hash(before, whole, salts)
+        chained.append(whole | {"hash": before})
+    if chained:
+        connection.execute(insert(changes), chained)
 
 
 def redact(connection: Connection, replaced: Callable[[str], str]) -> list[list[object]]:

@@ -18,7 +18,7 @@ from llmgw_gateway.observe import change_chain
 from llmgw_gateway.store.schema import changes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -70,7 +70,16 @@ def new_change_id() -> str:
 
 def record(connection: Connection, change: Change) -> None:
     """Write the row into the caller's transaction: both are there afterwards, or neither."""
-    row = asdict(change.by) | {
+    change_chain.append(connection, [_row(change)])
+
+
+def record_all(connection: Connection, made: Sequence[Change]) -> None:
+    """The same for many at once."""
+    change_chain.append(connection, [_row(change) for change in made])
+
+
+def _row(change: Change) -> dict[str, Any]:
+    return asdict(change.by) | {
         "at": change.at,
         "action": change.action,
         "object_kind": change.object_kind,
@@ -79,7 +88,6 @@ def record(connection: Connection, change: Change) -> None:
         "after": _json(change.after),
         "outcome": change.outcome,
     }
-    change_chain.append(connection, row)
 
 
 def is_recorded(connection: Connection, author: Author) -> bool:
