@@ -24,6 +24,7 @@ from llmgw_gateway.identity.roles import NewCode, NewRole, RoleEnd
 from llmgw_gateway.identity.service_keys import NewKey, Rotation, Withdrawn
 from llmgw_gateway.money.adjustments import NewAdjustment, Withdrawal
 from llmgw_gateway.money.writeoff import WriteOff, write_off
+from llmgw_gateway.retention import Round
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.identity.roles import Roles
     from llmgw_gateway.identity.service_keys import ServiceKeys
     from llmgw_gateway.money.adjustments import Adjustments
+    from llmgw_gateway.retention import Retention
     from llmgw_gateway.store.database import Database
 
     Order = (
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         | RoleEnd
         | NewCode
         | Erasure
+        | Round
     )
     Work = Callable[[Any], Coroutine[Any, Any, Any]]
 
@@ -60,6 +63,7 @@ GRANT_ROLE: Final = "/roles"
 REVOKE_ROLE: Final = "/role-revocations"
 MAKE_CODE: Final = "/setup-codes"
 ERASE: Final = "/erasures"
+RETAIN: Final = "/retention"
 SECONDS: Final = 10
 LONGEST_PATH: Final = 100
 """Bytes: the system allows a few more for the path of a socket."""
@@ -101,6 +105,7 @@ class Control:
         keys: ServiceKeys,
         people: People,
         roles: Roles,
+        retention: Retention,
         path: Path,
     ) -> None:
         self._path = path
@@ -115,6 +120,7 @@ class Control:
             GRANT_ROLE: (NewRole, roles.give),
             REVOKE_ROLE: (RoleEnd, roles.end),
             MAKE_CODE: (NewCode, roles.make_code),
+            RETAIN: (Round, retention.begin),
             ERASE: (Erasure, partial(erase_person, database, tell=people.tell)),
         }
         self._runner: web.AppRunner | None = None

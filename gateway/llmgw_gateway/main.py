@@ -18,6 +18,7 @@ from llmgw_gateway.commands.ledger import ledger
 from llmgw_gateway.commands.people import people
 from llmgw_gateway.commands.policy import policy
 from llmgw_gateway.commands.prices import models, prices
+from llmgw_gateway.commands.retention import retention
 from llmgw_gateway.commands.roles import init, roles
 from llmgw_gateway.commands.usage import usage_command
 from llmgw_gateway.errors import ConfigurationError
@@ -67,7 +68,21 @@ def check(config: Path) -> None:
         click.echo(reachable(settings))
 
 
-for command in (models, prices, policy, budget, keys, people, erase, roles, init, ledger, audit, usage_command):
+for command in (
+    models,
+    prices,
+    policy,
+    budget,
+    keys,
+    people,
+    erase,
+    roles,
+    init,
+    ledger,
+    audit,
+    retention,
+    usage_command,
+):
     main.add_command(command)
 
 
