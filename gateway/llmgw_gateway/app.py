@@ -49,6 +49,7 @@ from llmgw_gateway.providers.bedrock import Bedrock
 from llmgw_gateway.providers.credentials import ApiKey, AwsCredentials
 from llmgw_gateway.providers.upstreams import Provider, Upstreams
 from llmgw_gateway.reloading import Reloader
+from llmgw_gateway.retention import Retention
 from llmgw_gateway.scim.api import Scim
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.opening import backend
@@ -138,7 +139,8 @@ class Gateway:
         await adjustments.start()
         keys = ServiceKeys(database)
         await keys.start()
-        control = self._control(database, adjustments, keys, revocations)
+        retention = Retention(database, settings, audit)
+        control = self._control(database, adjustments, keys, revocations, retention)
         if control is not None:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.overrides)
@@ -181,6 +183,7 @@ class Gateway:
         scim = Scim(database, keys, settings.tokens.life_seconds, revocations.refresh)
         runners = await self._listen(edge, admin, operators(pipeline, edge, reloader, scim), pipeline, peers)
         reloader.start()
+        retention.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, reloader)
         spare_the_collector()
         log.info("listening on %s for %s", settings.server.listen, public_url)
@@ -192,20 +195,24 @@ class Gateway:
             await control.stop()
         if self._certificate is not None:
             self._certificate.stop()
-        for service in (reloader, ring, revocations, keys, relay, adjustments, credentials):
+        for service in (retention, reloader, ring, revocations, keys, relay, adjustments, credentials):
             service.stop()
         return unsettled
 
     def _control(
-        self, database: Database, adjustments: Adjustments, keys: ServiceKeys, revocations: Revocations
+        self,
+        database: Database,
+        adjustments: Adjustments,
+        keys: ServiceKeys,
+        revocations: Revocations,
+        retention: Retention,
     ) -> Control | None:
         """The door for commands beside a store that is one process's file."""
         if not self._settings.store.path:
             return None
         people, roles = People(database, revocations.refresh), Roles(database)
-        return Control(
-            database, adjustments, keys, people, roles, socket_of(self._settings.path(self._settings.store.path))
-        )
+        path = socket_of(self._settings.path(self._settings.store.path))
+        return Control(database, adjustments, keys, people, roles, retention, path)
 
     def _reload(self, reloader: Reloader) -> None:
         """SIGHUP: everything that comes from files, now."""

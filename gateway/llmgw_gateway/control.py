@@ -25,6 +25,7 @@ from llmgw_gateway.identity.roles import NewCode, NewRole, RoleEnd
 from llmgw_gateway.identity.service_keys import NewKey, Rotation, Withdrawn
 from llmgw_gateway.money.adjustments import NewAdjustment, Withdrawal
 from llmgw_gateway.money.writeoff import WriteOff, write_off
+from llmgw_gateway.retention import Round
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.identity.roles import Roles
     from llmgw_gateway.identity.service_keys import ServiceKeys
     from llmgw_gateway.money.adjustments import Adjustments
+    from llmgw_gateway.retention import Retention
     from llmgw_gateway.store.database import Database
 
     Order = (
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         | NewCode
         | Erasure
         | Batch
+        | Round
     )
     Work = Callable[[Any], Coroutine[Any, Any, Any]]
 
@@ -63,6 +66,7 @@ REVOKE_ROLE: Final = "/role-revocations"
 IMPORT: Final = "/imports"
 MAKE_CODE: Final = "/setup-codes"
 ERASE: Final = "/erasures"
+RETAIN: Final = "/retention"
 SECONDS: Final = 10
 LONGEST_PATH: Final = 100
 """Bytes: the system allows a few more for the path of a socket."""
@@ -104,6 +108,7 @@ class Control:
         keys: ServiceKeys,
         people: People,
         roles: Roles,
+        retention: Retention,
         path: Path,
     ) -> None:
         self._path = path
@@ -118,6 +123,7 @@ class Control:
             GRANT_ROLE: (NewRole, roles.give),
             REVOKE_ROLE: (RoleEnd, roles.end),
             MAKE_CODE: (NewCode, roles.make_code),
+            RETAIN: (Round, retention.begin),
             ERASE: (Erasure, partial(erase_person, database, tell=people.tell)),
             IMPORT: (Batch, Importing(database).write),
         }

@@ -19,6 +19,7 @@ from llmgw_gateway.commands.ledger import ledger
 from llmgw_gateway.commands.people import people
 from llmgw_gateway.commands.policy import policy
 from llmgw_gateway.commands.prices import models, prices
+from llmgw_gateway.commands.retention import retention
 from llmgw_gateway.commands.roles import init, roles
 from llmgw_gateway.commands.usage import usage_command
 from llmgw_gateway.errors import ConfigurationError
@@ -81,6 +82,7 @@ for command in (
     init,
     ledger,
     audit,
+    retention,
     usage_command,
 ):
     main.add_command(command)

@@ -23,6 +23,7 @@ from llmgw_gateway.upstream import Anthropic, Bedrock, Fallbacks, Model, Region,
 from llmgw_wire.secret import Secret
 
 MIN_SECRET_BYTES = 32
+LEAST_LEDGER_DAYS = 40
 
 
 def secret_faults(key: str, path: Path) -> list[str]:
@@ -106,6 +107,25 @@ class Audit(Section, frozen=True, kw_only=True):
         for key, name in named:
             found += secret_faults(key, base / name)
         return found
+
+
+class Retention(Section, frozen=True, kw_only=True):
+    """How long what is over is kept, in days; 0: for good."""
+
+    ledger_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    """Single attempts; then their sums for each day, person, team, project and model."""
+    audit_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    """Files of the audit trail, from their day on."""
+    changes_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    """Administrators' changes."""
+    people_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    """Names of people, from their last sign-in on: then they are erased, unless a directory has them."""
+
+    def faults(self, _base: Path) -> list[str]:
+        """A ledger that would be cut while budgets and reports of the month still need it."""
+        if 0 < self.ledger_days < LEAST_LEDGER_DAYS:
+            return [f"ledger_days: at least {LEAST_LEDGER_DAYS} (a month and what is still settled), or 0"]
+        return []
 
 
 class Tokens(Section, frozen=True, kw_only=True):
@@ -240,6 +260,7 @@ class Settings(Section, frozen=True, kw_only=True):
     valkey: Valkey = Valkey()
     organisation: Organisation = Organisation()
     prices: Prices = Prices()
+    retention: Retention = Retention()
     base: str = "."
     """The folder of the file: relative paths start here."""
 

@@ -17,7 +17,10 @@ from llmgw_gateway.identity.service_keys import ServiceKeys
 from llmgw_gateway.money.adjustments import Adjustments, NewAdjustment, Withdrawal
 from llmgw_gateway.money.overrides import Adjustment
 from llmgw_gateway.observe.changes import operator
+from llmgw_gateway.retention import Retention
+from llmgw_gateway.settings import load
 from llmgw_gateway.store.database import Database
+from tests.gateway import configuration
 from tests.gateway.money import accounts
 from tests.gateway.store.interrupted import Interrupted
 
@@ -60,8 +63,10 @@ async def served(place: Path) -> AsyncIterator[tuple[Unreadable, Path]]:
     database.start()
     adjustments = Adjustments(database)
     await adjustments.start()
+    settings = load(configuration.write(configuration.folder(place.parent), configuration.good()))
+    retention = Retention(database, settings)
     listening = Control(
-        database, adjustments, ServiceKeys(database), People(database), Roles(database), socket_of(place)
+        database, adjustments, ServiceKeys(database), People(database), Roles(database), retention, socket_of(place)
     )
     await listening.start()
     yield backend, place

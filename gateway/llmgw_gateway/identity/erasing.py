@@ -35,7 +35,7 @@ ACTION: Final = "person.erase"
 ERASED: Final = "erased"
 """In the place of the identity provider: whoever signs in again is somebody new."""
 NAMELESS: Final = frozenset(
-    {"ledger", "attempts", "counters", "events", "proofs", "revocations", "replica_keys", "audit_heads"}
+    {"ledger", "ledger_sums", "attempts", "counters", "events", "proofs", "revocations", "replica_keys", "audit_heads"}
 )
 """Tables without a text that anybody writes: ids, digests, names that stand in the configuration. They may be large."""
 KEPT: Final = frozenset({"person_id", "first_seen", "last_seen", "disabled_at"})
@@ -94,6 +94,15 @@ def erase(connection: Connection, batch: list[Erasure]) -> list[Erased | None]:
     order = sorted(range(len(batch)), key=lambda number: batch[number].person_id)
     answers = {number: _erase(connection, batch[number]) for number in order}
     return [answers[number] for number in range(len(batch))]
+
+
+def unseen(connection: Connection, before: int, most: int | None = None) -> Sequence[str]:
+    """Who has not signed in since, is in no directory any more, and has not been erased yet."""
+    gone = (persons.c.source == "") | persons.c.inactive_at.is_not(None)
+    query = select(persons.c.person_id).where(
+        is_person(), persons.c.last_seen < before, persons.c.issuer != ERASED, gone
+    )
+    return connection.scalars(query.order_by(persons.c.last_seen, persons.c.person_id).limit(most)).all()
 
 
 def preview(connection: Connection, person_id: str, also: Sequence[str]) -> Erased | None:

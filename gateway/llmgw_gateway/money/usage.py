@@ -15,15 +15,19 @@ from sqlalchemy import case, func, literal, select
 
 from llmgw_gateway.money.allowance import PREFIX
 from llmgw_gateway.money.items import CORRECTION
-from llmgw_gateway.store.schema import ledger, persons
+from llmgw_gateway.store.schema import ledger, ledger_sums, persons
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
     from zoneinfo import ZoneInfo
 
     from sqlalchemy import ColumnElement, Connection, Row, Subquery
 
 DAY_MILLISECONDS = 86_400_000
+SUMMED_BY = frozenset({"user", "team", "project", "model", "day"})
+"""What is still known of attempts that retention has removed."""
+REMOVED = "(removed)"
+"""What they are called in groups by something else."""
 
 # Of each attempt: when it was admitted, and whether what it cost is known.
 ADMITTED = ledger.c.admitted_at
@@ -114,18 +118,44 @@ def usage(
     facts = _facts(by, span, person_id, teams)
     part = _day(connection, facts.c.part, span.zone) if by == "day" else facts.c.part
     groups = _groups(facts, part, span.start)
+    shown = _date if by == "day" else str
+    found = {shown(row.part): _sums(row) for row in connection.execute(select(groups))}
+    for name, sums in _removed(connection, by, span, person_id, teams).items():
+        found[name] = found.get(name, Sums()) + sums
     if by == "user":
-        query = select(groups, persons.c.name, persons.c.email).outerjoin(persons, persons.c.person_id == groups.c.part)
-        lines = [
-            Line({"user": row.part, "name": row.name or "", "email": row.email or ""}, _sums(row))
-            for row in connection.execute(query)
-        ]
+        lines = [Line({"user": name} | known, found[name]) for name, known in _names(connection, found).items()]
     else:
-        shown = _date if by == "day" else str
-        lines = [Line({by: shown(row.part)}, _sums(row)) for row in connection.execute(select(groups))]
+        lines = [Line({by: name}, sums) for name, sums in found.items()]
     if by == "day":
         return sorted(lines, key=lambda line: line.label)
     return sorted(lines, key=lambda line: (-line.sums.cost, line.label))
+
+
+def _names(connection: Connection, found: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What people are called: all of them are read, which is less than to ask for each."""
+    query = select(persons.c.person_id, persons.c.name, persons.c.email)
+    known = {row.person_id: {"name": row.name, "email": row.email} for row in connection.execute(query)}
+    return {each: known.get(each, {"name": "", "email": ""}) for each in found}
+
+
+def _removed(
+    connection: Connection, by: str, span: Span, person_id: str, teams: Collection[str] | None
+) -> dict[str, Sums]:
+    """The sums of attempts that retention has removed, whose single entries, devices and outcomes are not known."""
+    part = ledger_sums.c[{"user": "person_id"}.get(by, by)] if by in SUMMED_BY else literal(REMOVED)
+    columns = {each.name: each.name for each in fields(Sums)} | {"estimated": "estimated_cost"}
+    where: list[ColumnElement[bool]] = [ledger_sums.c.calls]
+    if span.since is not None:
+        where.append(ledger_sums.c.day >= span.since.isoformat())
+    if span.until is not None:
+        where.append(ledger_sums.c.day <= span.until.isoformat())
+    if person_id:
+        where.append(ledger_sums.c.person_id == person_id)
+    if teams is not None:
+        where.append(ledger_sums.c.team.in_(teams) & (ledger_sums.c.team != ""))
+    sums = (func.sum(ledger_sums.c[column]).label(name) for name, column in columns.items())
+    query = select(part.label("part"), *sums).where(*where).group_by("part" if by not in SUMMED_BY else part)
+    return {row.part: _sums(row) for row in connection.execute(query)}
 
 
 def total(lines: list[Line]) -> Sums:

@@ -44,6 +44,7 @@ def faults(connection: Connection) -> Iterator[str]:
     """All faults: those of attempts and their entries (I1), then those of the sums (I2)."""
     counters = _counters(connection)
     yield from _entries(connection, counters)
+    yield from _sums(connection, counters)
     yield from _open(connection, counters)
     for counter in counters.values():
         for name, says in counter.says.items():
@@ -76,6 +77,13 @@ def _entries(connection: Connection, counters: dict[int, _Counter]) -> Iterator[
                 yield f"I1: attempt {attempt_id} has {kinds.count(kind)} entries of the kind {kind}"
         if "correction" in kinds and "settlement" not in kinds:
             yield f"I1: attempt {attempt_id} has a correction, but no settlement"
+
+
+def _sums(connection: Connection, counters: dict[int, _Counter]) -> Iterator[str]:
+    """What retention has removed from the ledger is still spent."""
+    sums = schema.ledger_sums
+    for row in _all(connection, select(sums).order_by(sums.c.sum_id)):
+        yield from _add(counters, row, f"the sum {row.sum_id[:12]} of {row.day}", spent=_amounts(row, CHARGES))
 
 
 def _open(connection: Connection, counters: dict[int, _Counter]) -> Iterator[str]:

@@ -11,7 +11,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.observe.chain import anchor_seal
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PAUSE_SECONDS: Final = 1.0
 """Records of the last second may be lost unseen, together with the file's end: a crash could have taken them, too."""
 CHANGES: Final = "changes"
+REMOVED: Final = "removed"
 log = logging.getLogger("llmgw.audit")
 
 
@@ -106,6 +107,12 @@ def write(connection: Connection, batch: list[dict[str, object]]) -> list[None]:
         if not insert_if_absent(connection, audit_heads, row):
             mine = (audit_heads.c.chain == row["chain"]) & (audit_heads.c.records < row["records"])
             connection.execute(update(audit_heads).where(mine).values(row))
+    return [None] * len(batch)
+
+
+def forget(connection: Connection, batch: list[str]) -> list[None]:
+    """The files of these chains were removed on purpose; the trail says so itself."""
+    connection.execute(delete(audit_heads).where(audit_heads.c.chain.in_(batch)))
     return [None] * len(batch)
 
 

@@ -161,8 +161,8 @@ class Entry:
         """The audit line."""
         outcome = self.outcome
         return Line(
-            time=_now(),
-            request_id=self.request_id,
+            _now(),
+            self.request_id,
             person_id=self.person_id,
             team=self.team,
             project=self.project,
@@ -223,8 +223,7 @@ class Audit:
         self._begun = 0
         self._written = 0
         self._ended = False
-        self.head: Head | None = None
-        """How far the chain goes on disk. Replaced by the writer, never changed in place."""
+        self.head: Head | None = None  # how far the chain goes on disk; replaced by the writer, never changed in place
         self._given_up = threading.Event()
         self._thread = threading.Thread(target=self._write, name="audit-writer", daemon=True)
 

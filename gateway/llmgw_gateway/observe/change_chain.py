@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from llmgw_gateway.store.schema import changes
 
@@ -95,6 +95,27 @@ def _naming(connection: Connection, replaced: Callable[[str], str]) -> Iterator[
         if len(rows) < ROWS_AT_ONCE:
             return
         last = rows[-1]["number"]
+
+
+def oldest(connection: Connection, before: int, most: int) -> tuple[int, str] | None:
+    """Number and hash of the last row of the beginning that is older than `before`, at most so many rows of it."""
+    newer = connection.scalar(select(func.min(changes.c.number)).where(changes.c.at >= before))
+    first, last = connection.execute(select(func.min(changes.c.number), func.max(changes.c.number))).one()
+    if first is None:
+        return None
+    end = min(last if newer is None else newer - 1, first + most - 1)
+    found = connection.execute(select(changes.c.number, changes.c.hash).where(changes.c.number == end)).one_or_none()
+    return (found.number, found.hash) if found is not None and end >= first else None
+
+
+def up_to(connection: Connection, number: int) -> int:
+    """How many rows there are up to a number."""
+    return connection.scalar(select(func.count()).where(changes.c.number <= number)) or 0
+
+
+def remove(connection: Connection, number: int) -> None:
+    """Remove the rows up to a number; a row that says so has to be there already."""
+    connection.execute(delete(changes).where(changes.c.number <= number))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from llmgw_gateway.observe import chain
-from llmgw_gateway.observe.anchors import CHANGES
+from llmgw_gateway.observe.anchors import CHANGES, REMOVED
 from llmgw_gateway.observe.chain import FIRST, Head
 from llmgw_gateway.observe.spool import REPAIRED, TAIL, read_opening, sequence
 
@@ -48,6 +48,8 @@ class Report:
     records: int = 0
     heads: dict[str, Head] = field(default_factory=dict)
     """How far each file goes, by chain."""
+    removed: set[str] = field(default_factory=set)
+    """Chains that retention has removed."""
     changes: dict[int, str] = field(default_factory=dict)
     """Hashes of administrators' changes, by number."""
 
@@ -74,6 +76,12 @@ def of(path: Path) -> list[Path]:
     """The file that a gateway writes, and those that it has put aside."""
     found = sorted(path.parent.glob(f"{path.stem}-[0-9]*{path.suffix}"))
     return [*found, path] if path.exists() else found
+
+
+def older(path: Path, day: str) -> list[File]:
+    """The files that a gateway has put aside and that are of days before `day`."""
+    found = files([each for each in of(path) if each != path])
+    return [each for each in found if each.opening is not None and each.opening.day < day]
 
 
 def verify(
@@ -205,6 +213,8 @@ def _mark(line: bytes, name: str, number: int, report: Report) -> None:
     record = _decoded((chain.opened(line) or (b"", b""))[0]) or {}
     if record.get("kind") == REPAIRED:
         report.notes.append(f"{name}: line {number}: a torn line of {record['torn_bytes']} bytes was cut off here")
+    elif record.get("kind") == REMOVED:
+        report.removed.add(record["chain"])
     elif record.get("kind") == CHANGES:
         report.changes[record["number"]] = record["hash"]
 
@@ -217,7 +227,7 @@ def _verify_links(found: Sequence[File], told: Mapping[str, Anchor], report: Rep
             continue
         head = report.heads.get(before.chain)
         if head is None:
-            if before.chain not in told:
+            if before.chain not in told and before.chain not in report.removed:
                 report.notes.append(
                     f"{each.path.name}: the file before it ({before.day}, {before.count} records) is not here"
                 )

@@ -257,6 +257,32 @@ ledger = Table(
     Index("ix_ledger_person", "person_id", "admitted_at"),
 )
 
+ledger_sums = Table(
+    "ledger_sums",
+    metadata,
+    Column("sum_id", String(64), primary_key=True, comment="SHA-256 of what it is the sum of"),
+    Column("day", String(10), nullable=False, comment="of admission, in the organisation's time zone"),
+    Column("calls", Boolean, nullable=False, comment="false: allowances, which are no calls"),
+    Column("person_id", String(40), nullable=False),
+    Column("team", Text, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("counters", Text, nullable=False, comment="JSON list of the counters that it was charged to"),
+    Column("operations", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cache_read_tokens", BigInteger, nullable=False),
+    Column("cache_write_5m_tokens", BigInteger, nullable=False),
+    Column("cache_write_1h_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False, comment="micro-USD"),
+    Column("estimated_cost", BigInteger, nullable=False, comment="the part of it whose usage is not known"),
+    Column("tokens", BigInteger, nullable=False, comment="charged to budgets in tokens"),
+    Column("weighted_tokens", BigInteger, nullable=False, comment="charged to budgets in weighted tokens"),
+    Index("ix_ledger_sums_day", "day"),
+    comment="What retention has added up and removed from the ledger: with it, every sum is what it was.",
+)
+
 events = Table(
     "events",
     metadata,

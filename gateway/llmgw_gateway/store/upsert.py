@@ -1,4 +1,4 @@
-"""INSERT ... ON CONFLICT DO NOTHING for every database that the store may be.
+"""INSERT ... ON CONFLICT for every database that the store may be.
 
 Both speak the same SQL, SQLAlchemy has a construct of its own for each; here alone stands which one is taken.
 """
@@ -27,3 +27,15 @@ def insert_if_absent(
     statement = insert(table).on_conflict_do_nothing()
     # Without preserve_rowcount the count of an INSERT is -1 on PostgreSQL: every replay would look new.
     return connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
+
+
+def add_up(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], summed: Sequence[str]) -> None:
+    """Insert rows; where the primary key is taken, add the `summed` columns to those of the row that is there.
+
+    Give the rows in the order of their key, for the same reason.
+    """
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table)
+    sums = {name: table.c[name] + statement.excluded[name] for name in summed}
+    keys = list(table.primary_key.columns)
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=sums), rows)

@@ -191,6 +191,31 @@ def upgrade() -> None:
     op.create_index("ix_ledger_admitted_at", "ledger", ["admitted_at"], unique=False)
     op.create_index("ix_ledger_person", "ledger", ["person_id", "admitted_at"], unique=False)
     op.create_table(
+        "ledger_sums",
+        sa.Column("sum_id", sa.String(length=64), nullable=False, comment="SHA-256 of what it is the sum of"),
+        sa.Column("day", sa.String(length=10), nullable=False, comment="of admission, in the organisation's time zone"),
+        sa.Column("calls", sa.Boolean(), nullable=False, comment="false: allowances, which are no calls"),
+        sa.Column("person_id", sa.String(length=40), nullable=False),
+        sa.Column("team", sa.Text(), nullable=False),
+        sa.Column("project", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("counters", sa.Text(), nullable=False, comment="JSON list of the counters that it was charged to"),
+        sa.Column("operations", sa.BigInteger(), nullable=False),
+        sa.Column("attempts", sa.BigInteger(), nullable=False),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cache_read_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cache_write_5m_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cache_write_1h_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cost", sa.BigInteger(), nullable=False, comment="micro-USD"),
+        sa.Column("estimated_cost", sa.BigInteger(), nullable=False, comment="the part of it whose usage is not known"),
+        sa.Column("tokens", sa.BigInteger(), nullable=False, comment="charged to budgets in tokens"),
+        sa.Column("weighted_tokens", sa.BigInteger(), nullable=False, comment="charged to budgets in weighted tokens"),
+        sa.PrimaryKeyConstraint("sum_id", name=op.f("pk_ledger_sums")),
+        comment="What retention has added up and removed from the ledger: with it, every sum is what it was.",
+    )
+    op.create_index("ix_ledger_sums_day", "ledger_sums", ["day"], unique=False)
+    op.create_table(
         "persons",
         sa.Column("person_id", sa.String(length=40), nullable=False),
         sa.Column("issuer", sa.Text(), nullable=False),

@@ -1,0 +1,121 @@
+"""Adds up old entries of the ledger and removes them: every sum over ledger and sums together is what it was.
+
+What is left of a day is a row for each person, team, project and model that were charged to the same counters.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import delete, func, select
+
+from llmgw_gateway.money.allowance import PREFIX
+from llmgw_gateway.store.schema import attempts, ledger, ledger_sums
+from llmgw_gateway.store.upsert import add_up
+
+if TYPE_CHECKING:
+    from collections import OrderedDict
+    from collections.abc import Iterable
+    from zoneinfo import ZoneInfo
+
+    from sqlalchemy import Connection, RowMapping
+
+LOCK: Final = 0x6C6C6D6772
+"""The advisory lock of retention, so that one replica at a time works at it: "llmgr" in ASCII."""
+MOST_ATTEMPTS: Final = 50
+"""Of one transaction: it is over in milliseconds, and admissions wait no longer than that."""
+MOST_REMEMBERED: Final = 10_000
+OF: Final = ("day", "calls", "person_id", "team", "project", "model", "counters")
+TOKENS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+)
+SUMMED: Final = ("operations", "attempts", *TOKENS, "cost", "estimated_cost", "tokens", "weighted_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What is asked of one transaction."""
+
+    before: int
+    """Milliseconds since the epoch: attempts that were admitted earlier."""
+    zone: ZoneInfo
+    seen: OrderedDict[str, None]
+    """Operations of earlier slices: a retry is no operation of its own."""
+
+
+def roll_up(connection: Connection, batch: list[Slice]) -> list[int | None]:
+    """How many attempts were added up and removed; 0 when none is left, None when another replica is at it."""
+    return [_roll_up(connection, each) for each in batch]
+
+
+def waiting(connection: Connection, before: int) -> int:
+    """How many entries of the ledger are that old."""
+    query = select(func.count()).select_from(ledger).where(ledger.c.admitted_at < before)
+    return connection.scalar(query) or 0
+
+
+def ours(connection: Connection) -> bool:
+    """Whether this replica may work at retention, until its transaction ends."""
+    if connection.dialect.name != "postgresql":
+        return True
+    return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(LOCK))))
+
+
+def _roll_up(connection: Connection, asked: Slice) -> int | None:
+    if not ours(connection):
+        return None
+    open_ = select(attempts.c.attempt_id).where(attempts.c.attempt_id == ledger.c.attempt_id).exists()
+    oldest = (
+        select(ledger.c.attempt_id)
+        .where(ledger.c.admitted_at < asked.before, ~open_)
+        .order_by(ledger.c.admitted_at)
+        .limit(MOST_ATTEMPTS)
+    )
+    ids = sorted(set(connection.scalars(oldest).all()))
+    if not ids:
+        return 0
+    query = select(ledger).where(ledger.c.attempt_id.in_(ids)).order_by(ledger.c.admitted_at, ledger.c.entry_id)
+    rows = connection.execute(query).mappings().all()
+    add_up(connection, ledger_sums, _sums(rows, asked), SUMMED)
+    connection.execute(delete(ledger).where(ledger.c.attempt_id.in_(ids)))
+    return len(ids)
+
+
+def _sums(rows: Iterable[RowMapping], asked: Slice) -> list[dict[str, Any]]:
+    """A settlement and its correction are one attempt; what it cost is known when either is exact."""
+    whole: dict[str, list[RowMapping]] = {}
+    for row in rows:
+        whole.setdefault(row["attempt_id"], []).append(row)
+    sums: dict[str, dict[str, Any]] = {}
+    for attempt_id, entries in whole.items():
+        first = entries[0]
+        calls = not attempt_id.startswith(PREFIX)
+        day = datetime.fromtimestamp(first["admitted_at"] / 1000, asked.zone).date().isoformat()
+        of = {"day": day, "calls": calls} | {name: first[name] for name in OF[2:]}
+        sum_id = sha256(json.dumps(list(of.values())).encode()).hexdigest()
+        sums.setdefault(sum_id, {"sum_id": sum_id} | of | dict.fromkeys(SUMMED, 0))
+        cost = sum(each["cost"] for each in entries)
+        sums[sum_id]["operations"] += _is_first(first["operation_id"], asked.seen)
+        sums[sum_id]["attempts"] += 1
+        sums[sum_id]["cost"] += cost
+        sums[sum_id]["estimated_cost"] += cost if all(each["estimated"] for each in entries) else 0
+        for name in (*TOKENS, "tokens", "weighted_tokens"):
+            sums[sum_id][name] += sum(each[name] for each in entries)
+    return [sums[key] for key in sorted(sums)]
+
+
+def _is_first(operation_id: str, seen: OrderedDict[str, None]) -> bool:
+    if operation_id in seen:
+        return False
+    seen[operation_id] = None
+    if len(seen) > MOST_REMEMBERED:  # the attempts of an operation are minutes apart
+        seen.popitem(last=False)
+    return True

@@ -1,0 +1,192 @@
+"""Removes what is older than the configuration wants it: a little at a time, so that nobody waits for it.
+
+Each hour, in every gateway: its own files of the audit trail; and what is in the store, where one replica at a time is
+at it. Every step is a transaction of its own, of milliseconds, and a pause follows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
+
+from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.identity.erasing import Erasure, erase, unseen
+from llmgw_gateway.money.rollup import Slice, ours, roll_up, waiting
+from llmgw_gateway.observe import anchors, change_chain, trail
+from llmgw_gateway.observe.changes import Author, Change, is_recorded, new_change_id, record
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from llmgw_gateway.observe.audit import Audit
+    from llmgw_gateway.settings import Settings
+    from llmgw_gateway.store.database import Database
+
+HOUR: Final = 3600.0
+PAUSE_SECONDS: Final = 0.02
+"""Between two transactions: the store is for calls."""
+DAY: Final = 86_400_000
+AUTHOR: Final = "retention"
+MOST_CHANGES: Final = 1_000
+MOST_PEOPLE: Final = 20
+"""Of one round: for each, all free texts of the store are looked through."""
+log = logging.getLogger("llmgw.retention")
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What was removed, or would be."""
+
+    ledger: int = 0
+    """Attempts; of what waits, entries."""
+    changes: int = 0
+    people: int = 0
+    audit: int = 0
+    """Files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The order to begin a round."""
+
+
+class Retention:
+    """The job of one gateway. Without an audit trail (a command) files are left to the gateways that write them."""
+
+    def __init__(self, database: Database, settings: Settings, audit: Audit | None = None) -> None:
+        self._database = database
+        self._settings = settings
+        self._audit = audit
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._one = asyncio.Lock()
+        self._asked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin a round now, and another each hour."""
+        self._task = asyncio.create_task(self._run(), name="retention")
+
+    def stop(self) -> None:
+        """End after the transaction that is under way."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(GatewayError):  # the store is away: in an hour, then
+                await self.round()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HOUR):
+                    await self._asked.wait()
+            self._asked.clear()
+
+    async def begin(self, _order: Round) -> None:
+        """Have a round begin now, and do not wait for it."""
+        self._asked.set()
+
+    async def round(self) -> Removed:
+        """Remove all that is too old by now."""
+        async with self._one:
+            wanted = self._settings.retention
+            now = int(self._database.now() * 1000)
+            done = Removed(
+                ledger=await self._ledger(now - wanted.ledger_days * DAY) if wanted.ledger_days else 0,
+                changes=await self._changes(now - wanted.changes_days * DAY) if wanted.changes_days else 0,
+                people=await self._people(now, now - wanted.people_days * DAY) if wanted.people_days else 0,
+                audit=await self._files(now - wanted.audit_days * DAY) if wanted.audit_days else 0,
+            )
+        if any(asdict(done).values()):
+            log.info("removed: %s", ", ".join(f"{count} of {name}" for name, count in asdict(done).items()))
+        return done
+
+    async def _ledger(self, before: int) -> int:
+        asked = Slice(before, ZoneInfo(self._settings.organisation.time_zone), self._seen)
+        whole = 0
+        while count := await self._database.submit(roll_up, asked):
+            whole += count
+            await asyncio.sleep(PAUSE_SECONDS)
+        return whole
+
+    async def _changes(self, before: int) -> int:
+        whole = 0
+        while True:
+            asked = _Oldest(before, int(self._database.now() * 1000), new_change_id())
+            if not (count := await self._database.submit(_remove_changes, asked)):
+                return whole
+            whole += count
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _people(self, now: int, before: int) -> int:
+        names = await self._database.read(lambda connection: unseen(connection, before, MOST_PEOPLE))
+        for name in names:
+            by = Author(AUTHOR, AUTHOR, new_change_id())
+            await self._database.submit(erase, Erasure(name, (), by, now, self._settings.tokens.life_seconds))
+            await asyncio.sleep(PAUSE_SECONDS)
+        if names:
+            await self._database.purge()
+        return len(names)
+
+    async def _files(self, before: int) -> int:
+        """The trail says first what goes; then it may."""
+        if self._audit is None:
+            return 0
+        path = self._settings.path(self._settings.audit.path)
+        found = await asyncio.to_thread(trail.older, path, _day(before))
+        for each in found:
+            if each.opening is not None:
+                self._audit.note({"kind": anchors.REMOVED, "chain": each.opening.chain, "day": each.opening.day})
+                await self._database.submit(anchors.forget, each.opening.chain)
+                await asyncio.to_thread(each.path.unlink, missing_ok=True)
+        return len(found)
+
+
+def waits(connection: Connection, settings: Settings, now: int) -> Removed:
+    """What the next round would find. It only reads."""
+    wanted = settings.retention
+    newest = change_chain.oldest(connection, now - wanted.changes_days * DAY, 1 << 62) if wanted.changes_days else None
+    path = settings.path(settings.audit.path)
+    return Removed(
+        ledger=waiting(connection, now - wanted.ledger_days * DAY) if wanted.ledger_days else 0,
+        changes=change_chain.up_to(connection, newest[0]) if newest is not None else 0,
+        people=len(unseen(connection, now - wanted.people_days * DAY)) if wanted.people_days else 0,
+        audit=len(trail.older(path, _day(now - wanted.audit_days * DAY))) if wanted.audit_days else 0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Oldest:
+    before: int
+    now: int
+    change_id: str
+
+
+def _remove_changes(connection: Connection, batch: list[_Oldest]) -> list[int]:
+    """How many rows went, for each; the row that says so comes first."""
+    return [_remove(connection, each) for each in batch]
+
+
+def _remove(connection: Connection, asked: _Oldest) -> int:
+    by = Author(AUTHOR, AUTHOR, asked.change_id)
+    if not ours(connection):
+        return 0
+    if is_recorded(connection, by):  # the transaction is run again: what it removed is gone
+        return 1
+    found = change_chain.oldest(connection, asked.before, MOST_CHANGES)
+    if found is None:
+        return 0
+    number, last = found
+    count = change_chain.up_to(connection, number)
+    after: dict[str, Any] = {change_chain.REMOVED: {"number": number, "hash": last}}
+    record(connection, Change(by, asked.now, "retention.changes", "changes", "", None, after))
+    change_chain.remove(connection, number)
+    return count
+
+
+def _day(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,229 @@
+"""What is too old goes, a little at a time, and every sum and every chain is what it was."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import replace
+from datetime import date
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import insert, update
+
+from llmgw_gateway.call import Usage
+from llmgw_gateway.money import verification
+from llmgw_gateway.money.posting import Books
+from llmgw_gateway.money.rollup import Slice, roll_up
+from llmgw_gateway.money.usage import SUMMED_BY, Line, Span, total, usage
+from llmgw_gateway.observe import change_chain, trail
+from llmgw_gateway.observe.anchors import anchor
+from llmgw_gateway.observe.anchors import write as write_anchor
+from llmgw_gateway.observe.audit import Audit
+from llmgw_gateway.observe.chain import Head, key_of
+from llmgw_gateway.observe.changes import Author, Change, record
+from llmgw_gateway.observe.spool import Spool
+from llmgw_gateway.retention import Removed, Retention, waits
+from llmgw_gateway.settings import Settings, load
+from llmgw_gateway.store.schema import audit_heads, persons
+from tests.gateway import configuration
+from tests.gateway.money import accounts, history
+from tests.gateway.money.history import Attempt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from llmgw_gateway.store.database import Database
+    from tests.gateway.columns import Column
+
+BERLIN = ZoneInfo("Europe/Berlin")
+DAY = 86_400_000
+START = 1_780_000_000_000
+OPEN_SPAN = Span(BERLIN)
+
+
+def past(connection: Connection, batch: list[list[Attempt]]) -> list[None]:
+    books = Books()
+    for attempts in batch:
+        for number, each in enumerate(attempts):
+            history._write(connection, books, f"att_{number:04d}", each)
+    return [None] * len(batch)
+
+
+def attempts(first: int = START) -> list[Attempt]:
+    """Two people, three models, estimates, late truths, operations of several attempts, over 90 days."""
+    found = []
+    for number in range(150):
+        person, team = (("per_ada", "payments"), ("per_bob", ""))[number % 2]
+        budgets = tuple(accounts.budget(level, 10**12) for level in ("organisation", "user"))
+        one = Attempt(
+            first + number * DAY * 90 // 150,
+            person,
+            model=("opus", "sonnet", "haiku")[number % 3],
+            team=team,
+            usage=Usage(number, 2 * number, 3, 4, 5),
+            cost=None if number % 7 == 0 else number,
+            late=number if number % 11 == 0 else None,
+            hold=500,
+            budgets=budgets,
+        )
+        found.append(one)
+        if number % 5 == 0:
+            again = replace(one, operation=f"req_of_att_{len(found) - 1:04d}", admitted=one.admitted + 1, late=None)
+            found.append(again)
+    return found
+
+
+async def books(both: Database) -> dict[str, Any]:
+    """Everything that may not change."""
+    spans = (OPEN_SPAN, Span(BERLIN, date(2026, 6, 10), date(2026, 7, 3)), Span(BERLIN, until=date(2026, 6, 1)))
+
+    def look(connection: Connection) -> dict[str, Any]:
+        found: dict[str, list[Line]] = {
+            f"{by} {number}": usage(connection, by, span) for by in SUMMED_BY for number, span in enumerate(spans)
+        }
+        of_ada = {by: usage(connection, by, OPEN_SPAN, "per_ada") for by in ("day", "model")}
+        return found | of_ada | {"faults": list(verification.faults(connection))}
+
+    return await both.read(look)
+
+
+async def test_every_sum_is_what_it_was_and_the_ledger_is_right(column: Column, both: Database) -> None:
+    await both.submit(past, attempts())
+    before = await books(both)
+    assert before["faults"] == []
+    counters = column.sql("SELECT * FROM counters")
+    cut = START + 60 * DAY
+    asked = Slice(cut, BERLIN, OrderedDict())
+    rolled = 0
+    while count := await both.submit(roll_up, asked):
+        rolled += count
+        assert (await books(both)) == before, f"after {rolled} attempts"
+    ((oldest,),) = column.sql("SELECT MIN(admitted_at) FROM ledger")
+    assert oldest >= cut
+    assert rolled == sum(each.admitted < cut for each in attempts())
+    assert column.sql("SELECT * FROM counters") == counters
+    ((sums,),) = column.sql("SELECT COUNT(*) FROM ledger_sums")
+    assert 0 < sums < rolled
+    outcomes = await both.read(lambda connection: usage(connection, "outcome", OPEN_SPAN))
+    assert "(removed)" in {line.label for line in outcomes}
+    assert total(outcomes) == total(before["team 0"])
+
+
+async def test_a_ledger_whose_sums_were_altered_is_not_right(column: Column, both: Database) -> None:
+    await both.submit(past, attempts())
+    await both.submit(roll_up, Slice(START + 10 * DAY, BERLIN, OrderedDict()))
+    column.sql("UPDATE ledger_sums SET cost = cost + 1")
+    assert any("I2" in fault for fault in (await books(both))["faults"])
+
+
+async def test_what_is_open_stays(column: Column, both: Database) -> None:
+    await both.submit(past, attempts()[:3])
+    column.sql("UPDATE ledger SET attempt_id = 'att_open' WHERE attempt_id = 'att_0000'")
+    row = "'att_open', operation_id, person_id, access_key, team, project, model, target, price_version, admitted_at"
+    column.sql(
+        "INSERT INTO attempts (attempt_id, operation_id, person_id, access_key, team, project, model, target, "  # noqa: S608 -- ours
+        "price_version, admitted_at, counters, hold, hold_tokens, hold_weighted, ceiling, ceiling_tokens, "
+        "ceiling_weighted, observed, observed_tokens, observed_weighted, lease_until, swept) "
+        f"SELECT {row}, counters, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, swept FROM ledger, "
+        "(SELECT estimated AS swept FROM ledger LIMIT 1) AS any_one WHERE attempt_id = 'att_open' LIMIT 1"
+    )
+    while await both.submit(roll_up, Slice(START + 10 * DAY, BERLIN, OrderedDict())):
+        pass
+    assert {name for (name,) in column.sql("SELECT attempt_id FROM ledger")} == {"att_open"}
+
+
+def settings(tmp_path: Path, **days: int) -> Settings:
+    document = configuration.good() | {"retention": days}
+    return load(configuration.write(configuration.folder(tmp_path), document))
+
+
+def change(connection: Connection, batch: list[int]) -> list[None]:
+    for at in batch:
+        record(
+            connection, Change(Author("per_ada", "admin", f"chg_{at}"), at, "budget.grant", "budget", "b", None, None)
+        )
+    return [None] * len(batch)
+
+
+async def test_old_changes_go_and_their_chain_holds(column: Column, both: Database, tmp_path: Path) -> None:
+    now = int(both.now() * 1000)
+    for at in (now - 100 * DAY, now - 99 * DAY, now - 5 * DAY, now):
+        await both.submit(change, at)
+    chosen = settings(tmp_path, changes_days=30)
+    assert (await both.read(lambda connection: waits(connection, chosen, now))).changes == 2
+    assert await Retention(both, chosen).round() == Removed(changes=2)
+    assert await Retention(both, chosen).round() == Removed()
+    assert column.sql("SELECT number FROM changes ORDER BY number") == [(3,), (4,), (5,)]
+    assert await faults(both) == []
+    column.sql("DELETE FROM changes WHERE number = 3")
+    assert "was altered" in (await faults(both))[0]
+    column.sql("UPDATE changes SET number = number + 100")
+    assert await faults(both) != []
+
+
+async def faults(both: Database) -> list[str]:
+    return await both.read(lambda connection: list(change_chain.faults(connection, {})))
+
+
+async def test_who_was_not_seen_for_long_is_erased_unless_a_directory_has_them(
+    column: Column, both: Database, tmp_path: Path
+) -> None:
+    now = int(both.now() * 1000)
+    seen = {"ada": now, "bob": now - 500 * DAY, "cid": now - 500 * DAY, "dan": now - 500 * DAY}
+
+    def fill(connection: Connection, _batch: list[None]) -> list[None]:
+        rows = [
+            {
+                "person_id": f"per_{name}",
+                "issuer": "https://idp" if name != "dan" else "service-key",
+                "subject": name,
+                "name": f"{name.title()} X",
+                "email": f"{name}@example.com",
+                "groups": "[]",
+                "first_seen": 0,
+                "last_seen": last,
+            }
+            for name, last in seen.items()
+        ]
+        connection.execute(insert(persons), rows)
+        connection.execute(update(persons).where(persons.c.person_id == "per_cid").values(source="scim"))
+        return [None]
+
+    await both.submit(fill, None)
+    chosen = settings(tmp_path, people_days=365)
+    assert await Retention(both, chosen).round() == Removed(people=1)
+    assert await Retention(both, chosen).round() == Removed()
+    named = {person for (person,) in column.sql("SELECT person_id FROM persons WHERE email <> ''")}
+    assert named == {"per_ada", "per_cid", "per_dan"}
+    ((actor, after),) = column.sql("SELECT actor, after FROM changes WHERE action = 'person.erase'")
+    assert (actor, json.loads(after)["sessions"]) == ("retention", 0)
+
+
+async def test_old_files_of_the_audit_trail_go_and_the_rest_is_whole(both: Database, tmp_path: Path) -> None:
+    chosen = settings(tmp_path, audit_days=30)
+    path = chosen.path(chosen.audit.path)
+    key = key_of(chosen.audit_secrets()[0])
+    now = both.now()
+    for days in (90, 60, 10):
+        spool = Spool(path, key, writer="w", most_bytes=1 << 20, now=lambda days=days: now - days * 86_400)  # type: ignore[misc] # bound at once
+        spool.open()
+        spool.turn()
+        spool.take([b'{"request_id":"req_%d"}' % days])
+        spool.flush()
+        assert spool.head is not None
+        await both.submit(write_anchor, anchor(key, spool.head, "w", 0))
+        spool.close()
+    audit = Audit(path, key, writer="w")
+    audit.start()
+    assert await Retention(both, chosen, audit).round() == Removed(audit=2)
+    assert audit.close() == 0
+    found = trail.files(trail.of(path))
+    with_heads = await both.read(lambda connection: connection.execute(audit_heads.select()).all())
+    told = [trail.Anchor(Head(r.chain, r.day, r.records, r.seal), r.writer, r.key_id, r.mac) for r in with_heads]
+    report = trail.verify(found, [key], told, "w")
+    assert report.faults == []
+    assert report.notes == []
+    assert [r["request_id"] for r in trail.records(found) if "request_id" in r] == ["req_10"]
