@@ -23,6 +23,7 @@ from llmgw_agent.proof import DeviceKey
 from llmgw_wire.errors import ErrorCode, Refusal, read_refusal
 from llmgw_wire.headers import AGENT_VERSION, BOOTSTRAP_PATH, DPOP, ME_PATH, REVOKE_PATH, USAGE_PATH
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, TOKEN_EXCHANGE_GRANT, Bootstrap, ExchangeAnswer, Me, UsageReport
+from llmgw_wire.versions import is_older
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -37,6 +38,7 @@ NOT_FOUND: Final = 404
 SERVER_ERROR: Final = 500
 BUSY: Final = frozenset({408, 425, 429})
 BOOTSTRAP_SECONDS: Final = 3600
+UPDATE: Final = "Update llmgw"
 
 
 class Gateway:
@@ -71,10 +73,10 @@ class Gateway:
             found = Bootstrap.parse(answer.body)
         except ValueError as error:
             raise ConfigurationError(f"{self.url} is not an llmgw gateway ({error})", "Correct gateway_url") from None
-        if _version(found.minimum_agent_version) > _version(__version__):
+        if is_older(__version__, found.minimum_agent_version):
             raise RefusedError(
                 f"the gateway wants an agent of version {found.minimum_agent_version} or later, this is {__version__}",
-                "Update llmgw",
+                UPDATE,
             )
         if urlsplit(found.token_endpoint)[:2] != urlsplit(self.url)[:2]:
             raise ConfigurationError(
@@ -165,6 +167,8 @@ class Gateway:
             return StaleSignInError(text, "Run: llmgw login")
         if refusal.code in {ErrorCode.SIGN_IN_INVALID, ErrorCode.TOKEN_INVALID, ErrorCode.TOKEN_EXPIRED}:
             return SignInRequiredError(text, "Run: llmgw login")
+        if refusal.code is ErrorCode.AGENT_OUTDATED:
+            return RefusedError(text, UPDATE)
         if answer.status >= SERVER_ERROR or answer.status in BUSY:
             return TemporaryError(f"the gateway {self.url} answered {answer.status} ({text})", "Try again in a moment")
         if refusal.code is None:
@@ -179,7 +183,3 @@ def _sentence(refusal: Refusal) -> str:
     """The gateway's words, cut, printable, and without the advice that our own hint repeats."""
     text = "".join(letter for letter in refusal.message if letter.isprintable())[:300]
     return text.removesuffix("Sign in again with: llmgw login").strip().rstrip(".")
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdecimal())

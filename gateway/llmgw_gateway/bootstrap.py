@@ -18,6 +18,7 @@ def bootstrap(settings: Settings) -> Bootstrap:
         token_endpoint=settings.server.public_url + TOKEN_PATH,
         audience=settings.tokens.audience,
         issuers=tuple(_offer(issuer, settings.tokens.enrol_seconds) for issuer in settings.issuers),
+        minimum_agent_version=settings.tokens.minimum_agent_version,
     )
 
 

@@ -239,7 +239,9 @@ class Edge:
         try:
             async with self._pipeline.audit.entry(entry):
                 form = await self._form(request)
-                answer, enrolled = await self._exchange.exchange(form, request.headers.getall(headers.DPOP, []))
+                proofs = request.headers.getall(headers.DPOP, [])
+                version = request.headers.get(headers.AGENT_VERSION, "")
+                answer, enrolled = await self._exchange.exchange(form, proofs, version)
                 entry.person_id, entry.session, entry.status = enrolled.person_id, enrolled.session, 200
                 self._pipeline.directory.forget(enrolled.person_id)
         finally:

@@ -21,6 +21,7 @@ from llmgw_gateway.sections import Section
 from llmgw_gateway.serving import Server  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.upstream import Anthropic, Bedrock, Fallbacks, Model, Region, Streams, Text
 from llmgw_wire.secret import Secret
+from llmgw_wire.versions import FORM
 
 MIN_SECRET_BYTES = 32
 LEAST_LEDGER_DAYS = 40
@@ -137,6 +138,8 @@ class Tokens(Section, frozen=True, kw_only=True):
     life_seconds: Annotated[int, Meta(ge=2, le=3600)] = 600
     enrol_seconds: Annotated[int, Meta(ge=60, le=86_400)] = 900
     """The oldest `auth_time` with which a new device is enrolled, where the provider gives one."""
+    minimum_agent_version: Annotated[str, Meta(pattern=f"^{FORM.pattern}$")] = "0"
+    """Older agents, and whatever does not say its version, get no token. 0: everybody does."""
 
     def faults(self, base: Path) -> list[str]:
         """A secret that is missing, short, or open to others."""

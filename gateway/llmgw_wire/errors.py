@@ -40,6 +40,7 @@ class ErrorCode(Enum):
     PROOF_INVALID = "proof_invalid"
     GRANT_UNSUPPORTED = "grant_unsupported"
     TARGET_INVALID = "target_invalid"
+    AGENT_OUTDATED = "agent_outdated"
     PERSON_DISABLED = "person_disabled"
     MODEL_NOT_ALLOWED = "model_not_allowed"
     CAP_EXCEEDED = "cap_exceeded"
@@ -87,6 +88,7 @@ TABLE: dict[ErrorCode, Wire] = {
     ),
     ErrorCode.GRANT_UNSUPPORTED: Wire(400, _BLOCKED, "never", "ValidationException", "unsupported_grant_type"),
     ErrorCode.TARGET_INVALID: Wire(400, _BLOCKED, "never", "ValidationException", "invalid_target"),
+    ErrorCode.AGENT_OUTDATED: Wire(400, _BLOCKED, "never", "AccessDeniedException", "access_denied"),
     ErrorCode.PERSON_DISABLED: Wire(400, _BLOCKED, "never", "AccessDeniedException", "access_denied"),
     ErrorCode.MODEL_NOT_ALLOWED: Wire(400, _BLOCKED, "never", "AccessDeniedException"),
     ErrorCode.CAP_EXCEEDED: Wire(400, _BLOCKED, "never", "ValidationException"),

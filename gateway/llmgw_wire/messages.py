@@ -46,7 +46,8 @@ class Bootstrap:
     token_endpoint: str
     audience: str
     issuers: tuple[IssuerOffer, ...]
-    minimum_agent_version: str = "0.1.0"
+    minimum_agent_version: str = "0"
+    """The gateway trades no sign-in for an older agent."""
     dialects: tuple[str, ...] = ("anthropic", "bedrock", "openai")
 
     def dump(self) -> bytes:
@@ -78,7 +79,7 @@ class Bootstrap:
             token_endpoint=_text(document, "token_endpoint"),
             audience=_text(document, "audience"),
             issuers=offers,
-            minimum_agent_version=_text(document, "minimum_agent_version", "0.1.0"),
+            minimum_agent_version=_text(document, "minimum_agent_version", "0"),
             dialects=_texts(document, "dialects"),
         )
 

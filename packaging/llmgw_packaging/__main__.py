@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llmgw_agent.errors import AgentError
-from llmgw_packaging import agent, deb, linux, organization, rpm, sbom
+from llmgw_packaging import agent, deb, flatpkg, linux, macos, organization, rpm, sbom
 from llmgw_packaging.release import MAINTAINER, Release
 from llmgw_packaging.targets import LINUX
 from llmgw_packaging.wheels import LockError
@@ -61,6 +61,10 @@ def _built(asked: argparse.Namespace, release: Release) -> Iterator[tuple[str, b
         if "rpm" in asked.format:
             other = linux.agent_rpm(built, target, architecture)
             yield other.file_name, rpm.build(other), built.wheels
+    if asked.runtime:
+        archive, _, sha256 = asked.runtime.rpartition("=")
+        flat, wheels = macos.build(macos.runtime(Path(archive), sha256), asked.store, release)
+        yield flat.file_name, flatpkg.build(flat), wheels
     if asked.org:
         settings = organization.build(asked.org, release)
         if "deb" in asked.format:
@@ -78,6 +82,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--org", type=Path, help="org.toml: also build the organisation's settings as packages")
     parser.add_argument("--architecture", action="append", choices=tuple(LINUX), help="default: all")
     parser.add_argument("--format", action="append", choices=FORMATS, help="default: all")
+    parser.add_argument(
+        "--runtime", metavar="ARCHIVE=SHA256", help="Python for macOS (arm64): also build the installer for Macs"
+    )
     parser.add_argument("--maintainer", default=MAINTAINER, help="who publishes the packages, as NAME <ADDRESS>")
     parser.add_argument(
         "--epoch",

@@ -200,6 +200,7 @@ async def test_a_sign_in_that_stays_stale_is_not_renewed_for_ever(laptop: Laptop
     ("code", "kind"),
     [
         (ErrorCode.SIGN_IN_INVALID, SignInRequiredError),
+        (ErrorCode.AGENT_OUTDATED, RefusedError),
         (ErrorCode.PERSON_DISABLED, RefusedError),
         (ErrorCode.TARGET_INVALID, RefusedError),
         (ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE, TemporaryError),

@@ -18,6 +18,7 @@ from llmgw_gateway.store.upsert import insert_if_absent
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, TOKEN_EXCHANGE_GRANT, ExchangeAnswer
 from llmgw_wire.secret import Secret
+from llmgw_wire.versions import FORM, is_older
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,8 +67,16 @@ class Exchange:
         self._issuer = issuer
         self._url = f"{issuer}/oauth/token"
 
-    async def exchange(self, form: Mapping[str, str], proof_headers: Sequence[str]) -> tuple[ExchangeAnswer, Enrolled]:
+    async def exchange(
+        self, form: Mapping[str, str], proof_headers: Sequence[str], agent_version: str = ""
+    ) -> tuple[ExchangeAnswer, Enrolled]:
         """One exchange; GatewayError carries the OAuth error for every refusal."""
+        minimum = self._settings.minimum_agent_version
+        if is_older(agent_version, minimum):
+            told = f"this is {agent_version}" if FORM.fullmatch(agent_version) else "this one does not say its version"
+            raise GatewayError(
+                ErrorCode.AGENT_OUTDATED, f"This gateway wants an agent of version {minimum} or later, {told}."
+            )
         if form.get("grant_type") != TOKEN_EXCHANGE_GRANT:
             raise GatewayError(ErrorCode.GRANT_UNSUPPORTED, f"grant_type must be {TOKEN_EXCHANGE_GRANT}")
         if form.get("audience", self._settings.audience) != self._settings.audience:

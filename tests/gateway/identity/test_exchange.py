@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from sqlalchemy import func, select, update
 
@@ -149,6 +150,17 @@ async def test_a_proof_that_can_no_longer_be_replayed_is_forgotten(bench: Bench)
     await bench.database.submit(age, None)
     await bench()
     assert await bench.count(proofs) == 1
+
+
+@pytest.mark.parametrize("version", ["", "1.1.9", "1.2.0rc1", "0"])
+async def test_an_agent_that_is_too_old_gets_no_token(bench: Bench, version: str) -> None:
+    settings = msgspec.structs.replace(SETTINGS, minimum_agent_version="1.2")
+    strict = Exchange(bench.provider.verifier(), bench.ring, bench.database, settings, ISSUER)
+    with pytest.raises(GatewayError, match=r"an agent of version 1\.2 or later") as caught:
+        await strict.exchange(bench.form(), [forge.proof(DEVICE, url=URL)], version)
+    assert caught.value.code is ErrorCode.AGENT_OUTDATED
+    assert await bench.count(proofs) == 0
+    assert (await strict.exchange(bench.form(), [forge.proof(DEVICE, url=URL)], "1.2.0"))[0].access_token
 
 
 async def test_a_disabled_person_is_refused_and_another_is_not(bench: Bench) -> None:
