@@ -74,6 +74,28 @@ SETTLE_SECONDS = 10
 log = logging.getLogger("llmgw")
 
 
+class Shared:
+    """What replicas tell each other through the store: each looks every two seconds, or as soon as it is told to."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.ring = Ring(database, settings.server.public_url, settings.cluster_secret())
+        self.revocations = Revocations(database, settings.tokens.life_seconds)
+        self.adjustments = Adjustments(database)
+        self.keys = ServiceKeys(database)
+        self.parts = self.ring, self.revocations, self.adjustments, self.keys
+        self.refreshes = self.revocations.refresh, self.adjustments.refresh, self.keys.refresh
+
+    async def start(self) -> None:
+        """Look for the first time."""
+        for part in self.parts:
+            await part.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        for part in self.parts:
+            part.stop()
+
+
 class Gateway:
     """One gateway process."""
 
@@ -131,16 +153,11 @@ class Gateway:
         settings = self._settings
         credentials = Credentials(settings)
         await credentials.start()
-        ring = Ring(database, settings.server.public_url, settings.cluster_secret())
-        await ring.start()
-        revocations = Revocations(database, settings.tokens.life_seconds)
-        await revocations.start()
-        adjustments = Adjustments(database)
-        await adjustments.start()
-        keys = ServiceKeys(database)
-        await keys.start()
+        shared = Shared(database, settings)
+        await shared.start()
+        ring, revocations, adjustments, keys = shared.parts
         retention = Retention(database, settings, audit)
-        control = self._control(database, adjustments, keys, revocations, retention)
+        control = self._control(database, shared, retention)
         if control is not None:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.overrides)
@@ -167,8 +184,7 @@ class Gateway:
         verifier = _verifier(settings, http)
         exchange = Exchange(verifier, ring, database, settings.tokens, public_url)
         peers = Peers(settings.server.trusted_proxies, in_clear=settings.server.in_clear)
-        told = (revocations.refresh, adjustments.refresh, keys.refresh)
-        admin = AdminEdge(database, pipeline, peers, settings, lambda: reloader.standing, told)
+        admin = AdminEdge(database, pipeline, peers, settings, lambda: reloader.standing, shared.refreshes)
         follow = partial(_follow, pipeline, verifier, admin)
         reloader = Reloader(self._source, settings, self._catalogue, follow, metrics)
         edge = Edge(
@@ -178,7 +194,7 @@ class Gateway:
             bootstrap(settings),
             settings.server.body_seconds,
             peers,
-            [each.unready for each in (ring, revocations, keys, adjustments, rates, relay, pipeline)],
+            [each.unready for each in (*shared.parts, rates, relay, pipeline)],
         )
         scim = Scim(database, keys, settings.tokens.life_seconds, revocations.refresh)
         runners = await self._listen(edge, admin, operators(pipeline, edge, reloader, scim), pipeline, peers)
@@ -195,24 +211,18 @@ class Gateway:
             await control.stop()
         if self._certificate is not None:
             self._certificate.stop()
-        for service in (retention, reloader, ring, revocations, keys, relay, adjustments, credentials):
+        for service in (retention, reloader, shared, relay, credentials):
             service.stop()
         return unsettled
 
-    def _control(
-        self,
-        database: Database,
-        adjustments: Adjustments,
-        keys: ServiceKeys,
-        revocations: Revocations,
-        retention: Retention,
-    ) -> Control | None:
+    def _control(self, database: Database, shared: Shared, retention: Retention) -> Control | None:
         """The door for commands beside a store that is one process's file."""
-        if not self._settings.store.path:
+        file = self._settings.store.path
+        if not file:
             return None
-        people, roles = People(database, revocations.refresh), Roles(database)
-        path = socket_of(self._settings.path(self._settings.store.path))
-        return Control(database, adjustments, keys, people, roles, retention, path)
+        people, roles = People(database, shared.revocations.refresh), Roles(database)
+        door = socket_of(self._settings.path(file))
+        return Control(database, shared.adjustments, shared.keys, people, roles, retention, door)
 
     def _reload(self, reloader: Reloader) -> None:
         """SIGHUP: everything that comes from files, now."""

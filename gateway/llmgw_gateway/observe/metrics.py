@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -24,76 +25,72 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._results: set[str] = set()
-        self.requests = Counter(
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.requests = counter(
             "llmgw_requests",
             "Model requests by dialect and how they ended: ok, a refusal's code, or what became of the answer",
             ["dialect", "code"],
-            registry=self.registry,
         )
-        self.seconds = Histogram(
+        self.seconds = histogram(
             "llmgw_request_seconds",
             "From the first byte of a request to the last of its answer",
             ["dialect"],
             buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300),
-            registry=self.registry,
         )
-        self.tokens = Counter(
-            "llmgw_tokens", "Tokens by model and class", ["model", "token_class"], registry=self.registry
+        self.tokens = counter(
+            "llmgw_tokens",
+            "Tokens by model and class",
+            ["model", "token_class"],
         )
-        self.cost = Counter("llmgw_cost_micro_usd", "Cost in micro-USD by model", ["model"], registry=self.registry)
-        self.exchanges = Counter("llmgw_exchanges", "Token exchanges by result code", ["code"], registry=self.registry)
-        self.limited = Counter(
+        self.cost = counter("llmgw_cost_micro_usd", "Cost in micro-USD by model", ["model"])
+        self.exchanges = counter("llmgw_exchanges", "Token exchanges by result code", ["code"])
+        self.limited = counter(
             "llmgw_limited",
             "Calls refused by a limit on rates or concurrency",
             ["level", "kind", "model"],
-            registry=self.registry,
         )
-        self.fallbacks = Counter(
+        self.fallbacks = counter(
             "llmgw_fallbacks",
             "Calls that were sent to another target because one refused, by model",
             ["model"],
-            registry=self.registry,
         )
-        self.attempts = Counter(
+        self.attempts = counter(
             "llmgw_attempts",
             "Attempts at targets by what became of them",
             ["target", "result"],
-            registry=self.registry,
         )
-        self.rests = Counter(
+        self.rests = counter(
             "llmgw_target_rests",
             "How often a target was left alone for a while because it had refused or failed",
             ["target"],
-            registry=self.registry,
         )
+        self.refused_connections = counter(
+            "llmgw_connections_refused",
+            "Connections that were one too many",
+        )
+        self.connections = gauge("llmgw_connections_open", "Connections of clients")
+        self.open = gauge("llmgw_requests_open", "Requests being served")
+        self.reloads = counter(
+            "llmgw_configuration_reloads",
+            "Changed configurations by what became of them: applied or refused",
+            ["result"],
+        )
+        self.configuration_refused = gauge(
+            "llmgw_configuration_refused",
+            "1 while the file was refused and an older configuration is in force",
+        )
+        self.configuration_since = gauge(
+            "llmgw_configuration_applied_timestamp_seconds",
+            "When the configuration in force was taken into use",
+        )
+        self.tasks = gauge("llmgw_tasks", "Tasks of the event loop; only a leak lasts")
         self._attempts: dict[tuple[str, ...], Counter] = {}
         # What `labels` looks up takes it as long as everything else together; here it is looked up once.
         self._requests: dict[tuple[str, ...], Counter] = {}
         self._seconds: dict[tuple[str, ...], Histogram] = {}
         self._tokens: dict[tuple[str, ...], Counter] = {}
         self._cost: dict[tuple[str, ...], Counter] = {}
-        self.refused_connections = Counter(
-            "llmgw_connections_refused", "Connections that were one too many", registry=self.registry
-        )
-        self.connections = Gauge("llmgw_connections_open", "Connections of clients", registry=self.registry)
-        self.open = Gauge("llmgw_requests_open", "Requests being served", registry=self.registry)
-        self.reloads = Counter(
-            "llmgw_configuration_reloads",
-            "Changed configurations by what became of them: applied or refused",
-            ["result"],
-            registry=self.registry,
-        )
-        self.configuration_refused = Gauge(
-            "llmgw_configuration_refused",
-            "1 while the file was refused and an older configuration is in force",
-            registry=self.registry,
-        )
-        self.configuration_since = Gauge(
-            "llmgw_configuration_applied_timestamp_seconds",
-            "When the configuration in force was taken into use",
-            registry=self.registry,
-        )
-        self.tasks = Gauge("llmgw_tasks", "Tasks of the event loop; only a leak lasts", registry=self.registry)
 
     def count(self, entry: Entry) -> None:
         """Count one finished model request."""
