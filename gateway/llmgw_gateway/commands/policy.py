@@ -12,6 +12,7 @@ from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, load, place, refusals
 from llmgw_gateway.commands.people import person_of
 from llmgw_gateway.commands.simulate import simulate
+from llmgw_gateway.policy import residency
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.policy.permissions import Permissions
 from llmgw_gateway.store.reading import reading
@@ -110,6 +111,8 @@ def _sentences(
     lines = [who, f"{model} is {'allowed' if verdict.allowed else 'refused'} {by}"]
     if verdict.allowed and verdict.entry is not None and (caps := _caps(verdict.entry)):
         lines.append(f"  each call: {caps}")
+    if verdict.allowed and verdict.entry is not None and (bounds := residency.bounds(verdict.entry)):
+        lines.append(f"  only what is {bounds}")
     for step in steps:
         if step.number == verdict.number:
             break
@@ -141,6 +144,8 @@ def _document(person: Known, account: Account, model: str, verdict: Verdict, ste
         "why": verdict.why,
         "policy": verdict.number,
         "name": entry.name if entry is not None else "",
+        "geographies": list(entry.geographies) if entry is not None else [],
+        "upstreams": list(entry.upstreams) if entry is not None else [],
         "max_tokens": entry.max_tokens if entry is not None else None,
         "thinking_tokens": entry.thinking_tokens if entry is not None else None,
         "context_tokens": entry.context_tokens if entry is not None else None,
