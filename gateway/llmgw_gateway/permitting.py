@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from msgspec import Meta
 
-from llmgw_gateway.call import LEAST_THINKING
+from llmgw_gateway.call import GEOGRAPHIES, LEAST_THINKING
 from llmgw_gateway.sections import Section
 from llmgw_gateway.upstream import Text  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-GEOGRAPHIES: Final = ("global", "us", "us-gov", "eu", "apac", "jp", "au", "in", "ca", "sa", "af", "me", "il", "mx")
-"""Of Bedrock's inference profiles, and of regions."""
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 Cap = Annotated[int, Meta(ge=1, le=10_000_000)]
 

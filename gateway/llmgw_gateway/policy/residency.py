@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from llmgw_gateway.permitting import GEOGRAPHIES
+from llmgw_gateway.call import GEOGRAPHIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
