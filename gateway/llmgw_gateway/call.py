@@ -28,6 +28,8 @@ LEAST_THINKING = 1024
 LONG_CONTEXT = 1_000_000
 """Tokens of the largest window that a provider offers on request."""
 
+GEOGRAPHIES = ("global", "us", "us-gov", "eu", "apac", "jp", "au", "in", "ca", "sa", "af", "me", "il", "mx")
+"""Of Bedrock's inference profiles, and of regions."""
 Geography = Literal["global", "regional", "direct"]
 """By what a call is priced: a global or another inference profile of Bedrock, or Anthropic's own API."""
 Dialect = Literal["anthropic", "bedrock", "openai"]

@@ -121,9 +121,12 @@ def rule_faults(place: str, rule: Rule, known: dict[str, set[str]], models: set[
     return found
 
 
-def permission_faults(place: str, entry: Permission, teams: set[str], models: set[str]) -> list[str]:
-    """A team or model that a policy names and that is not there: it would silently never apply."""
+def permission_faults(
+    place: str, entry: Permission, teams: set[str], models: set[str], upstreams: set[str]
+) -> list[str]:
+    """A team, model or upstream that a policy names and that is not there: it would silently never apply."""
     found = [f"{place}.teams: there is no team {name!r}" for name in entry.teams if name not in teams]
+    found += [f"{place}.upstreams: there is no upstream {name!r}" for name in entry.upstreams if name not in upstreams]
     return found + [f"{place}.models: {name!r} is not served here" for name in entry.models if name not in models]
 
 

@@ -43,7 +43,8 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
         raise ConfigurationError("models", faults)
     served = [_served(model, catalogue.models[model.name]) for model in settings.models]
     contact, version = settings.organisation.contact, policy_version(settings)
-    return Policy(served, settings.bedrock.region, contact, settings.policies, version, settings.direct)
+    regions = {each.name: each.region for each in settings.regions}
+    return Policy(served, settings.bedrock.region, contact, settings.policies, version, settings.direct, regions)
 
 
 def policy_version(settings: Settings) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from msgspec import Meta
 
-from llmgw_gateway.call import LEAST_THINKING
+from llmgw_gateway.call import GEOGRAPHIES, LEAST_THINKING
 from llmgw_gateway.sections import Section
 from llmgw_gateway.upstream import Text  # noqa: TC001 -- msgspec reads the annotations
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 Cap = Annotated[int, Meta(ge=1, le=10_000_000)]
 
 
@@ -43,6 +45,12 @@ class Permission(Section, frozen=True, kw_only=True):
     """What becomes of a call that asks for more output or thinking: sent with the cap, or refused. A prompt that is too
     long is always refused: clients compact it then."""
 
+    geographies: tuple[Text, ...] = ()
+    """Where prompts may be processed: `eu`, `us`, `global` and others, or one region such as `eu-central-1`; empty:
+    anywhere."""
+    upstreams: tuple[Text, ...] = ()
+    """Where they may be sent: names of `[[regions]]` and `[[anthropic]]`, and `bedrock`; empty: to all."""
+
     @property
     def everyone(self) -> bool:
         """Whether it concerns all callers."""
@@ -56,7 +64,13 @@ class Permission(Section, frozen=True, kw_only=True):
     def faults(self, _base: Path) -> list[str]:
         """A combination that means nothing."""
         caps = [name for name in ("max_tokens", "thinking_tokens", "context_tokens") if getattr(self, name) is not None]
+        caps += [name for name in ("geographies", "upstreams") if getattr(self, name)]
         found = [f'{name}: does not go with action = "refuse"' for name in caps if self.action == "refuse"]
+        found += [
+            f"geographies: {name!r} is none of {', '.join(GEOGRAPHIES)}, and no region such as eu-central-1"
+            for name in self.geographies
+            if name not in GEOGRAPHIES and not _REGION.fullmatch(name)
+        ]
         if not self.name.isprintable():
             found.append("name: must be printable text on one line")
         if self.max_tokens is not None and self.thinking_tokens is not None and self.thinking_tokens >= self.max_tokens:

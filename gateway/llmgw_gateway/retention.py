@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from llmgw_gateway.errors import GatewayError
@@ -22,15 +23,20 @@ from llmgw_gateway.observe import anchors, change_chain, trail
 from llmgw_gateway.observe.changes import Author, Change, is_recorded, new_change_id, record
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from sqlalchemy import Connection
 
     from llmgw_gateway.observe.audit import Audit
     from llmgw_gateway.settings import Settings
     from llmgw_gateway.store.database import Database
 
+Result = TypeVar("Result")
+
 HOUR: Final = 3600.0
-PAUSE_SECONDS: Final = 0.02
-"""Between two transactions: the store is for calls."""
+SHARE: Final = 4
+"""Of the time of the store's writer, retention takes at most one part of so many: the store is for calls."""
+LEAST_SECONDS: Final = 0.02
 DAY: Final = 86_400_000
 AUTHOR: Final = "retention"
 MOST_CHANGES: Final = 1_000
@@ -108,26 +114,31 @@ class Retention:
     async def _ledger(self, before: int) -> int:
         asked = Slice(before, ZoneInfo(self._settings.organisation.time_zone), self._seen)
         whole = 0
-        while count := await self._database.submit(roll_up, asked):
+        while count := await self._step(self._database.submit(roll_up, asked)):
             whole += count
-            await asyncio.sleep(PAUSE_SECONDS)
         return whole
+
+    async def _step(self, work: Awaitable[Result]) -> Result:
+        """One transaction, and a pause that is as long as it takes to keep to the share."""
+        began = time.monotonic()
+        done = await work
+        await asyncio.sleep(max(LEAST_SECONDS, (SHARE - 1) * (time.monotonic() - began)))
+        return done
 
     async def _changes(self, before: int) -> int:
         whole = 0
         while True:
             asked = _Oldest(before, int(self._database.now() * 1000), new_change_id())
-            if not (count := await self._database.submit(_remove_changes, asked)):
+            if not (count := await self._step(self._database.submit(_remove_changes, asked))):
                 return whole
             whole += count
-            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _people(self, now: int, before: int) -> int:
         names = await self._database.read(lambda connection: unseen(connection, before, MOST_PEOPLE))
         for name in names:
             by = Author(AUTHOR, AUTHOR, new_change_id())
-            await self._database.submit(erase, Erasure(name, (), by, now, self._settings.tokens.life_seconds))
-            await asyncio.sleep(PAUSE_SECONDS)
+            order = Erasure(name, (), by, now, self._settings.tokens.life_seconds)
+            await self._step(self._database.submit(erase, order))
         if names:
             await self._database.purge()
         return len(names)

@@ -278,8 +278,9 @@ class Settings(Section, frozen=True, kw_only=True):
                 found += faults.rule_faults(f"{name}[{number}]", rule, known, models)
         if not self.store.journal and any(budget.allowance for budget in self.budgets):
             found.append("store.journal: is needed because a budget has an allowance: a file on a persistent volume")
+        upstreams = {"bedrock"} | {each.name for each in self.regions} | self.direct
         for number, entry in enumerate(self.policies):
-            found += faults.permission_faults(f"policies[{number}]", entry, teams, models)
+            found += faults.permission_faults(f"policies[{number}]", entry, teams, models, upstreams)
         for number, role in enumerate(self.roles):
             found += faults.role_faults(f"roles[{number}]", role, teams, {each.issuer for each in self.issuers})
         for number, project in enumerate(self.projects):

@@ -478,6 +478,9 @@ POLICIES: dict[str, tuple[dict[str, Any], str]] = {
         "policies[0].thinking_tokens: must be less than max_tokens",
     ),
     "no output": ({"max_tokens": 0}, "policies[0].max_tokens: "),
+    "no such place": ({"geographies": ["europe"]}, "policies[0].geographies: 'europe' is none of global, us"),
+    "no such upstream": ({"upstreams": ["oregon"]}, "policies[0].upstreams: there is no upstream 'oregon'"),
+    "places of what is refused": ({"action": "refuse", "geographies": ["eu"]}, "policies[0].geographies: does not go"),
     "a name on two lines": ({"name": "a\nb"}, "policies[0].name: must be printable"),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -169,7 +168,7 @@ def _verified(settings: Settings, paths: tuple[Path, ...], day: datetime | None)
         # Before the files: what the store was told of is on disk, and what is written now it may not know yet.
         anchors = [each for each in _anchors(settings) if wanted in ("", each.head.day)]
         found = _files(own, paths, wanted)
-        with _progress("verifying", sum(each.path.stat().st_size for each in found)) as advance:
+        with tables.progress("verifying", sum(each.path.stat().st_size for each in found)) as advance:
             report = trail.verify(found, keys, anchors, writer_of(own), advance)
         if not report.faults or _files(own, paths, wanted) == found:
             break
@@ -204,7 +203,7 @@ def _chosen(
     start, end = _time(span.start), _time(span.end) if span.end is not None else "~"
     found = trail.files(paths or trail.of(settings.path(settings.audit.path)))
     found = [each for each in found if each.opening is not None and each.opening.day >= start[:10]]
-    with _progress("reading", sum(each.path.stat().st_size for each in found)) as advance:
+    with tables.progress("reading", sum(each.path.stat().st_size for each in found)) as advance:
         for record in trail.records(found, advance):
             if (
                 "request_id" in record
@@ -266,13 +265,3 @@ def _cell(value: Any) -> str | int:  # noqa: ANN401 -- JSON
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, int) else str(value)
-
-
-@contextmanager
-def _progress(what: str, size: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    with click.progressbar(length=size, label=what, file=sys.stderr) as bar:
-        yield bar.update

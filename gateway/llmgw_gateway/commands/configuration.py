@@ -15,6 +15,7 @@ from llmgw_gateway import settings as configuration
 from llmgw_gateway.errors import ConfigurationError, StoreError
 from llmgw_gateway.money import prices
 from llmgw_gateway.offer import direct_targets, policy
+from llmgw_gateway.policy.permissions import title
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +91,14 @@ def unpriced(settings: Settings, catalogue: Catalogue, day: date) -> list[str]:
             continue
         faults.append(f"models[{number}].name: {model.name!r} {what}")
     return faults
+
+
+def place(config: Path, settings: Settings, number: int) -> str:
+    """An entry of `[[policies]]` as it is found in the file: by number, name and line."""
+    lines = config.read_text(encoding="utf-8").splitlines()
+    headers = [at for at, line in enumerate(lines, 1) if "".join(line.split()).startswith("[[policies]]")]
+    line = f", line {headers[number]}" if len(headers) == len(settings.policies) else ""
+    return f"{title(number, settings.policies[number])}{line}"
 
 
 @contextmanager

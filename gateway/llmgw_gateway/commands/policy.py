@@ -9,10 +9,12 @@ import click
 
 from llmgw_gateway.call import Account, Caller
 from llmgw_gateway.commands import tables
-from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, load, refusals
+from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, load, place, refusals
 from llmgw_gateway.commands.people import person_of
+from llmgw_gateway.commands.simulate import simulate
+from llmgw_gateway.policy import residency
 from llmgw_gateway.policy.accounts import Accounts
-from llmgw_gateway.policy.permissions import Permissions, title
+from llmgw_gateway.policy.permissions import Permissions
 from llmgw_gateway.store.reading import reading
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from llmgw_gateway.settings import Settings
 
 FORMAT = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-HEADER = "[[policies]]"
 
 
 @click.group()
@@ -39,7 +40,7 @@ def check(config: Path) -> None:
     settings, _ = load(config)
     permissions = _permissions(settings)
     warnings = [
-        f"{_place(config, settings, number)}: never decides, because entries before it do"
+        f"{place(config, settings, number)}: never decides, because entries before it do"
         for number in permissions.unreachable()
     ]
     warnings += [f"{model}: no policy allows it to anybody" for model in permissions.unusable()]
@@ -79,16 +80,11 @@ def explain(config: Path, user: str, model: str, form: str) -> None:
         sys.exit(EXIT_FAULTS)
 
 
+policy.add_command(simulate)
+
+
 def _permissions(settings: Settings) -> Permissions:
     return Permissions(settings.policies, [model.name for model in settings.models])
-
-
-def _place(config: Path, settings: Settings, number: int) -> str:
-    """An entry as it is found in the file: by number, name and line."""
-    lines = config.read_text(encoding="utf-8").splitlines()
-    headers = [at for at, line in enumerate(lines, 1) if "".join(line.split()).startswith(HEADER)]
-    line = f", line {headers[number]}" if len(headers) == len(settings.policies) else ""
-    return f"{title(number, settings.policies[number])}{line}"
 
 
 def _sentences(
@@ -111,15 +107,17 @@ def _sentences(
         "key": "",
     }[verdict.why]
     if verdict.number is not None:
-        by = f"by {_place(config, settings, verdict.number)}" + (f", {by}" if by else "")
+        by = f"by {place(config, settings, verdict.number)}" + (f", {by}" if by else "")
     lines = [who, f"{model} is {'allowed' if verdict.allowed else 'refused'} {by}"]
     if verdict.allowed and verdict.entry is not None and (caps := _caps(verdict.entry)):
         lines.append(f"  each call: {caps}")
+    if verdict.allowed and verdict.entry is not None and (bounds := residency.bounds(verdict.entry)):
+        lines.append(f"  only what is {bounds}")
     for step in steps:
         if step.number == verdict.number:
             break
         reason = "is not about them" if step.concerns == "no" else f"is not about {model}"
-        lines.append(f"  passed over: {_place(config, settings, step.number)}, {reason}")
+        lines.append(f"  passed over: {place(config, settings, step.number)}, {reason}")
     return lines
 
 
@@ -146,6 +144,8 @@ def _document(person: Known, account: Account, model: str, verdict: Verdict, ste
         "why": verdict.why,
         "policy": verdict.number,
         "name": entry.name if entry is not None else "",
+        "geographies": list(entry.geographies) if entry is not None else [],
+        "upstreams": list(entry.upstreams) if entry is not None else [],
         "max_tokens": entry.max_tokens if entry is not None else None,
         "thinking_tokens": entry.thinking_tokens if entry is not None else None,
         "context_tokens": entry.context_tokens if entry is not None else None,

@@ -10,12 +10,16 @@ import csv
 import io
 import json
 import re
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import click
 
 from llmgw_gateway.call import MICRO
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 WIDTH = 100
 """Columns of a terminal: no table is wider."""
@@ -107,3 +111,13 @@ def cut(text: str, width: int) -> str:
     """Text of strangers in so many columns."""
     text = clean(text)
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+@contextmanager
+def progress(what: str, size: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error where that is a terminal: what takes long shows how far it is. Nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=size, label=what, file=sys.stderr) as bar:
+        yield bar.update

@@ -28,6 +28,8 @@ LOCK: Final = 0x6C6C6D6772
 """The advisory lock of retention, so that one replica at a time works at it: "llmgr" in ASCII."""
 MOST_ATTEMPTS: Final = 50
 """Of one transaction: it is over in milliseconds, and admissions wait no longer than that."""
+AHEAD: Final = 100
+"""Entries among which further attempts of the same operations are looked for."""
 MOST_REMEMBERED: Final = 10_000
 OF: Final = ("day", "calls", "person_id", "team", "project", "model", "counters")
 TOKENS: Final = (
@@ -74,14 +76,17 @@ def _roll_up(connection: Connection, asked: Slice) -> int | None:
         return None
     open_ = select(attempts.c.attempt_id).where(attempts.c.attempt_id == ledger.c.attempt_id).exists()
     oldest = (
-        select(ledger.c.attempt_id)
+        select(ledger.c.attempt_id, ledger.c.operation_id)
         .where(ledger.c.admitted_at < asked.before, ~open_)
         .order_by(ledger.c.admitted_at)
-        .limit(MOST_ATTEMPTS)
+        .limit(MOST_ATTEMPTS + AHEAD)
     )
-    ids = sorted(set(connection.scalars(oldest).all()))
-    if not ids:
+    found = connection.execute(oldest).all()
+    if not found:
         return 0
+    # What is left of an operation in the ledger would count as one of its own: its attempts go together.
+    operations = {row.operation_id for row in found[:MOST_ATTEMPTS]}
+    ids = sorted({row.attempt_id for row in found if row.operation_id in operations})
     query = select(ledger).where(ledger.c.attempt_id.in_(ids)).order_by(ledger.c.admitted_at, ledger.c.entry_id)
     rows = connection.execute(query).mappings().all()
     add_up(connection, ledger_sums, _sums(rows, asked), SUMMED)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmgw_gateway.call import Grant, Target, geography_of, split_title
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.policy import caps
+from llmgw_gateway.policy import caps, residency
 from llmgw_gateway.policy.permissions import Permissions
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import CapView
@@ -74,8 +74,13 @@ class Policy:
         entries: Sequence[Permission] = (),
         version: str = "",
         direct: Collection[str] = (),
+        regions: Mapping[str, str] | None = None,
     ) -> None:
-        """`version` names what decides, in the audit trail; `direct` are the upstreams of the Anthropic format."""
+        """`version` names what decides, in the audit trail; `direct` are the upstreams of the Anthropic format.
+
+        `regions` are those of the further upstreams at Bedrock, by their names.
+        """
+        self._regions = {"": region} | dict(regions or {})
         self.version = version
         self._direct = direct
         self._models = {model.name: model for model in models}
@@ -150,10 +155,42 @@ class Policy:
             raise self._refusal(account, kind, _not_allowed(model.name, verdict))
         invoke_id = model.target or (asked if asked in model.invocable else self._profile(model))
         cap = model.max_output_tokens
+        first = self._target(model, invoke_id)
         others = tuple(self._target(model, other) for other in model.fallbacks if other != invoke_id)
+        if verdict.entry is not None and (verdict.entry.geographies or verdict.entry.upstreams):
+            named = model.target or asked in model.invocable
+            own = (
+                (first,)
+                if named
+                else tuple(self._target(model, each) for each in (*self.profiles(model), first.foundation_id))
+            )
+            first, others = self._within(account, model, verdict, own, others)
         # Not cut to the model's cap: what is judged here is what is sent, and the provider says so if it is too much.
         most = max_tokens or min(cap, default or cap)
-        return Grant(self._target(model, invoke_id), most, others, policy=verdict.title)
+        return Grant(first, most, others, policy=verdict.title)
+
+    def _within(
+        self,
+        account: Account,
+        model: ServedModel,
+        verdict: Verdict,
+        own: tuple[Target, ...],
+        others: tuple[Target, ...],
+    ) -> tuple[Target, tuple[Target, ...]]:
+        """The target and the fallbacks that the policy allows: the first of the model's `own`, then of the others.
+
+        GatewayError(MODEL_NOT_ALLOWED) when there is none.
+        """
+        entry = verdict.entry
+        if entry is None:
+            return own[0], others
+        mine = [each for each in own if residency.admits(entry, each, self._regions)][:1]
+        further = [each for each in others if each not in mine and residency.admits(entry, each, self._regions)]
+        if not mine and not further:
+            what = f"The model {model.name} as {_quoted(own[0].title)} is not allowed by {verdict.title}: only what is "
+            raise self._refusal(account, model.kind, f"{what}{residency.bounds(entry)}.")
+        first, *rest = (*mine, *further)
+        return first, tuple(rest)
 
     def within_caps(self, account: Account, call: Call, grant: Grant) -> Grant:
         """The grant of a call within the caps of its policy; the call is changed accordingly.
