@@ -138,9 +138,9 @@ def test_an_agent_that_claude_code_needs_does_not_go(root: Path, request: pytest
     remove: list[str | Path]
     package: Path = request.getfixturevalue(f"{kind}s")[0]
     if kind == "deb":
-        shutil.copy(package, root / "root" / "llmgw.deb")
+        shutil.copy(package, root / "srv" / "llmgw.deb")
         install, remove = (
-            ["chroot", root, "dpkg", "-i", "/root/llmgw.deb"],
+            ["chroot", root, "dpkg", "-i", "/srv/llmgw.deb"],
             ["chroot", root, "dpkg", "--purge", "llmgw"],
         )
     else:

@@ -73,10 +73,10 @@ def packages(
     target = replace(LINUX[architecture], pythons=("3.11", "3.12"))
     for version in ("1.2.3", "1.2.4"):
         package = linux.agent_deb(agent.build(target, store, replace(release, version=version)), target, architecture)
-        (laptop.root / "root" / f"llmgw_{version}.deb").write_bytes(deb.build(package))
+        (laptop.root / "srv" / f"llmgw_{version}.deb").write_bytes(deb.build(package))
     own = linux.organization_deb(organization.build(org, release))
-    (laptop.root / "root" / "llmgw-org.deb").write_bytes(deb.build(own))
-    return "/root"
+    (laptop.root / "srv" / "llmgw-org.deb").write_bytes(deb.build(own))
+    return "/srv"
 
 
 def files(laptop: Machine) -> set[str]:
@@ -179,9 +179,9 @@ def test_a_gateway_is_installed_configured_upgraded_and_removed(
     for version in ("1.2.3", "1.2.4"):
         served = gateways.build(target, store, replace(release, version=version))
         package = deb.build(gateways.debian(served, target, architecture))
-        (laptop.root / "root" / f"gateway_{version}.deb").write_bytes(package)
+        (laptop.root / "srv" / f"gateway_{version}.deb").write_bytes(package)
     before = files(laptop)
-    laptop.must("dpkg", "-i", "/root/gateway_1.2.3.deb")
+    laptop.must("dpkg", "-i", "/srv/gateway_1.2.3.deb")
     # Nobody starts one that is not configured.
     assert laptop.do("systemctl", "is-active", "llmgw-gateway").stdout.strip() == "inactive"
     etc = laptop.root / "etc" / "llmgw-gateway"
@@ -205,7 +205,7 @@ def test_a_gateway_is_installed_configured_upgraded_and_removed(
 
     # What the administrator has written stays, and the gateway changes over.
     old = laptop.must("systemctl", "show", "--property=MainPID", "llmgw-gateway")
-    laptop.must("dpkg", "-i", "/root/gateway_1.2.4.deb")
+    laptop.must("dpkg", "-i", "/srv/gateway_1.2.4.deb")
     assert (etc / "gateway.toml").read_text(encoding="utf-8") == toml_text.dump(document)
     assert laptop.must("systemctl", "show", "--property=MainPID", "llmgw-gateway") != old
     laptop.program.wait_until(lambda: answers(ready), "serving a gateway", seconds=machine.SECONDS)
