@@ -88,9 +88,9 @@ def debian(gateway: Agent, target: Target, architecture: str) -> deb.Package:
     )
 
 
-def image(target: Target, store: Path, release: Release) -> tuple[bytes, Agent]:
-    """What the image is built from, as a compressed archive; and what is in it."""
-    gateway = build(replace(target, pythons=(IMAGE_PYTHON,)), store, release, python="/usr/local/bin/python3")
+def image(target: Target, store: Path, release: Release, python: str = IMAGE_PYTHON) -> tuple[bytes, Agent]:
+    """What the image is built from, as a compressed archive, for a base with this Python; and what is in it."""
+    gateway = build(replace(target, pythons=(python,)), store, release, python="/usr/local/bin/python3")
     context = Tree()
     context.put("Dockerfile", (REPOSITORY / "packaging" / "container" / "Dockerfile").read_bytes())
     context.put("state/.keep", b"")
