@@ -6,6 +6,7 @@ the lock names, with its hashes. Nothing is built and nothing is executed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -123,7 +124,7 @@ def fetch(target: Target, python: str, lock: Path, store: Path) -> list[Wheel]:
             _download(requirements, fresh, target, python)
             requirements.unlink()
             # Two builds at once: whoever comes second finds it done.
-            if not folder.is_dir():
+            with contextlib.suppress(OSError):
                 fresh.rename(folder)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
