@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llmgw_agent.errors import AgentError
-from llmgw_packaging import agent, deb, flatpkg, linux, macos, organization, rpm, sbom
+from llmgw_packaging import agent, deb, flatpkg, gateway, linux, macos, organization, rpm, sbom
 from llmgw_packaging.release import MAINTAINER, Release
 from llmgw_packaging.targets import LINUX
 from llmgw_packaging.wheels import LockError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmgw_packaging.wheels import Wheel
 
 SUMS: Final = "SHA256SUMS"
-FORMATS: Final = ("deb", "rpm")
+FORMATS: Final = ("deb", "rpm", "image")
 
 
 def main() -> int:
@@ -61,6 +61,13 @@ def _built(asked: argparse.Namespace, release: Release) -> Iterator[tuple[str, b
         if "rpm" in asked.format:
             other = linux.agent_rpm(built, target, architecture)
             yield other.file_name, rpm.build(other), built.wheels
+        if "deb" in asked.format:
+            served = gateway.build(target, asked.store, release)
+            package = gateway.debian(served, target, architecture)
+            yield package.file_name, deb.build(package), served.wheels
+        if "image" in asked.format:
+            context, served = gateway.image(target, asked.store, release)
+            yield f"llmgw-gateway-{release.version}-image-{architecture}.tar.gz", context, served.wheels
     if asked.runtime:
         archive, _, sha256 = asked.runtime.rpartition("=")
         flat, wheels = macos.build(macos.runtime(Path(archive), sha256), asked.store, release)

@@ -44,7 +44,7 @@ def agent_deb(agent: Agent, target: Target, architecture: str) -> deb.Package:
         tree=for_debian(agent.tree, "llmgw", agent.release, "agent-overrides"),
         relations={
             "Depends": f"init-system-helpers (>= 1.52), libc6 (>= 2.28), python3 (>= {target.pythons[0]}), "
-            f"python3 (<< {_above(target)}~)",
+            f"python3 (<< {above(target.pythons[-1])}~)",
             "Recommends": "dbus-user-session",
             "Suggests": "gnome-keyring",
         },
@@ -63,7 +63,7 @@ def agent_rpm(agent: Agent, target: Target, architecture: str) -> rpm.Package:
         description=DESCRIPTION,
         tree=for_rpm(agent.tree, "llmgw"),
         relations=(
-            f"Requires: ((python3 >= {target.pythons[0]} with python3 < {_above(target)}) or {others})",
+            f"Requires: ((python3 >= {target.pythons[0]} with python3 < {above(target.pythons[-1])}) or {others})",
             "Requires(post): /usr/bin/find",
         ),
         scripts={name: script(f"rpm/agent.{name}") for name in RPM_SCRIPTS},
@@ -100,9 +100,9 @@ def organization_rpm(settings: Settings) -> rpm.Package:
     )
 
 
-def _above(target: Target) -> str:
-    """The first version of Python that the package has no libraries for."""
-    major, minor = target.pythons[-1].split(".")
+def above(python: str) -> str:
+    """The version of Python after this one: the first that a package has no libraries for."""
+    major, minor = python.split(".")
     return f"{major}.{int(minor) + 1}"
 
 

@@ -17,6 +17,7 @@ RUNNABLE: Final = 0o755
 SYSTEM: Final = frozenset(
     {
         *("etc", "etc/systemd", "lib", "opt", "usr", "usr/bin", "usr/lib", "usr/lib/systemd", "usr/lib/systemd/user"),
+        *("etc/default", "usr/lib/systemd/system", "usr/lib/sysusers.d"),
         *("usr/share", "usr/share/doc", "usr/share/licenses", "usr/share/man", "usr/share/man/man1"),
     }
 )
@@ -46,16 +47,23 @@ class Tree:
 
     def put(self, path: str, content: bytes | str, mode: int = READABLE) -> None:
         """A file at this path."""
-        self._add(path, File(content.encode() if isinstance(content, str) else content, mode))
+        self.add(path, File(content.encode() if isinstance(content, str) else content, mode))
 
     def link(self, path: str, target: str) -> None:
         """A symbolic link at this path."""
-        self._add(path, Link(target))
+        self.add(path, Link(target))
+
+    def add(self, path: str, entry: File | Link) -> None:
+        """Either of them at this path."""
+        path = path.lstrip("/")
+        if path in self._entries:
+            raise ValueError(f"/{path} would be installed twice")
+        self._entries[path] = entry
 
     def merge(self, other: Tree) -> None:
         """Everything of another tree."""
         for path, entry in other.entries():
-            self._add(path, entry)
+            self.add(path, entry)
 
     def entries(self) -> list[tuple[str, File | Link]]:
         """Files and links, sorted by path."""
@@ -86,12 +94,6 @@ class Tree:
                 target.chmod(entry.mode)
         for name in self.folders():
             (folder / name).chmod(RUNNABLE)
-
-    def _add(self, path: str, entry: File | Link) -> None:
-        path = path.lstrip("/")
-        if path in self._entries:
-            raise ValueError(f"/{path} would be installed twice")
-        self._entries[path] = entry
 
 
 def archive(tree: Tree, epoch: int, *, prefix: str = "./", folders: Iterable[str] | None = None) -> bytes:

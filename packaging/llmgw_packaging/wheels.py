@@ -6,6 +6,7 @@ the lock names, with its hashes. Nothing is built and nothing is executed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -22,11 +23,10 @@ from typing import Final
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from llmgw_packaging.tree import READABLE, RUNNABLE, Tree
+from llmgw_packaging.tree import Tree
 
 SOURCES: Final = (".c", ".h", ".hash", ".pxd", ".pxi", ".pyx")
 """What wheels carry for compilers; nobody compiles on a laptop."""
-EXECUTABLE: Final = 0o100
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def fetch(target: Target, python: str, lock: Path, store: Path) -> list[Wheel]:
             _download(requirements, fresh, target, python)
             requirements.unlink()
             # Two builds at once: whoever comes second finds it done.
-            if not folder.is_dir():
+            with contextlib.suppress(OSError):
                 fresh.rename(folder)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -132,7 +132,7 @@ def fetch(target: Target, python: str, lock: Path, store: Path) -> list[Wheel]:
 
 
 def unpack(wheel: Wheel, folder: str) -> Tree:
-    """The files of a wheel below `folder`. Its scripts are left out: packages bring their own."""
+    """The files of a wheel below `folder`, none executable. Its scripts are left out: packages bring their own."""
     tree = Tree()
     with zipfile.ZipFile(wheel.path) as archive:
         for info in sorted(archive.infolist(), key=lambda each: each.filename):
@@ -146,8 +146,7 @@ def unpack(wheel: Wheel, folder: str) -> Tree:
                     continue
             if name.startswith("/") or ".." in name.split("/"):
                 raise LockError(f"{wheel.path.name} wants to write outside its folder ({name})")
-            mode = RUNNABLE if (info.external_attr >> 16) & EXECUTABLE and ".so" in name else READABLE
-            tree.put(f"{folder}/{name}", archive.read(info), mode)
+            tree.put(f"{folder}/{name}", archive.read(info))
     return tree
 
 

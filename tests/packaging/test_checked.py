@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llmgw_packaging import agent, deb, linux, rpm
+from llmgw_packaging import agent, deb, gateway, linux, rpm
 from tests.lab import machine
 from tests.packaging.conftest import REPOSITORY
 
@@ -35,9 +35,12 @@ def needs(tool: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture
-def debs(built: Agent, settings: Settings, target: Target, architecture: str, tmp_path: Path) -> list[Path]:
+def debs(
+    built: Agent, settings: Settings, target: Target, architecture: str, store: Path, tmp_path: Path
+) -> list[Path]:
     found = []
-    for package in (linux.agent_deb(built, target, architecture), linux.organization_deb(settings)):
+    served = gateway.debian(gateway.build(target, store, built.release), target, architecture)
+    for package in (linux.agent_deb(built, target, architecture), linux.organization_deb(settings), served):
         path = tmp_path / package.file_name
         path.write_bytes(deb.build(package))
         found.append(path)

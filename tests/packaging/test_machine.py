@@ -13,12 +13,13 @@ from urllib.request import Request
 import pytest
 
 from llmgw_packaging import agent, deb, linux, organization
+from llmgw_packaging import gateway as gateways
 from llmgw_packaging.targets import LINUX
-from tests.lab import machine
+from tests.lab import machine, toml_text
 from tests.lab.agent import sign_in
 from tests.lab.fixtures import canaille, scripted
 from tests.lab.gateway import Gateway
-from tests.lab.loopback import opener
+from tests.lab.loopback import answers, opener
 from tests.lab.machine import Machine
 
 if TYPE_CHECKING:
@@ -72,10 +73,10 @@ def packages(
     target = replace(LINUX[architecture], pythons=("3.11", "3.12"))
     for version in ("1.2.3", "1.2.4"):
         package = linux.agent_deb(agent.build(target, store, replace(release, version=version)), target, architecture)
-        (laptop.root / "root" / f"llmgw_{version}.deb").write_bytes(deb.build(package))
+        (laptop.root / "srv" / f"llmgw_{version}.deb").write_bytes(deb.build(package))
     own = linux.organization_deb(organization.build(org, release))
-    (laptop.root / "root" / "llmgw-org.deb").write_bytes(deb.build(own))
-    return "/root"
+    (laptop.root / "srv" / "llmgw-org.deb").write_bytes(deb.build(own))
+    return "/srv"
 
 
 def files(laptop: Machine) -> set[str]:
@@ -163,3 +164,54 @@ def test_install_sign_in_upgrade_remove(laptop: Machine, packages: str, gateway:
     assert laptop.as_user("systemctl", "--user", "is-active", "llmgw.service").stdout.strip() == "inactive"
     assert laptop.do("pgrep", "--full", "llmgw_agent").exit_code == 1
     assert files(laptop) - before == set()
+
+
+def test_a_gateway_is_installed_configured_upgraded_and_removed(
+    laptop: Machine,
+    store: Path,
+    architecture: str,
+    release: Release,
+    canaille: Canaille,
+    scripted: ScriptedBedrock,
+    tmp_path: Path,
+) -> None:
+    target = replace(LINUX[architecture], pythons=("3.11",))
+    for version in ("1.2.3", "1.2.4"):
+        served = gateways.build(target, store, replace(release, version=version))
+        package = deb.build(gateways.debian(served, target, architecture))
+        (laptop.root / "srv" / f"gateway_{version}.deb").write_bytes(package)
+    before = files(laptop)
+    laptop.must("dpkg", "-i", "/srv/gateway_1.2.3.deb")
+    # Nobody starts one that is not configured.
+    assert laptop.do("systemctl", "is-active", "llmgw-gateway").stdout.strip() == "inactive"
+    etc = laptop.root / "etc" / "llmgw-gateway"
+    assert etc.joinpath("cluster.secret").stat().st_mode & 0o077 == 0
+
+    document = Gateway(
+        tmp_path / "gateway",
+        issuers=[canaille.issuer_section()],
+        endpoint=scripted.endpoint,
+        region=scripted.region,
+        credentials={},
+    ).document
+    document["store"]["path"] = "/var/lib/llmgw-gateway/gateway.db"
+    document["audit"]["path"] = "/var/log/llmgw-gateway/audit.jsonl"
+    (etc / "gateway.toml").write_text(toml_text.dump(document), encoding="utf-8")
+    keys = "".join(f"{name}={value}\n" for name, value in scripted.key.environment().items())
+    (laptop.root / "etc" / "default" / "llmgw-gateway").write_text(keys, encoding="utf-8")
+    laptop.must("systemctl", "enable", "--now", "--quiet", "llmgw-gateway")
+    ready = f"{document['server']['public_url']}/readyz"
+    laptop.program.wait_until(lambda: answers(ready), "serving a gateway", seconds=machine.SECONDS)
+
+    # What the administrator has written stays, and the gateway changes over.
+    old = laptop.must("systemctl", "show", "--property=MainPID", "llmgw-gateway")
+    laptop.must("dpkg", "-i", "/srv/gateway_1.2.4.deb")
+    assert (etc / "gateway.toml").read_text(encoding="utf-8") == toml_text.dump(document)
+    assert laptop.must("systemctl", "show", "--property=MainPID", "llmgw-gateway") != old
+    laptop.program.wait_until(lambda: answers(ready), "serving a gateway", seconds=machine.SECONDS)
+
+    laptop.must("dpkg", "--purge", "llmgw-gateway")
+    assert not answers(ready)
+    assert (laptop.root / "var/lib/llmgw-gateway/gateway.db").is_file()
+    kept = ("var/lib/llmgw-gateway", "etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/.pwd.lock")
+    assert [name for name in files(laptop) - before if not name.startswith(kept)] == []

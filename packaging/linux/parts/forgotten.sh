@@ -1,3 +1,3 @@
 forget_compiled() {
-  [ ! -d /opt/llmgw/lib ] || find /opt/llmgw/lib -depth -type d -name __pycache__ -exec rm -rf {} +
+  [ ! -d "$1/lib" ] || find "$1/lib" -depth -type d -name __pycache__ -exec rm -rf {} +
 }

@@ -1,0 +1,100 @@
+"""The gateway: a Debian package with a systemd unit, and what its container image is built from.
+
+The layout is the agent's, in /opt/llmgw-gateway. The image's files are an archive that `docker build -` and
+`buildah bud -` take: nothing is downloaded while they build, so what was locked is what runs.
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from llmgw_packaging import deb
+from llmgw_packaging.agent import Agent, libraries, sources
+from llmgw_packaging.documents import FOLDER, REPOSITORY, for_debian, manuals
+from llmgw_packaging.linux import above
+from llmgw_packaging.scripts import script
+from llmgw_packaging.tree import RUNNABLE, Tree, archive
+from llmgw_packaging.wheels import Target, fetch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llmgw_packaging.release import Release
+
+HOME: Final = "opt/llmgw-gateway"
+ETC: Final = "etc/llmgw-gateway"
+LOCK: Final = REPOSITORY / "packaging" / "gateway.lock"
+PACKAGES: Final = ("gateway/llmgw_gateway", "gateway/llmgw_wire")
+IMAGE_PYTHON: Final = "3.13"
+"""Of the base image that the Dockerfile names."""
+COMMAND: Final = """\
+#!/opt/llmgw-gateway/bin/python3 -I
+from llmgw_gateway.main import main
+
+if __name__ == "__main__":
+    main()
+"""
+SUMMARY: Final = "language models of the company's cloud account, within budgets"
+DESCRIPTION: Final = """\
+The gateway trades sign-ins at the company's identity provider for tokens of
+its own, and lets their bearers ask language models: each call is attributed,
+held against budgets, signed, metered and settled.
+
+It keeps its books in a file, or in PostgreSQL for several replicas.
+"""
+
+
+def build(target: Target, store: Path, release: Release, python: str = "/usr/bin/python3") -> Agent:
+    """The gateway's files around the interpreter at `python`."""
+    tree = Tree()
+    folder = python.rpartition("/")[0]
+    tree.put(f"{HOME}/pyvenv.cfg", f"home = {folder}\ninclude-system-site-packages = false\n")
+    tree.link(f"{HOME}/bin/python3", python)
+    tree.put(f"{HOME}/bin/llmgw-gateway", COMMAND, RUNNABLE)
+    sources(tree, f"{HOME}/lib/any", PACKAGES)
+    about = f"Metadata-Version: 2.4\nName: llmgw\nVersion: {release.version}\nLicense-Expression: Apache-2.0\n"
+    tree.put(f"{HOME}/lib/any/llmgw-{release.version}.dist-info/METADATA", about)
+    wheels = libraries(tree, HOME, {python: fetch(target, python, LOCK, store) for python in target.pythons})
+    return Agent(tree, wheels, release)
+
+
+def debian(gateway: Agent, target: Target, architecture: str) -> deb.Package:
+    """The Debian package. Its unit is not started: an administrator does that once the configuration is right."""
+    tree = Tree()
+    tree.merge(gateway.tree)
+    tree.link("usr/bin/llmgw-gateway", f"/{HOME}/bin/llmgw-gateway")
+    parts = FOLDER / "gateway"
+    tree.put("usr/lib/systemd/system/llmgw-gateway.service", (parts / "llmgw-gateway.service").read_bytes())
+    tree.put("usr/lib/sysusers.d/llmgw-gateway.conf", (parts / "sysusers.conf").read_bytes())
+    tree.put(f"{ETC}/gateway.toml", (parts / "gateway.toml").read_bytes())
+    tree.put("etc/default/llmgw-gateway", (parts / "default").read_bytes())
+    manuals(tree, ["llmgw-gateway"], gateway.release.version)
+    oldest, newest = target.pythons[0], target.pythons[-1]
+    return deb.Package(
+        name="llmgw-gateway",
+        release=gateway.release,
+        architecture=architecture,
+        summary=SUMMARY,
+        description=DESCRIPTION,
+        tree=for_debian(tree, "llmgw-gateway", gateway.release, "gateway-overrides"),
+        relations={
+            "Depends": f"libc6 (>= 2.28), python3 (>= {oldest}), python3 (<< {above(newest)}~), systemd",
+        },
+        scripts={name: script(f"deb/gateway.{name}") for name in ("postinst", "prerm", "postrm")},
+        conffiles=(f"/{ETC}/gateway.toml", "/etc/default/llmgw-gateway"),
+        section="net",
+    )
+
+
+def image(target: Target, store: Path, release: Release, python: str = IMAGE_PYTHON) -> tuple[bytes, Agent]:
+    """What the image is built from, as a compressed archive, for a base with this Python; and what is in it."""
+    gateway = build(replace(target, pythons=(python,)), store, release, python="/usr/local/bin/python3")
+    context = Tree()
+    context.put("Dockerfile", (REPOSITORY / "packaging" / "container" / "Dockerfile").read_bytes())
+    context.put("state/.keep", b"")
+    context.put("root/opt/llmgw-gateway/LICENSE", (REPOSITORY / "LICENSE").read_bytes())
+    for path, entry in gateway.tree.entries():
+        context.add(f"root/{path}", entry)
+    return gzip.compress(archive(context, release.epoch, prefix=""), compresslevel=6, mtime=0), gateway
