@@ -74,6 +74,8 @@ class Broker:
             TemporaryError: It cannot be had now, and no old one is left.
         """
         self.asked_at = self._now()
+        if self._session.sign_in is None:
+            await self._session.revive()
         key = self._key()
         token = self._cache.fresh(key, self._now())
         refused = token if token and caller and self._repeats.suggest_renewal(caller, token, self._now()) else None

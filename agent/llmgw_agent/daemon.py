@@ -153,6 +153,7 @@ class Daemon:
             await asyncio.sleep(WATCH_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311 -- only a rhythm
             try:
                 await self._api.passes.end_expired()
+                await self._session.revive()
                 await self._vault.retry()
                 if time.time() - self._broker.asked_at > ACTIVE_SECONDS:
                     continue

@@ -21,6 +21,7 @@ import logging
 import os
 import secrets
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,6 +46,10 @@ KEYRING_SECONDS: Final = 5.0
 UNLOCK_SECONDS: Final = 30.0
 """With a display, a person may have to unlock the keyring first."""
 
+PAUSE: Final = 20.0
+LONGEST_PAUSE: Final = 600.0
+"""Seconds between two questions to a keyring that was not to be had: each starts a process."""
+
 BACKENDS: Final = {
     "linux": (("keyring.backends.SecretService", "Keyring"), ("keyring.backends.kwallet", "DBusKeyring")),
     "darwin": (("keyring.backends.macOS", "Keyring"),),
@@ -55,6 +60,10 @@ BACKENDS: Final = {
 
 class KeyringUnavailableError(Exception):
     """The keyring did not give what was asked; the text says why, for `status`."""
+
+
+class NoKeyringError(KeyringUnavailableError):
+    """There will be none for as long as this process lives."""
 
 
 class VaultDamagedError(Exception):
@@ -135,7 +144,7 @@ class Keyring:
     async def _call(self, request: dict[str, str]) -> str | None:
         if sys.platform == "linux" and not os.environ.get("DBUS_SESSION_BUS_ADDRESS"):
             # Asking anyway would start a message bus of our own, and the answer would still be no.
-            raise KeyringUnavailableError("no desktop session (DBUS_SESSION_BUS_ADDRESS is not set)")
+            raise NoKeyringError("no desktop session (DBUS_SESSION_BUS_ADDRESS is not set)")
         display = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
         seconds = UNLOCK_SECONDS if display else KEYRING_SECONDS
         child = await asyncio.create_subprocess_exec(
@@ -180,6 +189,10 @@ class Vault:
         self._anchoring: asyncio.Task[None] | None = None
         self._description = "memory only: not opened yet"
         self._problem = ""
+        self._may_come = False
+        """Whether the keyring may be there later."""
+        self._again_at = 0.0
+        self._pause = PAUSE
 
     @property
     def is_persistent(self) -> bool:
@@ -193,6 +206,29 @@ class Vault:
 
     async def open(self) -> None:
         """Get the wrapping key, or fall back to memory; read the file. A damaged file is set aside, not used."""
+        async with self._turn:
+            await self._open()
+
+    async def reopen(self) -> bool:
+        """Try again, with pauses, where the keyring was not to be had: it may have been locked. Whether it is now.
+
+        What was entered meanwhile is newer than what the file holds, and is written to it.
+        """
+        if self._file is not None or not self._may_come or time.monotonic() < self._again_at:
+            return False
+        async with self._turn:
+            entered = self._content
+            if not await self._open():
+                return False
+            self._content |= entered
+            if entered:
+                await self._save()
+        self._tell_keyring()
+        log.info("the keyring is there now: %s", self._description)
+        return True
+
+    async def _open(self) -> bool:
+        """Whether there is a keyring."""
         try:
             key = await self._keyring.get("key")
             if key is None:
@@ -201,15 +237,18 @@ class Vault:
             anchor = await self._keyring.get("counter")
         except KeyringUnavailableError as error:
             self._description = f"memory only: {error}"
+            self._may_come = not isinstance(error, NoKeyringError)
+            self._again_at = time.monotonic() + self._pause
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
             log.warning("sign-in is kept in memory only: %s", error)
-            return
+            return False
         self._counter = int(anchor.reveal()) if anchor and anchor.reveal().isdecimal() else 0
         self._file = SealedFile(self._path, key, self._profile)
         self._description = f"encrypted file, key in {self._keyring.backend}"
         try:
             self._counter, self._content = await asyncio.to_thread(self._file.read, self._counter)
         except FileNotFoundError:
-            return
+            pass
         except VaultDamagedError as error:
             aside = self._path.with_suffix(".damaged")
             log.error("the vault %s is not used: %s; moved to %s", self._path, error, aside)  # noqa: TRY400 -- expected
@@ -217,6 +256,7 @@ class Vault:
             self._description += f" (the file found was not used: {error})"
         except OSError as error:
             raise ConfigurationError(f"{self._path} cannot be read ({error.strerror})") from None
+        return True
 
     def get(self, name: str) -> Any:  # noqa: ANN401 -- JSON
         """The value as it was written last; None if there is none."""

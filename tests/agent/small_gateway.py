@@ -63,6 +63,10 @@ class SmallGateway:
     minimum_agent_version: str = "0.1.0"
     open: asyncio.Event = field(default_factory=asyncio.Event)
     """Closed, it has taken an exchange and does not answer yet."""
+    closing: int | None = None
+    """So many exchanges are answered yet; then it is closed."""
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when an exchange waits because of that."""
     clock_offset: float = 0.0
     """Seconds that its clock is ahead."""
     exchanges: list[dict[str, str]] = field(default_factory=list)
@@ -81,6 +85,11 @@ class SmallGateway:
         self.open.set()
         await self.come(0)
         return self
+
+    def close_after(self, exchanges: int) -> None:
+        """Answer so many exchanges, and leave the next ones waiting until it is opened."""
+        self.closing = exchanges
+        self.held.clear()
 
     async def go(self) -> None:
         """Be away: nobody listens at the address."""
@@ -128,6 +137,12 @@ class SmallGateway:
         self.devices.append(thumbprint(header["jwk"]))
         self.exchanges.append(form)
         await asyncio.sleep(self.delay)
+        if self.closing is not None:
+            self.closing -= 1
+            if self.closing < 0:
+                self.closing = None
+                self.open.clear()
+                self.held.set()
         await self.open.wait()
         if self.refusals:
             code = self.refusals.pop(0)

@@ -16,8 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llmgw_agent import vault as vault_module
 from llmgw_agent.vault import Keyring, KeyringUnavailableError, SealedFile, Vault, VaultDamagedError
 from llmgw_wire.secret import Secret
+from tests.lab.secret_service import Bus, SecretService
 
 KEY = Secret(base64.b64encode(bytes(range(32))).decode())
 DOCUMENT = {"sign_in": {"renewal": "canary-refresh"}}
@@ -214,6 +216,74 @@ async def test_a_bus_without_a_keyring_is_named_and_does_not_hang(home: Path, mo
     vault = Vault(home / "vault.bin", "profile")
     await vault.open()
     assert vault.description.startswith("memory only: ")
+
+
+PLAINTEXT = """
+from keyring.backend import KeyringBackend
+class Keyring(KeyringBackend):
+    priority = 99
+    def set_password(self, service, user, password): open({path!r}, "a").write(password)
+    def get_password(self, service, user): return open({path!r}).read()
+"""
+
+
+@pytest.mark.skipif(not shutil.which("dbus-daemon"), reason="needs dbus-daemon")
+async def test_a_plaintext_backend_is_never_taken(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment and the files of keyring itself say."""
+    with Bus(tmp_path) as bus:
+        plain = tmp_path / "plain.txt"
+        (tmp_path / "plain.py").write_text(PLAINTEXT.format(path=str(plain)))
+        (tmp_path / "python_keyring").mkdir()
+        configuration = f"[backend]\ndefault-keyring=plain.Keyring\nkeyring-path={tmp_path}\n"
+        (tmp_path / "python_keyring" / "keyringrc.cfg").write_text(configuration)
+        for name, value in {
+            **bus.environment,
+            "PYTHON_KEYRING_BACKEND": "plain.Keyring",
+            "PYTHONPATH": str(tmp_path),
+            "XDG_CONFIG_HOME": str(tmp_path),
+        }.items():
+            monkeypatch.setenv(name, value)
+        vault = Vault(home / "vault.bin", "profile")
+        await vault.open()
+        await vault.put(sign_in="canary")
+        await vault.close()
+    assert vault.description.startswith("memory only: ")
+    assert not plain.exists()
+
+
+@needs_keyring
+async def test_a_locked_secret_service_is_named_and_taken_up_once_it_is_unlocked(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service starts with the session, before its owner has typed the password. Nobody has to start it again."""
+    monkeypatch.setattr(vault_module, "PAUSE", 0.0)
+    with SecretService(tmp_path) as keyring:
+        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", keyring.environment["DBUS_SESSION_BUS_ADDRESS"])
+        before = Vault(home / "vault.bin", "profile")
+        await before.open()
+        await before.put(sign_in="from before", other="kept")
+        await before.close()
+        keyring.lock()
+        vault = Vault(home / "vault.bin", "profile")
+        await vault.open()
+        assert vault.description == "memory only: SecretService failed (KeyringLocked)"
+        assert not await vault.reopen()
+        assert vault.get("sign_in") is None
+        keyring.unlock()
+        assert await vault.reopen()
+        assert (vault.get("sign_in"), vault.is_persistent) == ("from before", True)
+        assert not await vault.reopen(), "once is enough"
+        keyring.lock()
+        later = Vault(home / "vault.bin", "profile")
+        await later.open()
+        await later.put(sign_in="entered meanwhile")
+        keyring.unlock()
+        assert await later.reopen()
+        await later.close()
+        assert (later.get("sign_in"), later.get("other")) == ("entered meanwhile", "kept")
+        last = Vault(home / "vault.bin", "profile")
+        await last.open()
+        assert last.get("sign_in") == "entered meanwhile"
 
 
 def in_session(script: str, folder: Path, *, keyring: bool) -> str:

@@ -28,29 +28,33 @@ class ServerCertificate:
     key: Path
 
 
-def issue(folder: Path) -> ServerCertificate:
-    """Make an authority, forget its key, and leave a certificate for `localhost` and 127.0.0.1 in `folder`."""
+def issue(folder: Path, *, identifiers: bool = True) -> ServerCertificate:
+    """Make an authority, forget its key, and leave a certificate for `localhost` and 127.0.0.1 in `folder`.
+
+    `identifiers`: those of keys, which authorities of intercepting proxies often leave out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = ServerCertificate(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name, name = _name("llmgw lab authority"), _name("localhost")
-    ca = (
+    authority = (
         _builder(ca_name, ca_name, ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
-        .sign(ca_key, hashes.SHA256())
     )
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
+    server = (
         _builder(name, ca_name, key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
-        .sign(ca_key, hashes.SHA256())
     )
+    if identifiers:
+        public = ca_key.public_key()
+        authority = authority.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        server = server.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+    ca, certificate = (each.sign(ca_key, hashes.SHA256()) for each in (authority, server))
     files.ca.write_bytes(ca.public_bytes(Encoding.PEM))
     files.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
     files.key.touch(mode=0o600)

@@ -26,7 +26,8 @@ def mdm() -> None:
 @click.option(
     "--ca-file", type=click.Path(path_type=Path), help="PEM file, if this machine does not trust the gateway."
 )
-def init(url: str, path: Path, ca_file: Path | None) -> None:
+@json_option
+def init(url: str, path: Path, ca_file: Path | None, *, as_json: bool) -> None:
     """Write a first ORG.TOML from what the gateway says of itself. It overwrites nothing."""
     import asyncio  # noqa: PLC0415 -- only this command asks somebody
 
@@ -34,7 +35,10 @@ def init(url: str, path: Path, ca_file: Path | None) -> None:
 
     ca_file = ca_file.absolute() if ca_file else None
     first.write(first.text(asyncio.run(first.ask(url.rstrip("/"), ca_file)), ca_file), path)
-    click.echo(words.begun(path))
+    if as_json:
+        show({"begun": {"file": str(path)}})
+    else:
+        click.echo(words.begun(path))
 
 
 @mdm.command()

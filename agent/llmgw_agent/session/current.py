@@ -42,6 +42,14 @@ class CurrentSession:
         except (KeyError, TypeError):
             log.warning("the sign-in in the vault is of another version and is not used")
 
+    async def revive(self) -> None:
+        """Take up the sign-in of a vault that could not be opened when we started, if it can be now.
+
+        A service starts with the session, and the keyring is unlocked when its owner has typed the password.
+        """
+        if await self._vault.reopen() and self._sign_in is None:
+            self.restore()
+
     @property
     def sign_in(self) -> SignIn | None:
         """Who is signed in, as known here; nobody is asked."""
