@@ -218,6 +218,29 @@ async def test_a_bus_without_a_keyring_is_named_and_does_not_hang(home: Path, mo
     assert vault.description.startswith("memory only: ")
 
 
+@needs_keyring
+async def test_a_copy_of_the_folder_opens_nothing_in_another_user_s_session(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a keyring of their own, at the same path: the key is not there."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with SecretService(tmp_path / "one") as ours, SecretService(tmp_path / "two") as theirs:
+        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", ours.environment["DBUS_SESSION_BUS_ADDRESS"])
+        vault = Vault(home / "vault.bin", "profile")
+        await vault.open()
+        await vault.put(sign_in="canary-refresh")
+        await vault.close()
+        copy = (home / "vault.bin").read_bytes()
+        assert b"canary" not in copy
+        for address, found in ((theirs, None), (ours, "canary-refresh")):
+            monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", address.environment["DBUS_SESSION_BUS_ADDRESS"])
+            (home / "vault.bin").write_bytes(copy)
+            other = Vault(home / "vault.bin", "profile")
+            await other.open()
+            assert (other.get("sign_in"), other.is_persistent) == (found, True)
+
+
 PLAINTEXT = """
 from keyring.backend import KeyringBackend
 class Keyring(KeyringBackend):

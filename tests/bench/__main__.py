@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,14 @@ WARM_UP = 5
 
 MOST_RATIO = 1.5
 """Of `llmgw-token`, warm, to an interpreter that does nothing."""
+AT_ONCE, ROUNDS = 20, 15
+MOST_AT_ONCE = 12
+"""Of twenty `llmgw-token` at once to one."""
+IDLE_SECONDS = 60
+MOST_MEMORY = 40
+"""MiB that an agent at rest has for itself."""
+MOST_SHARE = 0.001
+"""Of a processor, for an agent at rest."""
 
 
 def main() -> int:
@@ -36,6 +45,8 @@ def main() -> int:
         ):
             system.sign_in()
             kept = token_command(system)
+            kept &= many_tokens(system)
+            kept &= idle_agent(system)
     admission.main()
     kept &= hotpath.main()
     return 0 if kept else 1
@@ -53,6 +64,55 @@ def token_command(system: System) -> bool:
     if ratio > MOST_RATIO:
         print(f"llmgw-token: that is more than {MOST_RATIO}x, which is what is promised.", file=sys.stderr)
     return ratio <= MOST_RATIO
+
+
+def many_tokens(system: System) -> bool:
+    """Twenty tools at once beside one: whether it keeps to what is promised."""
+    token = [Path(sys.executable).parent / "llmgw-token"]
+    one = statistics.median(seconds(token, system.agent.env) for _ in range(PAIRS))
+    many = statistics.median(together(token, system.agent.env) for _ in range(ROUNDS))
+    print(f"llmgw-token: {AT_ONCE} at once take {many / one:.1f}x as long as one: median of {ROUNDS} rounds")
+    if many / one > MOST_AT_ONCE:
+        print(f"llmgw-token: that is more than {MOST_AT_ONCE}x, which is what is promised.", file=sys.stderr)
+    return many / one <= MOST_AT_ONCE
+
+
+def together(command: Sequence[str | Path], environment: Mapping[str, str]) -> float:
+    began = time.perf_counter()
+    tools = [
+        subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(AT_ONCE)
+    ]
+    codes = [tool.wait() for tool in tools]
+    assert codes == [0] * AT_ONCE
+    return time.perf_counter() - began
+
+
+def idle_agent(system: System) -> bool:
+    """What an agent costs that has a sign-in and nobody asks: its own memory, and its share of a processor."""
+    before, began = processor_seconds(system.agent.pid), time.monotonic()
+    time.sleep(IDLE_SECONDS)
+    share = (processor_seconds(system.agent.pid) - before) / (time.monotonic() - began)
+    private, resident = memory(system.agent.pid)
+    print(
+        f"agent at rest: {private:.1f} MiB of its own ({resident:.1f} with what it shares), {share:.2%} of a processor"
+    )
+    kept = private < MOST_MEMORY and share < MOST_SHARE
+    if not kept:
+        print(f"agent: that is more than {MOST_MEMORY} MiB or {MOST_SHARE:.1%}, which is promised.", file=sys.stderr)
+    return kept
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory(pid: int) -> tuple[float, float]:
+    """MiB that would be free if the process ended, and all that it has mapped in memory."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
+    kib = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
+    return (kib["Private_Clean"] + kib["Private_Dirty"]) / 1024, kib["Rss"] / 1024
 
 
 def seconds(command: Sequence[str | Path], environment: Mapping[str, str]) -> float:
