@@ -173,7 +173,7 @@ class Database:
         handed_in = Work(work, item, future, self._tick)
         self._waiting[handed_in] = None
         self._handed_in.append(handed_in)
-        if linger and self._handing is None:
+        if linger and self._handing is None and not self._hurrying:
             self._handing = self._loop.call_later(linger, self._hand_over)
         elif not linger and not self._hurrying:
             self._hurrying = True
