@@ -44,7 +44,7 @@ class EventWriter:
 
     def write(self, _raw: bytes, events: Sequence[tuple[str, bytes]], broken: Frame | None) -> bytes:
         """The bytes for all events of one upstream read, joined into one write."""
-        written = b"".join(sse.encode(kind, data) for kind, data in events)
+        written = sse.encode(*events[0]) if len(events) == 1 else b"".join([sse.encode(*each) for each in events])
         if broken is not None:
             written += self.failure(kind_of(broken), message_of(broken))
         return written

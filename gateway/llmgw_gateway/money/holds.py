@@ -9,7 +9,7 @@ import secrets
 import time
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
@@ -45,13 +45,19 @@ if TYPE_CHECKING:
     from llmgw_gateway.store.database import Database
     from llmgw_wire.messages import BudgetView, UsageReport
 
-    _HandIn = Callable[[items.Item], asyncio.Future[items.Answer]]
+    class _HandIn(Protocol):
+        """`Database.hand_in` with the books' own function."""
+
+        def __call__(self, item: items.Item, *, linger: float = 0.0) -> asyncio.Future[items.Answer]: ...
+
 
 LEASE_SECONDS = 30
 RENEW_SECONDS = 10
 """The age of a lease at which it is renewed: three chances before it ends."""
 BEAT_SECONDS = 2
 """How often running attempts are looked at: a hold that has grown too small is topped up within this."""
+LINGER_SECONDS = 0.2
+"""How long a settlement may wait for something to share a commit with: nobody waits for it."""
 TIGHT = 0.9
 """The share of a hold from which on it is topped up."""
 GROWTH = 1.5
@@ -226,7 +232,8 @@ class Money:
     def _settle_later(self, settlement: items.Settlement | items.Undo) -> None:
         """Hand a settlement in and wait for nothing; `drain` does."""
         try:
-            answer = self._hand_in(settlement)
+            # Where others are on their way, one of them will soon need a commit.
+            answer = self._hand_in(settlement, linger=LINGER_SECONDS if len(self._open) > 1 else 0.0)
         except StoreAwayError:
             return  # closed: the next process settles it when its lease has ended
         self._settling[answer] = settlement

@@ -98,7 +98,11 @@ class Database:
         self._backend = backend
         self._queue: queue.SimpleQueue[list[Work | None]] = queue.SimpleQueue()
         self._handed_in: list[Work | None] = []
-        """What this turn of the loop has brought."""
+        """What this turn of the loop has brought, and what may wait a little."""
+        self._hurrying = False
+        """Whether it is handed over after this turn."""
+        self._handing: asyncio.TimerHandle | None = None
+        """Else when."""
         self._writer = threading.Thread(target=self._write, name="store-writer", daemon=True)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._waiting: dict[Work, None] = {}
@@ -152,24 +156,36 @@ class Database:
         return await self.hand_in(work, item)
 
     def hand_in(
-        self, work: Callable[[Connection, list[Item]], Sequence[Result | GatewayError]], item: Item
+        self,
+        work: Callable[[Connection, list[Item]], Sequence[Result | GatewayError]],
+        item: Item,
+        *,
+        linger: float = 0.0,
     ) -> asyncio.Future[Result]:
         """The same for a caller that does not wait: the future has the result, or the error.
 
-        The work is done whatever becomes of the future. StoreAwayError when the store is closed.
+        The work is done whatever becomes of the future, and with `linger` after so many seconds at the latest: it goes
+        along with what somebody waits for, and costs no commit of its own. StoreAwayError when the store is closed.
         """
         if self._loop is None or self._closing:
             raise StoreAwayError(uncertain=False)
         future: asyncio.Future[Result] = self._loop.create_future()
         handed_in = Work(work, item, future, self._tick)
         self._waiting[handed_in] = None
-        if not self._handed_in:
-            self._loop.call_soon(self._hand_over)
         self._handed_in.append(handed_in)
+        if linger and self._handing is None and not self._hurrying:
+            self._handing = self._loop.call_later(linger, self._hand_over)
+        elif not linger and not self._hurrying:
+            self._hurrying = True
+            self._loop.call_soon(self._hand_over)
         return future
 
     def _hand_over(self) -> None:
         """Give the writer what one turn of the loop has brought: to wake it for each item costs more than the item."""
+        self._hurrying = False
+        if self._handing is not None:
+            self._handing.cancel()
+            self._handing = None
         if self._handed_in:
             self._queue.put(self._handed_in)
             self._handed_in = []

@@ -65,7 +65,8 @@ class Streamed(web.StreamResponse):
         super().__init__(headers=headers)
         self._whole = False
         self._opened = False
-        self._stays = request.keep_alive and heads.in_chunks(request)
+        self._in_chunks = heads.in_chunks(request)
+        self._stays = request.keep_alive and self._in_chunks
         self._asked = request
 
     @property
@@ -85,10 +86,12 @@ class Streamed(web.StreamResponse):
 
     def framed(self, data: bytes, *, last: bool = False) -> bytes:
         """Data of the body as it is sent; `last`: nothing follows."""
-        self._whole = self._whole or last
-        if not heads.in_chunks(self._asked):
-            return data
-        return (heads.chunk(data) if data else b"") + (heads.LAST_CHUNK if last else b"")
+        if self._in_chunks and data:
+            data = heads.chunk(data)
+        if last:
+            self._whole = True
+            data += heads.LAST_CHUNK if self._in_chunks else b""
+        return data
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """Everything has been sent."""
@@ -213,17 +216,17 @@ class Answer:
         StreamRefused when the first of them is a failure and nothing was sent yet.
         """
         events: list[tuple[str, bytes]] = []
-        broken = frames[-1] if frames[-1].exception else None  # nothing comes after an exception
+        broken = frames[-1] if self._parser.ended and frames[-1].exception else None  # nothing comes after it
         error: bytes | None = None
+        inner, meter, outcome = self._inner, self._meter, self.outcome
         for frame in frames:
-            data = self._inner(frame) if frame is not broken else None
+            data = inner(frame) if frame is not broken else None
             if data is not None:
-                kind = self._meter.event(data)
+                kind = meter.event(data)
                 events.append((kind, data))
                 if kind == "error":
                     error = data
-        self.outcome.usage, self.outcome.completeness = self._meter.usage, self._meter.completeness
-        self.outcome.pieces = self._meter.pieces
+        outcome.usage, outcome.completeness, outcome.pieces = meter.usage, meter.completeness, meter.pieces
         if broken is not None or error is not None:
             self._over = True
             self._failed(broken, error, alone=len(frames) == 1)

@@ -76,26 +76,31 @@ class FrameParser:
             self._buffer += data
             buffer = self._buffer
         frames: list[Frame] = []
-        start = 0
+        start, size = 0, len(buffer)
         try:
-            while not self.ended and (lengths := _lengths_at(buffer, start)) is not None:
-                end = start + lengths[0]
-                frame = _frame(buffer, start, *lengths)
+            while start < size and (total := _length_at(buffer, start, size)):
+                frame = _frame(buffer, start, start + total)
                 frames.append(frame)
-                self.ended = frame.exception is not None
-                start = end
+                start += total
+                if frame.exception is not None:
+                    self.ended = True
+                    break
         except EventStreamError as fault:
             self._fault = fault
             if not frames:
                 raise
-        self.taken = bytes(buffer[:start])
+        self.taken = data if start == size and buffer is data else bytes(buffer[:start])
+        self._keep(data, buffer, start)
+        return frames
+
+    def _keep(self, data: bytes, buffer: bytes | bytearray, start: int) -> None:
+        """Keep what is no whole frame yet."""
         if self.ended:
             self._buffer.clear()
         elif buffer is self._buffer:
             del self._buffer[:start]
         elif start < len(data):
             self._buffer += data[start:]
-        return frames
 
     def finish(self) -> None:
         """Say that no more bytes come; EventStreamError when a frame is corrupt or incomplete."""
@@ -105,26 +110,27 @@ class FrameParser:
             raise EventStreamError(f"the stream ended inside a frame ({len(self._buffer)} bytes of it came)")
 
 
-def _lengths_at(buffer: bytes | bytearray, start: int) -> tuple[int, int] | None:
-    """Of the frame at `start` and its headers; None while it is incomplete. Judged before anything is buffered."""
-    room = len(buffer) - start
-    if room < PRELUDE:
-        return None
+def _length_at(buffer: bytes | bytearray, start: int, size: int) -> int:
+    """Of the frame at `start`; 0 while it is incomplete. Judged before anything is buffered."""
+    if size - start < PRELUDE:
+        return 0
     total, headers_length, checksum = _prelude.unpack_from(buffer, start)
     if zlib.crc32(buffer[start : start + 8]) != checksum:
         raise EventStreamError("the checksum of a frame's prelude is wrong")
     if total > MOST_BYTES or headers_length > total - PRELUDE - TRAILER:
         raise EventStreamError(f"a frame announces impossible lengths: {total} and {headers_length} bytes")
-    return (total, headers_length) if room >= total else None
+    return total if size - start >= total else 0
 
 
-def _frame(buffer: bytes | bytearray, start: int, total: int, headers_length: int) -> Frame:
-    end, body = start + total - TRAILER, start + PRELUDE + headers_length
-    if zlib.crc32(buffer[start:end]) != _crc.unpack_from(buffer, end)[0]:
+def _frame(buffer: bytes | bytearray, start: int, end: int) -> Frame:
+    """The frame that stands there; its lengths are known to be good."""
+    checked, headers = end - TRAILER, start + PRELUDE
+    if zlib.crc32(buffer[start:checked]) != _crc.unpack_from(buffer, checked)[0]:
         raise EventStreamError("the checksum of a frame is wrong")
-    block = bytes(buffer[start + PRELUDE : body])
-    headers = _usual_headers(block) if headers_length <= USUAL_BYTES else _headers(block)
-    return Frame(headers, bytes(buffer[body:end]))
+    body = headers + _crc.unpack_from(buffer, start + 4)[0]
+    block = bytes(buffer[headers:body])
+    found = _usual_headers(block) if body - headers <= USUAL_BYTES else _headers(block)
+    return Frame(found, bytes(buffer[body:checked]))
 
 
 def encode(headers: dict[str, str], payload: bytes) -> bytes:

@@ -142,8 +142,14 @@ class AnswerParser:
 
     def _unchunk(self, data: bytes) -> bytes:
         """The data of chunks; nearly every read is of whole ones."""
+        size = len(data)
+        if self._within == "size" and (line := _CHUNK.match(data)) is not None:
+            begin = line.end()
+            end = begin + int(line[1], 16)
+            if begin < end == size - 2 and data.endswith(b"\r\n"):
+                return data[begin:end]  # one whole chunk, as servers write them
         found: list[bytes] = []
-        position, size = 0, len(data)
+        position = 0
         while 0 <= position < size and not self.ended:
             if self._within == "size":
                 position = self._read_size(data, position)

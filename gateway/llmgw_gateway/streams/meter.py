@@ -6,6 +6,7 @@ decoded as JSON. Three outcomes, and settlement depends on them: nothing known, 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -75,6 +76,8 @@ class _Event(Struct):
         return isinstance(self.delta, dict) and self.delta.get("stop_reason") is not None
 
 
+LONGEST_NAME = 64
+"""Bytes of the longest type of an event; what is longer is none that anybody knows."""
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _event = msgspec.json.Decoder(_Event)
 _message = msgspec.json.Decoder(_Message)
@@ -179,11 +182,18 @@ def event_type(data: bytes) -> str:
     "" for one that is no name: it is written into a line of its own, and must not make another.
     """
     if data.startswith(b'{"type":"'):
-        end = data.find(b'"', 9)
-        kind = data[9:end].decode("ascii", "replace")
-    else:
-        try:
-            kind = _event.decode(data).type
-        except UNREADABLE:
-            return ""
+        end = data.find(b'"', 9, 9 + LONGEST_NAME)
+        if end > 0:
+            return _name(data[9:end])
+    try:
+        kind = _event.decode(data).type
+    except UNREADABLE:
+        return ""
+    return kind if kind.isidentifier() and len(kind) < LONGEST_NAME else ""
+
+
+@lru_cache(maxsize=64)
+def _name(written: bytes) -> str:
+    """A type as text, remembered: there are a dozen of them."""
+    kind = written.decode("ascii", "replace")
     return kind if kind.isidentifier() else ""

@@ -105,6 +105,20 @@ async def test_work_is_done_and_answered_in_the_order_in_which_it_came(both: Dat
     assert done == answered == list(range(3 * MOST_PER_COMMIT))
 
 
+async def test_what_may_wait_shares_a_commit_with_what_comes_next_and_waits_for_it_only_so_long(both: Database) -> None:
+    batches: list[list[str]] = []
+
+    def work(_: Connection, names: list[str]) -> list[str]:
+        batches.append(names)
+        return names
+
+    first = both.hand_in(work, "settled", linger=3600)
+    assert await both.submit(work, "asked") == "asked"
+    assert await first == "settled"
+    assert await both.hand_in(work, "alone", linger=0.01) == "alone"
+    assert batches == [["settled", "asked"], ["alone"]]
+
+
 async def test_a_query_sees_one_moment(both: Database) -> None:
     loop = asyncio.get_running_loop()
 
