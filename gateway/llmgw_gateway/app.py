@@ -131,7 +131,7 @@ class Gateway:
         settings = self._settings
         credentials = Credentials(settings)
         await credentials.start()
-        ring = Ring(database, settings.server.public_url, settings.cluster_secret())
+        ring = Ring(database, settings.server.public_url, *settings.cluster_secrets(), reread=settings.cluster_secrets)
         await ring.start()
         revocations = Revocations(database, settings.tokens.life_seconds)
         await revocations.start()
