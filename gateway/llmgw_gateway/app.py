@@ -348,7 +348,15 @@ def _valkey(settings: Settings) -> Valkey | None:
 
     own = settings.valkey
     ca_file = str(settings.path(own.ca_file)) if own.ca_file else ""
-    return Valkey(url, prefix=own.prefix, timeout_ms=own.timeout_ms, lease_seconds=LEASE_SECONDS, ca_file=ca_file)
+    reread = partial(own.address, Path(settings.base)) if own.url_file else None
+    return Valkey(
+        url,
+        prefix=own.prefix,
+        timeout_ms=own.timeout_ms,
+        lease_seconds=LEASE_SECONDS,
+        ca_file=ca_file,
+        reread=reread,
+    )
 
 
 def _follow(
