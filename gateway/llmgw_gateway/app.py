@@ -78,7 +78,9 @@ class Shared:
     """What replicas tell each other through the store: each looks every two seconds, or as soon as it is told to."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
-        self.ring = Ring(database, settings.server.public_url, settings.cluster_secret())
+        self.ring = Ring(
+            database, settings.server.public_url, *settings.cluster_secrets(), reread=settings.cluster_secrets
+        )
         self.revocations = Revocations(database, settings.tokens.life_seconds)
         self.adjustments = Adjustments(database)
         self.keys = ServiceKeys(database)
@@ -358,7 +360,15 @@ def _valkey(settings: Settings) -> Valkey | None:
 
     own = settings.valkey
     ca_file = str(settings.path(own.ca_file)) if own.ca_file else ""
-    return Valkey(url, prefix=own.prefix, timeout_ms=own.timeout_ms, lease_seconds=LEASE_SECONDS, ca_file=ca_file)
+    reread = partial(own.address, Path(settings.base)) if own.url_file else None
+    return Valkey(
+        url,
+        prefix=own.prefix,
+        timeout_ms=own.timeout_ms,
+        lease_seconds=LEASE_SECONDS,
+        ca_file=ca_file,
+        reread=reread,
+    )
 
 
 def _follow(

@@ -5,6 +5,7 @@ Every key is here, with what it means and when it is needed. Nothing here config
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -133,7 +134,9 @@ class Tokens(Section, frozen=True, kw_only=True):
     """Gateway tokens."""
 
     cluster_secret_file: Text
-    """At least 32 bytes; authenticates the replicas' public keys in the store."""
+    """At least 32 bytes; authenticates the replicas' public keys in the store. Read again every two seconds."""
+    other_cluster_secret_file: str = ""
+    """A second secret that is good, too, while the first is being replaced. The file need not be there."""
     audience: Text = "llmgw"
     life_seconds: Annotated[int, Meta(ge=2, le=3600)] = 600
     enrol_seconds: Annotated[int, Meta(ge=60, le=86_400)] = 900
@@ -143,7 +146,11 @@ class Tokens(Section, frozen=True, kw_only=True):
 
     def faults(self, base: Path) -> list[str]:
         """A secret that is missing, short, or open to others."""
-        return secret_faults("cluster_secret_file", base / self.cluster_secret_file)
+        found = secret_faults("cluster_secret_file", base / self.cluster_secret_file)
+        other = base / self.other_cluster_secret_file
+        if self.other_cluster_secret_file and other.exists():
+            found += secret_faults("other_cluster_secret_file", other)
+        return found
 
 
 class Issuer(Section, frozen=True, kw_only=True):
@@ -337,9 +344,18 @@ class Settings(Section, frozen=True, kw_only=True):
             return Secret(self.path(self.store.url_file).read_text(encoding="utf-8").strip())
         return Secret(self.store.url)
 
-    def cluster_secret(self) -> bytes:
-        """Read the secret that authenticates the key ring (checked by `load` to exist and to be long enough)."""
-        return self.path(self.tokens.cluster_secret_file).read_bytes().strip()
+    def cluster_secrets(self) -> tuple[bytes, ...]:
+        """Read what authenticates the key ring: first the secret that is used, then the other that is good, too.
+
+        OSError and ValueError when they are not as `load` has found them.
+        """
+        secrets = [self.path(self.tokens.cluster_secret_file).read_bytes().strip()]
+        if self.tokens.other_cluster_secret_file:
+            with contextlib.suppress(FileNotFoundError):
+                secrets.append(self.path(self.tokens.other_cluster_secret_file).read_bytes().strip())
+        if any(len(each) < MIN_SECRET_BYTES for each in secrets):
+            raise ValueError(f"it has less than {MIN_SECRET_BYTES} bytes")
+        return tuple(secrets)
 
     def audit_secrets(self) -> list[bytes]:
         """What the audit trail is sealed with, and what it was sealed with before."""

@@ -67,7 +67,7 @@ def test_a_good_document_is_read(path: Path) -> None:
     assert read.budgets[0].overshoot == 5_000_000
     assert read.issuers[0].expected_audience == "client"
     assert read.path("gateway.db") == (path.parent / "gateway.db").resolve()
-    assert len(read.cluster_secret()) == 64
+    assert len(read.cluster_secrets()[0]) == 64
 
 
 @pytest.mark.parametrize("section", ["organisation", "budgets"])
@@ -221,7 +221,7 @@ def test_the_cluster_secret_is_for_its_owner_only(path: Path, mode: int, good: b
     configuration.write(path, configuration.good())
     (path.parent / "cluster.secret").chmod(mode)
     if good:
-        assert settings.load(path).cluster_secret()
+        assert settings.load(path).cluster_secrets()
     else:
         (said,) = faults(path, configuration.good())
         assert said.startswith("tokens.cluster_secret_file:")
@@ -239,7 +239,7 @@ def test_a_cluster_secret_that_is_too_short_is_refused_and_never_shown(
 ) -> None:
     (path.parent / "cluster.secret").write_bytes(secret)
     if good:
-        assert settings.load(configuration.write(path, configuration.good())).cluster_secret() == secret
+        assert settings.load(configuration.write(path, configuration.good())).cluster_secrets() == (secret,)
     else:
         (said,) = faults(path, configuration.good())
         assert f"holds {len(secret.strip())} bytes" in said

@@ -7,6 +7,7 @@ to the database still cannot add a key.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -24,6 +25,8 @@ from llmgw_gateway.store.upsert import insert_if_absent
 from llmgw_wire.jwk import b64url, b64url_decode, thumbprint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection, Row
 
     from llmgw_gateway.store.database import Database
@@ -49,10 +52,19 @@ class _Published(NamedTuple):
 class Ring:
     """Signs with this replica's key and knows the public keys of all live replicas."""
 
-    def __init__(self, database: Database, issuer: str, cluster_secret: bytes) -> None:
+    def __init__(
+        self,
+        database: Database,
+        issuer: str,
+        *cluster_secrets: bytes,
+        reread: Callable[[], tuple[bytes, ...]] | None = None,
+    ) -> None:
+        """The first secret is used, each is good. `reread` gives them anew: they are followed while the ring runs."""
         self._database = database
         self._issuer = issuer
-        self._secret = cluster_secret
+        self._secrets = cluster_secrets
+        self._reread = reread
+        self._said = ""
         self._replica = f"rep_{secrets.token_hex(8)}"
         self._poller = Poller("signing keys", self._refresh, self._pause)
         self.public: dict[str, ec.EllipticCurvePublicKey] = {}
@@ -80,6 +92,7 @@ class Ring:
 
     async def _refresh(self) -> None:
         """One round: a key of our own where it is time for one, then everybody's."""
+        await self._follow_secrets()
         try:
             if time.monotonic() >= self._rotate_at:
                 await self._publish()
@@ -88,6 +101,25 @@ class Ring:
             ours = self._next
             if ours is not None and ours.kid in self.public and time.monotonic() >= ours.signs_at:
                 self.kid, self.key, self._next = ours.kid, ours.key, None
+
+    async def _follow_secrets(self) -> None:
+        """Take other secrets into use. What was published under a former one is good as long as that is."""
+        if self._reread is None:
+            return
+        try:
+            found = await asyncio.to_thread(self._reread)
+        except (OSError, ValueError) as error:
+            if str(error) != self._said:
+                log.error("the cluster secret cannot be read, the last one stays in use: %s", error)  # noqa: TRY400
+            self._said = str(error)
+            return
+        self._said = ""
+        if found[0] != self._secrets[0]:
+            log.info("the cluster secret was replaced: this replica publishes a signing key under the new one")
+            self._rotate_at = 0.0
+        if found != self._secrets:
+            self._secrets = found
+            self._distrusted.clear()
 
     async def _publish(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -103,7 +135,7 @@ class Ring:
             "not_after": (now + KEY_SECONDS) * 1000,
             "removed": False,
         }
-        row["mac"] = self._mac(row)
+        row["mac"] = mac_of(self._secrets[0], row)
         await self._database.submit(_publish, row)
         published = time.monotonic()
         self._next = _Published(kid, key, published + (SETTLE_SECONDS if self._database.shared else 0))
@@ -133,20 +165,23 @@ class Ring:
 
     def _authentic(self, row: Row[Any]) -> bool:
         try:
-            expected = self._mac(row._mapping)  # noqa: SLF001 -- SQLAlchemy's public name for it
+            known = row._mapping  # noqa: SLF001 -- SQLAlchemy's public name for it
+            expected = [mac_of(secret, known) for secret in self._secrets]
         except (TypeError, ValueError):
             return False
-        return hmac.compare_digest(str(row.mac).encode(), expected.encode())
-
-    def _mac(self, row: Any) -> str:  # noqa: ANN401 -- a mapping of columns
-        fields = [row[name] for name in ("kid", "issuer", "replica", "public_jwk", "not_before", "not_after")]
-        message = json.dumps([*fields, bool(row["removed"])]).encode()
-        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()
+        return any(hmac.compare_digest(str(row.mac).encode(), each.encode()) for each in expected)
 
     def _pause(self) -> float:
         """Seconds until something is to be looked at: a key that may sign by then, or what others have published."""
         due = self._next.signs_at - time.monotonic() if self._next is not None else 0
         return min(due, POLL_SECONDS) if due > 0 else POLL_SECONDS
+
+
+def mac_of(secret: bytes, row: Any) -> str:  # noqa: ANN401 -- a mapping of columns
+    """What authenticates a row of the ring."""
+    fields = [row[name] for name in ("kid", "issuer", "replica", "public_jwk", "not_before", "not_after")]
+    message = json.dumps([*fields, bool(row["removed"])]).encode()
+    return hmac.new(secret, message, hashlib.sha256).hexdigest()
 
 
 def _publish(connection: Connection, batch: list[dict[str, Any]]) -> list[None]:

@@ -21,11 +21,14 @@ import random
 import secrets
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError, ResponseError
 
 from llmgw_gateway.money.rates import AwayError
@@ -62,10 +65,42 @@ def library() -> Library:
     return Library(name, f"#!lua name={name}\n" + lua.replace("FUNCTION_NAME", name))
 
 
+class _Login(CredentialProvider):
+    """User and password as they are when a connection is made."""
+
+    def __init__(self, url: Secret, reread: Callable[[], Secret]) -> None:
+        self._url = url
+        self._reread = reread
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """The last ones while they cannot be read: they may still be good."""
+        try:
+            self._url = self._reread()
+        except (OSError, ValueError) as error:
+            log.warning("Valkey's URL cannot be read again: %s", type(error).__name__)
+        known = parse_url(self._url.reveal())
+        user, password = known.get("username"), known.get("password", "")
+        return (user, password) if user else (password,)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """The same, off the loop."""
+        return await asyncio.to_thread(self.get_credentials)
+
+
 class Valkey:
     """One replica's way to the server. `available` says whether it is worth asking."""
 
-    def __init__(self, url: Secret, *, prefix: str, timeout_ms: int, lease_seconds: int, ca_file: str = "") -> None:
+    def __init__(
+        self,
+        url: Secret,
+        *,
+        prefix: str,
+        timeout_ms: int,
+        lease_seconds: int,
+        ca_file: str = "",
+        reread: Callable[[], Secret] | None = None,
+    ) -> None:
+        """`reread` gives the URL anew before each connection, so that its password can be replaced."""
         self.seconds = timeout_ms / MILLISECONDS
         """The longest that one question takes."""
         self.available = False
@@ -78,8 +113,15 @@ class Valkey:
         self._library = library()
         self._replica = secrets.token_hex(6)
         tls: dict[str, Any] = {"ssl_ca_certs": ca_file or None, "ssl_cert_reqs": "required", "ssl_check_hostname": True}
+        address = url.reveal()
+        login: dict[str, Any] = {}
+        if reread is not None and parse_url(address).get("password"):
+            parts = urlsplit(address)
+            address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            login["credential_provider"] = _Login(url, reread)
         pool = ConnectionPool.from_url(
-            url.reveal(),
+            address,
+            **login,
             max_connections=1,
             socket_connect_timeout=CONNECT_SECONDS,
             retry=Retry(NoBackoff(), 0),

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import botocore.session
+from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError
 
 from llmgw_gateway.errors import ConfigurationError, GatewayError
@@ -50,6 +51,7 @@ class AwsCredentials:
     """An AWS identity of the gateway.
 
     From the default chain (environment, profile, container, instance), or from a profile, which may name a role.
+    What ends is renewed before its end; keys in a file are read again every minute.
     """
 
     def __init__(self, profile: str = "") -> None:
@@ -62,7 +64,7 @@ class AwsCredentials:
     async def start(self) -> None:
         """Load once; ConfigurationError when the chain has nothing, or names what is not there."""
         try:
-            self._source = await asyncio.to_thread(lambda: _session(self._profile).get_credentials())
+            self._source = await asyncio.to_thread(self._look)
         except BotoCoreError as error:
             raise ConfigurationError("AWS credentials", [_sentence(error)]) from error
         if self._source is None:
@@ -74,7 +76,7 @@ class AwsCredentials:
                     else "none found: give the gateway a role, a profile, or AWS_ACCESS_KEY_ID and its secret"
                 ],
             )
-        await self._refresh()
+        await self.refresh()
         self._task = asyncio.create_task(self._follow(), name="aws-credentials")
 
     def stop(self) -> None:
@@ -92,16 +94,24 @@ class AwsCredentials:
             )
         return self._frozen
 
+    def _look(self) -> Credentials | None:
+        """What the chain gives now. Takes tens of milliseconds: for a thread."""
+        return _session(self._profile).get_credentials()
+
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            await self._refresh()
+            await self.refresh()
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
+        """Look now; while nothing is found, the last set stays."""
         source = self._source
         if source is None:
             return
         try:
+            if not isinstance(source, RefreshableCredentials):
+                # Keys from a file never end by themselves, and botocore never looks at the file again.
+                self._source = source = await asyncio.to_thread(self._look) or source
             self._frozen = await asyncio.to_thread(source.get_frozen_credentials)
         except Exception as error:  # noqa: BLE001 -- STS, a metadata server, a profile: none may end the refreshing
             log.warning("AWS credentials could not be refreshed, the last set stays in use: %s", type(error).__name__)

@@ -17,4 +17,5 @@ def backend(settings: Settings) -> Backend:
         return Sqlite(settings.path(settings.store.path))
     from llmgw_gateway.store.postgres import Postgres  # noqa: PLC0415 -- the same
 
-    return Postgres(settings.store_url(), prepared=settings.store.prepared_statements)
+    reread = settings.store_url if settings.store.url_file else None
+    return Postgres(settings.store_url(), prepared=settings.store.prepared_statements, reread=reread)

@@ -16,6 +16,7 @@ import logging
 import random
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
@@ -27,7 +28,16 @@ from llmgw_gateway.store import migrating
 from llmgw_gateway.store.clock import ServerClock
 from llmgw_gateway.store.database import reason
 from llmgw_gateway.store.outage import Outage
-from llmgw_gateway.store.session import READING, TRANSACTION_SECONDS, WRITING, Session, parameters, place, sqlstate
+from llmgw_gateway.store.session import (
+    READING,
+    TRANSACTION_SECONDS,
+    WRITING,
+    Session,
+    login,
+    parameters,
+    place,
+    sqlstate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,11 +70,13 @@ class Postgres:
 
     shared = True
 
-    def __init__(self, url: Secret, *, prepared: bool = True) -> None:
+    def __init__(self, url: Secret, *, prepared: bool = True, reread: Callable[[], Secret] | None = None) -> None:
+        """`reread` gives the URL anew before each connection, so that its password can be replaced."""
         known = parameters(url)
+        again = dict if reread is None else partial(login, reread)
         self.name = place(known)
-        self._writing = Session({"target_session_attrs": "read-write"} | known, WRITING, prepared=prepared)
-        self._reading = Session(known, READING, prepared=prepared)
+        self._writing = Session({"target_session_attrs": "read-write"} | known, WRITING, prepared=prepared, login=again)
+        self._reading = Session(known, READING, prepared=prepared, login=again)
         self._outage = Outage(self.name)
         self._clock = ServerClock()
         self._stopping = threading.Event()

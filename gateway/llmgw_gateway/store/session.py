@@ -7,6 +7,7 @@ proxy that gives each transaction another server connection (PgBouncer) changes 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from sqlalchemy import Connection, Engine, NullPool, Transaction, create_engine,
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from llmgw_wire.secret import Secret
 
@@ -33,6 +34,7 @@ SOCKET = {
     "tcp_user_timeout": 3000,
 }
 READ_ONLY = "25006"
+log = logging.getLogger("llmgw.store")
 _LIMITS = "SET LOCAL statement_timeout = 3000; SET LOCAL idle_in_transaction_session_timeout = 5000"
 WRITING = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
@@ -75,7 +77,16 @@ class Patient(psycopg.Connection[Any]):
 class Session:
     """Makes the connection when it is needed. Used by one thread."""
 
-    def __init__(self, parameters: dict[str, Any], begin: str, *, prepared: bool) -> None:
+    def __init__(
+        self,
+        parameters: dict[str, Any],
+        begin: str,
+        *,
+        prepared: bool,
+        login: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        """`login` is asked for user and password before each connection: they may have been replaced."""
+        self._login = login
         self._writes = begin is WRITING
         self._parameters = SOCKET | parameters | {"connect_timeout": CONNECT_SECONDS}
         self._prepare_threshold = 5 if prepared else None
@@ -145,7 +156,8 @@ class Session:
                 driver.close()
 
     def _connect(self) -> Patient:
-        driver = Patient.connect(**self._parameters, autocommit=True, prepare_threshold=self._prepare_threshold)
+        known = self._parameters | self._login()
+        driver = Patient.connect(**known, autocommit=True, prepare_threshold=self._prepare_threshold)
         driver.deadline = time.monotonic() + TRANSACTION_SECONDS  # SQLAlchemy asks a few questions first
         self._driver = driver
         return driver
@@ -160,6 +172,16 @@ def sqlstate(error: BaseException) -> str | None:
 def parameters(url: Secret) -> dict[str, Any]:
     """The URL as the driver takes it."""
     return {"application_name": "llmgw-gateway"} | conninfo_to_dict(url.reveal())
+
+
+def login(reread: Callable[[], Secret]) -> dict[str, Any]:
+    """User and password as they are now; nothing while they cannot be read: the last ones may still be good."""
+    try:
+        known = conninfo_to_dict(reread().reveal())
+    except (OSError, ValueError, psycopg.ProgrammingError) as error:
+        log.warning("the store's URL cannot be read again: %s", type(error).__name__)
+        return {}
+    return {name: known[name] for name in ("user", "password") if known.get(name)}
 
 
 def place(known: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmgw_gateway.identity import tokens
-from llmgw_gateway.identity.ring import Ring, public_jwk, public_key
+from llmgw_gateway.identity.ring import Ring, mac_of, public_jwk, public_key
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.sqlite import Sqlite
 from tests.gateway.identity import forge
@@ -145,7 +146,7 @@ async def test_a_tombstone_cannot_be_taken_back_without_the_secret(store: Path) 
         kid = before.kid
         (row,) = sql(store, "SELECT kid, issuer, replica, public_jwk, not_before, not_after FROM replica_keys")
         names = ("kid", "issuer", "replica", "public_jwk", "not_before", "not_after")
-        tombstone = before._mac(dict(zip(names, row, strict=True)) | {"removed": True})
+        tombstone = mac_of(SECRET, dict(zip(names, row, strict=True)) | {"removed": True})
     sql(store, "UPDATE replica_keys SET removed = 1, mac = ? WHERE kid = ?", tombstone, kid)
     async with ring(store) as running:
         assert kid not in running.public
@@ -165,7 +166,7 @@ async def test_keys_of_another_gateway_or_another_secret_do_not_count(store: Pat
 
 async def test_a_key_whose_time_is_over_leaves_the_ring(store: Path) -> None:
     now = int(time.time() * 1000)
-    async with ring(store) as first:
+    async with ring(store):
         row = {
             "kid": "old",
             "issuer": ISSUER,
@@ -175,7 +176,7 @@ async def test_a_key_whose_time_is_over_leaves_the_ring(store: Path) -> None:
             "not_after": now - 1,
             "removed": False,
         }
-        mac = first._mac(row)
+        mac = mac_of(SECRET, row)
     sql(store, "INSERT INTO replica_keys VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *row.values(), mac)
     async with ring(store) as second:
         assert "old" not in second.public
@@ -205,3 +206,49 @@ def test_a_key_is_the_same_after_publishing_it(secret: int) -> None:
 def test_what_is_no_point_of_the_curve_is_no_key(changed: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"."):
         public_key(forge.public_jwk(forge.ec_key()) | changed)
+
+
+async def test_the_cluster_secret_is_replaced_while_replicas_run(store: Path) -> None:
+    """As admin.md says it: the new one is good beside the old, then used, then alone."""
+    old, new = b"o" * 32, b"n" * 32
+    files: dict[str, tuple[bytes, ...]] = {"here": (old,), "there": (old,)}
+    database = Database(Sqlite(store))
+    database.start()
+    rings = {name: Ring(database, ISSUER, old, reread=partial(files.__getitem__, name)) for name in files}
+    tokens_of = []
+    try:
+        for step in ((old,), (old, new), (new, old), (new,)):
+            for name, ring in rings.items():
+                files[name] = step  # one replica after the other
+                await ring._refresh()
+                await rings["here"]._refresh()
+                tokens_of.append(mint(ring))
+                for other in rings.values():
+                    await other._refresh()
+                    assert verified(other, tokens_of[-1]) == "per_1", (step, name)
+        assert len({ring.kid for ring in rings.values()}) == 2
+    finally:
+        database.close()
+
+
+async def test_a_cluster_secret_that_cannot_be_read_leaves_the_last_one_in_use(
+    store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone() -> tuple[bytes, ...]:
+        raise FileNotFoundError("cluster.secret")
+
+    database = Database(Sqlite(store))
+    database.start()
+    try:
+        signer = Ring(database, ISSUER, SECRET, reread=gone)
+        for _ in range(2):
+            await signer._refresh()
+        assert verified(signer, mint(signer)) == "per_1"
+    finally:
+        database.close()
+    said = "the cluster secret cannot be read, the last one stays in use: cluster.secret"
+    assert [each.message for each in caplog.records].count(said) == 1
+
+
+def verified(ring: Ring, token: Secret) -> str:
+    return tokens.verify(token, ring.public, issuer=ISSUER, audience=AUDIENCE, now=time.time()).person_id

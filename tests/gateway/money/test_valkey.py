@@ -257,6 +257,23 @@ async def test_a_stopped_server_keeps_nobody_waiting_and_what_it_did_late_is_har
         await valkey.close()
 
 
+async def test_a_password_that_was_replaced_is_read_again_with_the_next_connection(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        former = server.url
+        valkey = replica(server, reread=lambda: Secret(server.url))
+        await valkey.start()
+        await back(valkey)
+        with server.client() as client:
+            client.config_set("requirepass", "latter")
+            server.url = former.replace(server.password, "latter")
+            client.client_kill_filter(_type="normal", skipme=True)
+        with contextlib.suppress(AwayError):
+            await valkey.used(ALL)
+        await back(valkey)
+        assert await valkey.used(ALL) == [0, 0, 0]
+        await valkey.close()
+
+
 async def test_it_starts_without_the_server_and_finds_it_later(tmp_path: Path) -> None:
     server = Server(tmp_path)
     valkey = replica(server)

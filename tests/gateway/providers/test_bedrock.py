@@ -169,20 +169,20 @@ def expiring(seconds: int, error: Exception | None = None) -> tuple[Credentials,
 async def test_no_error_of_the_token_service_ends_the_refreshing(error: Exception) -> None:
     credentials = AwsCredentials()
     credentials._source, state = expiring(3600)
-    await credentials._refresh()
+    await credentials.refresh()
     first = credentials.current()
     credentials._source, state = expiring(60, error)
-    await credentials._refresh()
+    await credentials.refresh()
     assert credentials.current() is first, "the last good set stays in use until it ends"
     state["error"] = None
-    await credentials._refresh()
+    await credentials.refresh()
     assert credentials.current() is not first
 
 
 async def test_credentials_that_have_ended_are_not_used() -> None:
     credentials = AwsCredentials()
     credentials._source, _ = expiring(3600)
-    await credentials._refresh()
+    await credentials.refresh()
     credentials._expires = datetime.now(UTC)
     with pytest.raises(GatewayError) as caught:
         credentials.current()

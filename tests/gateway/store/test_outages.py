@@ -342,3 +342,37 @@ async def test_a_query_that_takes_too_long_does_not_keep_others_from_writing(
     await database.submit(record, "after")
     assert await database.read(kept) == {"meanwhile", "after"}
     assert " is away: " not in caplog.text, "the writer's connection is as good as ever"
+
+
+async def test_a_password_that_was_replaced_is_read_again_with_the_next_connection(
+    postgres: Server, empty_database: str
+) -> None:
+    name = postgres.database(empty_database)
+    column = PostgresColumn(postgres, name)
+    column.sql("CREATE ROLE rotating SUPERUSER LOGIN PASSWORD 'former'")
+    passwords = ["former"]
+
+    def url() -> Secret:
+        if not passwords:
+            raise FileNotFoundError("store.url")
+        return Secret(f"postgresql://rotating:{passwords[-1]}@127.0.0.1:{postgres.port}/{name}")
+
+    def hang_up() -> None:
+        column.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotating'")
+
+    database = Database(Postgres(url(), reread=url))
+    database.start()
+    try:
+        await database.submit(record, "before")
+        passwords.clear()
+        hang_up()
+        assert await database.submit(record, "with the last one") == "with the last one"
+        passwords.append("latter")
+        column.sql("ALTER ROLE rotating PASSWORD 'latter'")
+        hang_up()
+        assert await database.submit(record, "after") == "after"
+        assert await database.read(lambda connection: len(connection.scalars(select(proofs.c.proof)).all())) == 3
+    finally:
+        database.close()
+        hang_up()
+        column.sql("DROP ROLE rotating")
