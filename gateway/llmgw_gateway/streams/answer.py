@@ -50,6 +50,8 @@ class Parser(Protocol):
 
     taken: bytes
     """The bytes of the frames of the last `feed`."""
+    ended: bool
+    """Whether the last of them ends the stream as a failure."""
 
     def feed(self, data: bytes, /) -> list[Frame]:
         """Add bytes, get what is complete; EventStreamError for bytes that are no stream."""
