@@ -250,11 +250,12 @@ class Pipeline:
 
         def opens() -> None:
             call.release()
-            self.health.answered(target)
+            if meter.started:  # else only the time is up in which the head had to leave
+                self.health.answered(target)
 
         events = upstream.speech == "events"
         try:
-            return await self.relay.run(
+            response = await self.relay.run(
                 request,
                 upstream.content,
                 dialect.event_writer(meter) if events else dialect.writer(meter),
@@ -270,6 +271,9 @@ class Pipeline:
             )
         except StreamRefused as refused:
             raise answers.refused_in_stream(refused, hold.outcome) from refused
+        if not meter.started and hold.outcome.note.startswith("upstream_"):
+            self.failed(target, 0)  # after the head: nobody else could be asked any more
+        return response
 
 
 class Watch:

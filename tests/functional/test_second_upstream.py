@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.lab.canaille import Canaille
     from tests.lab.claude import Mode
 
-SONNET, HAIKU = "claude-sonnet-5-5", "claude-haiku-4-5"
+SONNET, HAIKU, OPUS = "claude-sonnet-5-5", "claude-haiku-4-5", "claude-opus-5"
 DIRECT = f"anthropic/{SONNET}"
 HOME = "us.anthropic.claude-haiku-4-5-20251001-v1:0"
 WEST = f"west/{HOME}"
@@ -60,10 +60,12 @@ class Place:
         sign_in: Callable[[str], str],
         *,
         direct: dict[str, Any] | None = None,
+        times: dict[str, int] | None = None,
         **changes: Any,
     ) -> None:
-        """`direct` is added to the section of the Anthropic upstream; `changes` are other sections."""
+        """`direct` is added to the section of the Anthropic upstream, `times` to Bedrock's; `changes` are sections."""
         self._direct = direct or {}
+        self._times = times or {}
         self.home, self.west, self.direct = ScriptedBedrock(), West(), FaultyAnthropic()
         self._folder = folder
         self._canaille = canaille
@@ -97,16 +99,20 @@ class Place:
                 "models": [
                     {"name": SONNET, "target": DIRECT},
                     {"name": HAIKU, "target": HOME, "fallbacks": [WEST, LAST]},
+                    {"name": OPUS, "target": f"us.anthropic.{OPUS}", "fallbacks": [f"west/us.anthropic.{OPUS}"]},
                 ],
             }
             | self._changes,
         )
+        self.gateway.document["bedrock"] |= self._times
         self._stack.enter_context(self.gateway)
         self.ada = Device(self.gateway.url)
         self.ada.exchange(self._sign_in("ada"))
         return self
 
     def __exit__(self, *_: object) -> None:
+        for each in (self.home, self.west, self.direct):
+            each.release_all()  # whatever a test that failed has left held
         self._stack.close()
 
     def begin(self) -> None:
@@ -332,7 +338,15 @@ def test_converse_goes_to_those_targets_that_speak_it(place: Place, boto: Any) -
 def test_a_target_that_refuses_is_left_alone_for_a_while(
     tmp_path: Path, canaille: Canaille, sign_in: Callable[[str], str]
 ) -> None:
-    with Place(tmp_path, canaille, sign_in, fallbacks={"rest_seconds": 600, "most_rest_seconds": 600}) as place:
+    memory, soon = {"rest_seconds": 600, "most_rest_seconds": 600}, {"first_content_seconds": 2}
+    with Place(tmp_path, canaille, sign_in, times=soon, fallbacks=memory, streams={"gate_seconds": 1}) as place:
+        # One that takes prompts and says nothing: its client had to be told 200 already.
+        place.home.script(Answer(hold_after=0))
+        assert place.ada.ask(model=OPUS, stream=True).status == 200
+        assert place.ada.ask(model=OPUS).headers["x-llmgw-target"] == f"west/us.anthropic.{OPUS}"
+        place.home.release_all()
+        for each in (place.home, place.west):
+            each.calls.clear()
         place.home.script(THROTTLED)
         for _ in range(3):
             assert place.ada.ask(model=HAIKU).headers["x-llmgw-target"] == WEST

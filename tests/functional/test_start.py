@@ -40,6 +40,14 @@ def _unknown_profile(gateway: Gateway) -> None:
     gateway.program.env["AWS_PROFILE"] = "nobody"
 
 
+def _unknown_profile_of_a_region(gateway: Gateway) -> None:
+    gateway.document["regions"] = [{"name": "west", "region": "us-west-2", "profile": "nobody-there"}]
+
+
+def _no_key(gateway: Gateway) -> None:
+    gateway.document["anthropic"] = [{"key_file": "anthropic.key"}]
+
+
 def _broken_profiles(gateway: Gateway) -> None:
     (gateway.folder / "broken").write_text("[profile")
     gateway.program.env["AWS_CONFIG_FILE"] = str(gateway.folder / "broken")
@@ -60,6 +68,8 @@ def _no_certificate(gateway: Gateway) -> None:
 
 FAULTS: dict[str, tuple[Callable[[Gateway], None], int, str]] = {
     "an unknown AWS profile": (_unknown_profile, 2, "nobody"),
+    "an unknown profile of a region": (_unknown_profile_of_a_region, 2, "nobody-there"),
+    "a key that is not there": (_no_key, 2, "anthropic.key"),
     "AWS files that cannot be read": (_broken_profiles, 2, "AWS_PROFILE"),
     "a lock that cannot be made": (_lock_is_a_folder, 3, "gateway.db.lock"),
     "an audit trail that is a folder": (_audit_is_a_folder, 2, "audit.jsonl"),

@@ -51,7 +51,7 @@ class Parser(Protocol):
     taken: bytes
     """The bytes of the frames of the last `feed`."""
     ended: bool
-    """Whether the last of them ends the stream as a failure."""
+    """Whether what was read last ends the answer: an exception, or an `error` event."""
 
     def feed(self, data: bytes, /) -> list[Frame]:
         """Add bytes, get what is complete; EventStreamError for bytes that are no stream."""
