@@ -218,7 +218,7 @@ class Answer:
         StreamRefused when the first of them is a failure and nothing was sent yet.
         """
         events: list[tuple[str, bytes]] = []
-        broken = frames[-1] if self._parser.ended and frames[-1].exception else None  # nothing comes after it
+        broken = frames[-1] if frames[-1].exception else None  # nothing comes after an exception
         error: bytes | None = None
         inner, meter, outcome = self._inner, self._meter, self.outcome
         for frame in frames:
