@@ -53,7 +53,7 @@ def people() -> None:
 @click.option("--team", default="", help="Only whose calls this team pays for.")
 @FORMAT
 def list_command(config: Path, search: str, team: str, form: str) -> None:
-    """List everybody who has signed in at least once."""
+    """List everybody who has signed in, or is in a directory."""
     with refusals():
         settings, _ = read(config)
         if team:

@@ -35,9 +35,10 @@ def start_faults(settings: Settings) -> list[str]:
     found += _address("listen", server.listen, "/healthz", b"alive", tls=bool(server.certificate_file))
     found += _address("admin_listen", server.admin_listen, "/metrics", b"llmgw_")
     if address := settings.administration.listen:
-        mark = b"llmgw Admin API"
-        path = "/admin/v1/openapi.json"
-        found += _address("listen", address, path, mark, section="administration", tls=bool(server.certificate_file))
+        mark = b"The Admin API takes"  # what it says to whoever brings no credential
+        found += _address(
+            "listen", address, "/admin/v1/me", mark, section="administration", tls=bool(server.certificate_file)
+        )
     if server.redirect_listen:
         found += _address("redirect_listen", server.redirect_listen, "/", b"")
     return found

@@ -12,13 +12,13 @@ import secrets
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import exists, or_, select, update
 
 from llmgw_gateway.administering import Role  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity.directory import groups_of
 from llmgw_gateway.observe.changes import Author, Change, is_recorded, record
-from llmgw_gateway.store.schema import persons, role_grants, setup_codes
+from llmgw_gateway.store.schema import persons, role_grants, setup_codes, team_members, teams
 from llmgw_gateway.store.upsert import insert_if_absent
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.secret import Secret
@@ -26,7 +26,7 @@ from llmgw_wire.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Row
 
     from llmgw_gateway.administering import RoleRule
     from llmgw_gateway.call import Caller
@@ -163,7 +163,7 @@ def standing_of(connection: Connection, caller: Caller, rules: Sequence[RoleRule
         )
     held: set[tuple[Role, str]] = set()
     if person is not None and not caller.service:
-        groups = groups_of(person.groups) or frozenset()
+        groups = _groups(connection, person)
         for rule in rules:
             if rule.issuer in ("", person.issuer) and (
                 person.subject in rule.subjects or not groups.isdisjoint(rule.groups)
@@ -177,6 +177,20 @@ def standing_of(connection: Connection, caller: Caller, rules: Sequence[RoleRule
         roles=frozenset(role for role, _ in held),
         teams=frozenset(team for role, team in held if role == "team_lead"),
     )
+
+
+def _groups(connection: Connection, person: Row[Any]) -> frozenset[str]:
+    """Those of the last sign-in, but those that a directory of the same provider has without this person.
+
+    Never a group that only a directory has: whoever may write that, by a key, could make administrators.
+    """
+    told = groups_of(person.groups) or frozenset()
+    named = or_(teams.c.name.in_(told), teams.c.external_id.in_(told))
+    mine = (team_members.c.team_id == teams.c.team_id) & (team_members.c.person_id == person.person_id)
+    without = select(teams.c.name, teams.c.external_id).where(
+        teams.c.home == person.issuer, named, ~exists().where(mine)
+    )
+    return told - {name for row in connection.execute(without) for name in row}
 
 
 def grants(

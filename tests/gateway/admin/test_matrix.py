@@ -183,5 +183,5 @@ async def test_what_was_denied_names_whom_and_what_and_no_free_text(office: Offi
         ("per_lead", "team_lead", "key.create", ""),
         ("per_developer", "developer", "person.disable", MEMBER),
     }
-    assert "ada" not in str(found).lower()
+    assert not [text for text in ("Ada's", "example.com") if text in str(found)]
     assert all(each["request_id"].startswith("req_") for each in found)

@@ -27,7 +27,7 @@ from llmgw_gateway.identity.roles import (
     standing_of,
 )
 from llmgw_gateway.observe.changes import Author, new_change_id, operator
-from llmgw_gateway.store.schema import persons
+from llmgw_gateway.store.schema import persons, team_members, teams
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -90,6 +90,25 @@ async def test_rules_give_roles_to_groups_and_subjects_of_their_provider(known: 
         assert (found.roles, found.teams, found.role) == (frozenset(), frozenset(), "developer"), name
     key = await standing(known, "key", service=True)
     assert (key.roles, key.role) == (frozenset(), "service")
+
+
+async def test_a_directory_takes_a_role_away_and_gives_none(known: Database) -> None:
+    """A group that the directory has without somebody is none of theirs, whatever their last sign-in said."""
+
+    def provision(connection: Connection, batch: list[dict[str, list[str]]]) -> list[None]:
+        for (name, people), home in ((pair, HOME) for each in batch for pair in each.items()):
+            row = {"team_id": name, "home": home, "source": "scim", "name": name, "name_key": name}
+            connection.execute(insert(teams).values(row | {"made_at": 1, "changed_at": 1}))
+            for person_id in people:
+                connection.execute(insert(team_members).values(team_id=name, person_id=person_id))
+        return [None] * len(batch)
+
+    await known.submit(provision, {"leads": ["per_ada", "per_cid"]})
+    assert (await standing(known, "ada")).teams == {"payments", "research"}
+    assert (await standing(known, "cid")).role == "developer", "it was not in the sign-in"
+    await known.submit(provision, {"platform": ["per_bob"]})
+    assert set((await standing(known, "ada")).roles) == {"team_lead"}
+    assert (await standing(known, "bob")).role == "auditor"
 
 
 async def test_whoever_is_disabled_has_no_role_whatever_says_so(known: Database) -> None:
