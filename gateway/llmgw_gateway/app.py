@@ -164,8 +164,7 @@ class Gateway:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.overrides)
         await money.start()
-        public_url = settings.server.public_url
-        authenticator = Authenticator(ring, revocations, public_url, settings.tokens.audience, keys)
+        authenticator = Authenticator(ring, revocations, settings.server.public_url, settings.tokens.audience, keys)
         relay = Relay(authenticator.has_ended, Limits.of(settings.bedrock, settings.streams))
         relay.start()
         metrics = Metrics()
@@ -184,7 +183,7 @@ class Gateway:
             relay=relay,
         )
         verifier = _verifier(settings, http)
-        exchange = Exchange(verifier, ring, database, settings.tokens, public_url)
+        exchange = Exchange(verifier, ring, database, settings.tokens, settings.server.public_url)
         peers = Peers(settings.server.trusted_proxies, in_clear=settings.server.in_clear)
         admin = AdminEdge(database, pipeline, peers, settings, lambda: reloader.standing, shared.refreshes)
         follow = partial(_follow, pipeline, verifier, admin)
@@ -205,7 +204,7 @@ class Gateway:
         retention.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, reloader)
         spare_the_collector()
-        log.info("listening on %s for %s", settings.server.listen, public_url)
+        log.info("listening on %s for %s", settings.server.listen, settings.server.public_url)
         await self._stopping.wait()
         unsettled = await self._drain(edge, money, runners)
         pipeline.upstreams.close()
