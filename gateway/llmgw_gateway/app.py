@@ -35,7 +35,7 @@ from llmgw_gateway.money.holds import Money
 from llmgw_gateway.money.traffic import LEASE_SECONDS, Rates
 from llmgw_gateway.observe.anchors import Anchors, writer_of
 from llmgw_gateway.observe.audit import Audit
-from llmgw_gateway.observe.chain import key_of
+from llmgw_gateway.observe.chain import Key, key_of
 from llmgw_gateway.observe.metrics import Metrics
 from llmgw_gateway.offer import policy
 from llmgw_gateway.operators import operators
@@ -121,15 +121,14 @@ class Gateway:
         database.start()
         path = self._settings.path(self._settings.audit.path)
         own = self._settings.audit
-        key = key_of(self._settings.audit_secrets()[0])
         audit = Audit(
             path,
-            key,
+            self._audit_key(),
             writer=writer_of(path),
             most_waiting=own.most_waiting,
             most_bytes=own.file_megabytes << 20,
         )
-        anchors = Anchors(database, audit, key)
+        anchors = Anchors(database, audit, self._audit_key)
         try:
             audit.start()
         except OSError as error:
@@ -150,6 +149,9 @@ class Gateway:
             await anchors.stop()
             database.close()
         return not (unsettled or unwritten)
+
+    def _audit_key(self) -> Key:
+        return key_of(self._settings.audit_secrets()[0])
 
     async def _serve(self, database: Database, audit: Audit, http: aiohttp.ClientSession) -> int:
         settings = self._settings
