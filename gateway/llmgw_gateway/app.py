@@ -35,7 +35,7 @@ from llmgw_gateway.money.holds import Money
 from llmgw_gateway.money.traffic import LEASE_SECONDS, Rates
 from llmgw_gateway.observe.anchors import Anchors, writer_of
 from llmgw_gateway.observe.audit import Audit
-from llmgw_gateway.observe.chain import key_of
+from llmgw_gateway.observe.chain import Key, key_of
 from llmgw_gateway.observe.metrics import Metrics
 from llmgw_gateway.offer import policy
 from llmgw_gateway.operators import operators
@@ -121,15 +121,14 @@ class Gateway:
         database.start()
         path = self._settings.path(self._settings.audit.path)
         own = self._settings.audit
-        key = key_of(self._settings.audit_secrets()[0])
         audit = Audit(
             path,
-            key,
+            self._audit_key(),
             writer=writer_of(path),
             most_waiting=own.most_waiting,
             most_bytes=own.file_megabytes << 20,
         )
-        anchors = Anchors(database, audit, key)
+        anchors = Anchors(database, audit, self._audit_key)
         try:
             audit.start()
         except OSError as error:
@@ -151,6 +150,9 @@ class Gateway:
             database.close()
         return not (unsettled or unwritten)
 
+    def _audit_key(self) -> Key:
+        return key_of(self._settings.audit_secrets()[0])
+
     async def _serve(self, database: Database, audit: Audit, http: aiohttp.ClientSession) -> int:
         settings = self._settings
         credentials = Credentials(settings)
@@ -164,8 +166,7 @@ class Gateway:
             await control.start()
         money = Money(database, self._catalogue, settings, adjustments.overrides)
         await money.start()
-        public_url = settings.server.public_url
-        authenticator = Authenticator(ring, revocations, public_url, settings.tokens.audience, keys)
+        authenticator = Authenticator(ring, revocations, settings.server.public_url, settings.tokens.audience, keys)
         relay = Relay(authenticator.has_ended, Limits.of(settings.bedrock, settings.streams))
         relay.start()
         metrics = Metrics()
@@ -184,7 +185,7 @@ class Gateway:
             relay=relay,
         )
         verifier = _verifier(settings, http)
-        exchange = Exchange(verifier, ring, database, settings.tokens, public_url)
+        exchange = Exchange(verifier, ring, database, settings.tokens, settings.server.public_url)
         peers = Peers(settings.server.trusted_proxies, in_clear=settings.server.in_clear)
         admin = AdminEdge(database, pipeline, peers, settings, lambda: reloader.standing, shared.refreshes)
         follow = partial(_follow, pipeline, verifier, admin)
@@ -205,7 +206,7 @@ class Gateway:
         retention.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, reloader)
         spare_the_collector()
-        log.info("listening on %s for %s", settings.server.listen, public_url)
+        log.info("listening on %s for %s", settings.server.listen, settings.server.public_url)
         await self._stopping.wait()
         unsettled = await self._drain(edge, money, runners)
         pipeline.upstreams.close()

@@ -358,9 +358,9 @@ class Settings(Section, frozen=True, kw_only=True):
         return tuple(secrets)
 
     def audit_secrets(self) -> list[bytes]:
-        """What the audit trail is sealed with, and what it was sealed with before."""
-        files = (self.audit.key_file or self.tokens.cluster_secret_file, *self.audit.former_key_files)
-        return [self.path(each).read_bytes().strip() for each in files]
+        """What the audit trail is sealed with, and what it may have been sealed with before. Errors as above."""
+        own = [self.path(self.audit.key_file).read_bytes().strip()] if self.audit.key_file else self.cluster_secrets()
+        return [*own, *(self.path(each).read_bytes().strip() for each in self.audit.former_key_files)]
 
 
 def load(path: Path) -> Settings:

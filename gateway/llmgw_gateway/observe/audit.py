@@ -13,14 +13,14 @@ import random
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import lru_cache
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import ClientGoneError, GatewayError
+from llmgw_gateway.observe.line import Attempt, Line, now
 from llmgw_gateway.observe.spool import Spool
 from llmgw_wire.errors import ErrorCode, status_in
 
@@ -47,51 +47,7 @@ log = logging.getLogger("llmgw.audit")
 _encoder = msgspec.json.Encoder()
 _names = random.Random()  # noqa: S311 -- names, no secrets
 _NO_USAGE: Final = Usage()
-_ANEW: Final = object()
 _END: Final = object()
-
-
-class Attempt(msgspec.Struct):
-    """One dispatch to a provider, as a line has it."""
-
-    attempt_id: str
-    target: str
-    outcome: str
-    status: int
-    cost_micro_usd: int
-    estimated: bool
-
-
-class Line(msgspec.Struct, gc=False):
-    """One line. Tokens, cost and outcome are those of the attempt that answered, or of all where several did."""
-
-    time: str
-    request_id: str
-    person_id: str
-    team: str
-    project: str
-    session: str
-    token_id: str
-    dialect: str
-    method: str
-    path: str
-    model: str
-    target: str
-    policy: str
-    policy_version: str
-    stream: bool
-    request_bytes: int
-    address: str
-    client_session: str
-    client_agent: str
-    status: int
-    code: str
-    outcome: str
-    tokens: Usage
-    cost_micro_usd: int
-    estimated: bool
-    latency_ms: float
-    attempts: list[Attempt]
 
 
 @dataclass(slots=True)
@@ -161,7 +117,7 @@ class Entry:
         """The audit line."""
         outcome = self.outcome
         return Line(
-            _now(),
+            now(),
             self.request_id,
             person_id=self.person_id,
             team=self.team,
@@ -273,7 +229,12 @@ class Audit:
     def begin_anew(self) -> None:
         """Write what comes in a new file: the one that is there has lost what the store was told of."""
         self._hand_over()
-        self._lines.put(_ANEW)
+        self._lines.put(self._spool.begin_anew)
+
+    def rekey(self, key: Key) -> None:
+        """Seal what comes with another key, in a new file."""
+        self._hand_over()
+        self._lines.put(partial(self._spool.rekey, key))
 
     def _collect(self, body: bytes) -> None:
         if not self._collected:
@@ -318,8 +279,8 @@ class Audit:
                 item = self._lines.get_nowait()
             if found and self._append(found):
                 self._written += len(found)
-            if item is _ANEW:
-                self._spool.begin_anew()
+            if callable(item):  # for the spool, between two batches
+                item()
             ended = item is _END
 
     def _append(self, bodies: list[bytes]) -> bool:
@@ -375,17 +336,6 @@ class _Writing:
         elif error is not None:
             entry.code, entry.status = "internal", entry.status or 500
         self._audit.put(entry)
-
-
-def _now() -> str:
-    now = time.time()
-    return f"{_second(int(now))}.{int(now % 1 * 1000):03d}+00:00"
-
-
-@lru_cache(maxsize=4)
-def _second(seconds: int) -> str:
-    """Formatted once: thousands of lines have the same."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def new_request_id() -> str:

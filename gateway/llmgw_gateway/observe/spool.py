@@ -106,6 +106,11 @@ class Spool:
         """Go on in a new file, because the one that is there has lost what the store was told of."""
         self._finish()
 
+    def rekey(self, key: Key) -> None:
+        """Seal with another key from now on, in a new file."""
+        self._finish()
+        self._key = key
+
     def take(self, bodies: Sequence[bytes]) -> None:
         """Seal records; `flush` writes them. Call it once for each record, and only when `flush` has ended well."""
         lines = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,13 +14,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llmgw_gateway.observe import chain, trail
-from llmgw_gateway.observe.anchors import anchor
+from llmgw_gateway.observe.anchors import Anchors, anchor
+from llmgw_gateway.observe.audit import Audit, Entry
 from llmgw_gateway.observe.chain import FIRST, Head, Key, key_of
 from llmgw_gateway.observe.spool import Spool
+from llmgw_gateway.store.schema import audit_heads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from llmgw_gateway.store.database import Database
 
 KEY, OTHER = key_of(b"k" * 32), key_of(b"o" * 32)
 NOON = 1_800_000_000.0
@@ -247,6 +252,7 @@ import itertools, sys
 from pathlib import Path
 from llmgw_gateway.observe.chain import key_of
 from llmgw_gateway.observe.spool import Spool
+from llmgw_gateway.store.schema import audit_heads
 
 spool = Spool(Path(sys.argv[1]), key_of(b"k" * 32), writer="w", most_bytes=1 << 30)
 spool.open()
@@ -279,3 +285,30 @@ def test_a_writer_that_is_killed_loses_nothing_that_was_flushed(tmp_path: Path) 
     assert report.faults == []
     seen = [json.loads(line)["seq"] for line in path.read_bytes().splitlines()]
     assert seen == list(range(len(seen)))
+
+
+async def test_a_secret_that_is_replaced_counts_without_a_restart(database: Database, tmp_path: Path) -> None:
+    held = [KEY]
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(path, KEY, writer=WRITER)
+    audit.start()
+    anchors = Anchors(database, audit, lambda: held[0])
+    await anchors.start()
+    try:
+        async with audit.entry(Entry("req_1", "GET", "/")):
+            pass
+        held[0] = OTHER
+        chains: set[str] = set()
+        while len(chains) < 2:  # the next line after the change begins the new file
+            async with audit.entry(Entry("req_2", "GET", "/")):
+                await asyncio.sleep(0.05)
+            chains |= {audit.head.chain} if audit.head is not None else set()
+    finally:
+        assert audit.close() == 0
+        await anchors.stop()
+    found = trail.files([tmp_path])
+    assert [each.opening.key for each in found if each.opening] == [KEY.key_id, OTHER.key_id]
+    rows = await database.read(lambda connection: connection.execute(audit_heads.select()).all())
+    heads = [trail.Anchor(Head(r.chain, r.day, r.records, r.seal), r.writer, r.key_id, r.mac) for r in rows]
+    assert heads
+    assert trail.verify(found, (KEY, OTHER), heads, WRITER).faults == []
