@@ -50,7 +50,7 @@ from llmgw_gateway.providers.credentials import ApiKey, AwsCredentials
 from llmgw_gateway.providers.upstreams import Provider, Upstreams
 from llmgw_gateway.reloading import Reloader
 from llmgw_gateway.retention import Retention
-from llmgw_gateway.scim.api import Scim
+from llmgw_gateway.scim.api import Scim, beside
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.opening import backend
 from llmgw_gateway.streams.limits import Limits
@@ -181,7 +181,8 @@ class Gateway:
             [each.unready for each in (ring, revocations, keys, adjustments, rates, relay, pipeline)],
         )
         scim = Scim(database, keys, settings.tokens.life_seconds, revocations.refresh)
-        runners = await self._listen(edge, admin, operators(pipeline, edge, reloader, scim), pipeline, peers)
+        administrators = beside(admin, scim)
+        runners = await self._listen(edge, administrators, operators(pipeline, edge, reloader), pipeline, peers)
         reloader.start()
         retention.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, reloader)
@@ -221,7 +222,7 @@ class Gateway:
             self._certificate.reload()
 
     async def _listen(
-        self, edge: Edge, admin: AdminEdge, probes: Handler, pipeline: Pipeline, peers: Peers
+        self, edge: Edge, admin: Handler, probes: Handler, pipeline: Pipeline, peers: Peers
     ) -> list[web.ServerRunner]:
         """Every listener, the public one last: who is answered there finds all others."""
         server = self._settings.server

@@ -9,9 +9,11 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.functional.device import Device, Reply
 from tests.functional.trial import until
-from tests.lab.loopback import HOST
+from tests.lab.loopback import HOST, free_port
 from tests.lab.process import run
 from tests.lab.scripted import Answer
 from tests.lab.usage import Usage
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from tests.lab.postgres import Postgres
     from tests.lab.scripted import ScriptedBedrock
 
+BUDGET = {"level": "user", "limit_usd": 20, "overshoot_usd": 10}
 OPUS, SONNET = "claude-opus-5-5", "claude-sonnet-4-5"
 
 
@@ -32,7 +35,7 @@ class Provisioner:
     """A directory that writes to a gateway's administrators' listener."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self.port = urlsplit(gateway.admin_url).port
+        self.port = urlsplit(f"http://{gateway.document['administration']['listen']}").port
         argv: list[str | Path] = [sys.executable, "-m", "llmgw_gateway.main", "keys", "create", gateway.config]
         argv += ["--name", "okta", "--owner", "it", "--scim"]
         done = run(argv, env=gateway.program.env, folder=gateway.folder, seconds=60)
@@ -61,6 +64,11 @@ class Provisioner:
         """As Okta writes it."""
         operation = {"op": "replace", "value": {"active": active}}
         assert self("PATCH", f"/Users/{person}", {"Operations": [operation]}).status == 200
+
+
+def administered() -> dict[str, Any]:
+    """The section that opens the administrators' listener."""
+    return {"listen": f"{HOST}:{free_port()}"}
 
 
 def deactivate_while_it_streams(trial: Trial, sign_in: Callable[[str], str], scripted: ScriptedBedrock) -> None:
@@ -95,26 +103,35 @@ def deactivate_while_it_streams(trial: Trial, sign_in: Callable[[str], str], scr
     assert {action for action, name in rows if name == person} == {"person.add", "person.deactivate", "person.activate"}
 
 
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
 def test_who_is_deactivated_is_out_and_what_they_run_ends(
-    begin: Callable[..., Trial], sign_in: Callable[[str], str], scripted: ScriptedBedrock
+    begin: Callable[..., Trial],
+    sign_in: Callable[[str], str],
+    scripted: ScriptedBedrock,
+    request: pytest.FixtureRequest,
+    store: str,
 ) -> None:
-    deactivate_while_it_streams(begin({"level": "user", "limit_usd": 20, "overshoot_usd": 10}), sign_in, scripted)
+    server: Postgres | None = request.getfixturevalue("postgres") if store == "postgresql" else None
+    url = "" if server is None else server.url(server.database())
+    trial = begin(BUDGET, database=url, administration=administered())
+    deactivate_while_it_streams(trial, sign_in, scripted)
 
 
+@pytest.mark.long
 def test_who_is_deactivated_is_out_of_every_replica(
     begin: Callable[..., Trial], sign_in: Callable[[str], str], scripted: ScriptedBedrock, postgres: Postgres
 ) -> None:
-    trial = begin(
-        {"level": "user", "limit_usd": 20, "overshoot_usd": 10},
-        replicas=2,
-        database=postgres.url(postgres.database()),
-    )
+    url = postgres.url(postgres.database())
+    trial = begin(BUDGET, replicas=2, database=url)
+    trial.gateway.document["administration"] = administered()  # the directory is told one replica's address
+    trial.gateway.restart()
     deactivate_while_it_streams(trial, sign_in, scripted)
 
 
 def test_a_team_of_the_directory_is_a_team_to_policies_and_budgets(
     gateway: Gateway, ada: Device, sign_in: Callable[[str], str]
 ) -> None:
+    gateway.document["administration"] = administered()
     gateway.document["budgets"].append({"level": "team", "limit_usd": 7})
     gateway.document["teams"] = [{"name": "research"}]
     gateway.document["policies"] = [{"teams": ["research"], "models": [OPUS]}, {"models": [SONNET]}]
@@ -130,10 +147,13 @@ def test_a_team_of_the_directory_is_a_team_to_policies_and_budgets(
     assert (of_team["limit"], "research" in of_team["name"]) == (7_000_000, True)
 
 
-def test_the_public_listener_knows_nothing_of_it(gateway: Gateway, ada: Device) -> None:
+def test_no_other_listener_knows_of_it(gateway: Gateway, ada: Device) -> None:
+    gateway.document["administration"] = administered()
+    gateway.restart()
     provisioner = Provisioner(gateway)
     for path in ("/scim/v2", "/scim/v2/Users", "/scim/v2/ServiceProviderConfig"):
         assert ada.request("GET", path).status == 404
         assert ada.request("GET", path, token=provisioner.secret).status == 404
+        assert Device(gateway.admin_url).request("GET", path, token=provisioner.secret).status == 404
     until(lambda: provisioner("GET", "/Users").status == 200, "let in")
     assert ada.ask(token=provisioner.secret).status == 401

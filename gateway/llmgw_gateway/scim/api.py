@@ -15,7 +15,7 @@ from aiohttp import web
 from llmgw_gateway.bodies import read_body
 from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_gateway.identity.provisioning import Writing, new_person_id, new_team_id
-from llmgw_gateway.observe.audit import CLIENT_CLOSED
+from llmgw_gateway.observe.audit import CLIENT_CLOSED, new_request_id
 from llmgw_gateway.observe.changes import Author, Change, new_change_id, record
 from llmgw_gateway.scim import discovery, filters, listing, refusals, resources, writing
 from llmgw_gateway.scim.attributes import GROUPS, KINDS, USERS
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from llmgw_gateway.identity.service_keys import ServiceKeys
+    from llmgw_gateway.listener import Handler
     from llmgw_gateway.scim.attributes import Kind
     from llmgw_gateway.store.database import Database
 
@@ -244,6 +245,17 @@ class Scim:
             await self._database.submit(_recorded, change)
         except GatewayError:
             log.warning("that could not be written down: the store is away")
+
+
+def beside(other: Handler, scim: Scim) -> Handler:
+    """SCIM under its root, and everything else as before."""
+
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == ROOT or request.path.startswith(f"{ROOT}/"):
+            return await scim(request, new_request_id())
+        return await other(request)
+
+    return serve
 
 
 def _credential(request: web.BaseRequest) -> Secret:
