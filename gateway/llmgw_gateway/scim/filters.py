@@ -12,7 +12,7 @@ from llmgw_gateway.scim.attributes import Attribute
 from llmgw_gateway.scim.refusals import ScimError, invalid_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from llmgw_gateway.scim.attributes import Kind
 
@@ -82,6 +82,15 @@ def required(found: Filter) -> dict[str, str]:
     if isinstance(found, Comparison) and found.operator == "eq" and not found.path.sub and isinstance(found.value, str):
         return {found.path.name: found.value}
     return {}
+
+
+def texts(found: Filter, names: Collection[str]) -> frozenset[str]:
+    """What must stand somewhere in these attributes, in whatever case: what narrows a search down without an index."""
+    if isinstance(found, Group) and found.word == "and":
+        return frozenset(text for part in found.parts for text in texts(part, names))
+    if not isinstance(found, Comparison) or found.operator not in {"eq", "co", "sw", "ew"}:
+        return frozenset()
+    return frozenset({found.value} if found.path.name in names and isinstance(found.value, str) else ())
 
 
 def mentions(found: Filter, name: str) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import func, select
 
+from llmgw_gateway.identity.entries import KEPT
 from llmgw_gateway.identity.matching import folded
 from llmgw_gateway.scim import filters, resources
 from llmgw_gateway.scim.attributes import GROUPS, USERS
@@ -43,6 +45,10 @@ def people(connection: Connection, query: Query) -> tuple[int, list[dict[str, An
     if query.found is not None:
         known = {"id": persons.c.person_id, "externalId": persons.c.external_id}
         mine &= _where(query.found, known, {"userName": persons.c.user_key})
+        for text in filters.texts(query.found, KEPT):
+            # As it stands in the JSON; beyond ASCII databases do not agree about case.
+            if text.isascii() and json.dumps(text) == f'"{text}"':
+                mine &= func.lower(persons.c.attributes).contains(text.lower(), autoescape=True)
     ordered = select(persons).where(mine).order_by(persons.c.first_seen, persons.c.person_id)
     if query.found is None:
         total = connection.scalar(select(func.count()).select_from(persons).where(mine)) or 0

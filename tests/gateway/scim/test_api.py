@@ -120,6 +120,24 @@ async def test_pages_are_whole_and_in_one_order(client: Client) -> None:
     assert [each["userName"] for each in search.json["Resources"]] == ["user3"]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('emails.value eq "ADA@example.com"', ["ada"]),
+        ('emails co "100%_"', ["odd"]),
+        ('displayName eq "Br\u00dcN\u00dc"', ["odd"]),
+        ('displayName co "\\"x\\\\"', ["odd"]),
+        ('displayName eq "nobody"', []),
+    ],
+)
+async def test_a_search_finds_texts_of_every_kind(client: Client, text: str, found: list[str]) -> None:
+    await client.made("/Users", userName="ada", emails=[{"value": "x@y"}, {"value": "Ada@Example.com"}])
+    odd = "Br\u00fcn\u00fc" if "eq" in text else 'a"x\\b'
+    await client.made("/Users", userName="odd", displayName=odd, emails=[{"value": "100%_@x"}])
+    reply = await client("POST", "/Users/.search", {"filter": text})
+    assert [each["userName"] for each in reply.json["Resources"]] == found
+
+
 async def test_a_change_of_another_version_is_refused(client: Client) -> None:
     name = await client.made("/Users", userName="ada")
     path = f"/Users/{name}"

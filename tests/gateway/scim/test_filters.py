@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmgw_gateway.identity.entries import KEPT
 from llmgw_gateway.scim.attributes import GROUPS, USERS
-from llmgw_gateway.scim.filters import MOST_CHARACTERS, holds, mentions, parse, parse_path, required
+from llmgw_gateway.scim.filters import MOST_CHARACTERS, holds, mentions, parse, parse_path, required, texts
 from llmgw_gateway.scim.refusals import ScimError
 
 ADA: dict[str, Any] = {
@@ -140,3 +141,18 @@ def test_a_filter_of_entra_about_members() -> None:
     group = {"id": "tem_1", "members": [{"value": "per_2"}, {"value": "per_1"}]}
     assert holds(found, group, GROUPS)
     assert not holds(found, group | {"members": [{"value": "per_2"}]}, GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('emails[type eq "work"].value eq "a@x"', {"a@x"}),
+        ('name.givenName sw "A" and displayName co "b" and groups eq "tem_1"', {"A", "b"}),
+        ('displayName eq "a" or displayName eq "b"', set()),
+        ('not (displayName eq "a")', set()),
+        ('displayName ne "a"', set()),
+        ("active eq true", set()),
+    ],
+)
+def test_a_search_is_narrowed_only_by_what_must_stand_there(text: str, expected: set[str]) -> None:
+    assert texts(parse(text, USERS), KEPT) == expected
