@@ -6,6 +6,7 @@ readable, what is known must not be forgotten.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import struct
@@ -25,7 +26,11 @@ from llmgw_gateway.dialects import (
     openai_responses,
 )
 from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.identity.entries import entry
 from llmgw_gateway.providers import bridge
+from llmgw_gateway.scim import documents, filters, patching
+from llmgw_gateway.scim.attributes import USERS
+from llmgw_gateway.scim.refusals import ScimError
 from llmgw_gateway.streams import sse
 from llmgw_gateway.streams.converse import ConverseMeter
 from llmgw_gateway.streams.eventstream import EventStreamError, Frame, FrameParser
@@ -196,8 +201,25 @@ def chunks(data: bytes) -> None:
         assert whole is None or isinstance(_json(whole.decode()), dict)
 
 
+def provisioning(data: bytes) -> None:
+    """A filter, and a directory's change of a person: refused in words, or what is kept can be read and kept again."""
+    text, _, body = data.partition(b"\x00")
+    person = {"userName": "ada", "emails": [{"type": "work", "value": "a@x"}], "active": False}
+    for parse in (filters.parse, filters.parse_path):
+        with contextlib.suppress(ScimError):
+            filters.holds(parse(text.decode("latin-1"), USERS), person, USERS)
+    with contextlib.suppress(ScimError):
+        changed = patching.patched(person, documents.decoded(body), USERS)
+        assert documents.read(changed, USERS) == changed
+        kept = entry(changed)
+        assert kept.active == changed["active"]
+        assert _json(kept.attributes).items() <= changed.items()
+        assert kept.user_name.encode()
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (frames, headers, events, server_sent, answers, requests, conversions, chunks)
+    target.__name__: target
+    for target in (frames, headers, events, server_sent, answers, requests, conversions, chunks, provisioning)
 }
 
 

@@ -17,7 +17,7 @@ from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_gateway.identity.provisioning import Writing, new_person_id, new_team_id
 from llmgw_gateway.observe.audit import CLIENT_CLOSED, new_request_id
 from llmgw_gateway.observe.changes import Author, Change, new_change_id, record
-from llmgw_gateway.scim import discovery, filters, listing, refusals, resources, writing
+from llmgw_gateway.scim import discovery, documents, filters, listing, refusals, resources, writing
 from llmgw_gateway.scim.attributes import GROUPS, KINDS, USERS
 from llmgw_gateway.scim.listing import Query
 from llmgw_gateway.scim.refusals import ScimError, not_found
@@ -136,7 +136,7 @@ class Scim:
             method=request.method,
             path=tuple(unquote(part) for part in path[len(ROOT) :].split("/") if part),
             query=dict(parse_qsl(query, keep_blank_values=True)),
-            body=_json(given) if given else None,
+            body=documents.decoded(given) if given else None,
             home=home,
             key=key,
             base=f"{request.scheme}://{request.host}{ROOT}",
@@ -304,13 +304,6 @@ def _answer(status: int, document: dict[str, Any], headers: dict[str, str] | Non
         body=msgspec.json.encode(document),
         headers={"content-type": JSON, "server": "llmgw"} | (headers or {}),
     )
-
-
-def _json(given: bytes) -> Any:  # noqa: ANN401 -- JSON
-    try:
-        return msgspec.json.decode(given)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ScimError(400, f"The body is no JSON: {error}.", "invalidSyntax") from None
 
 
 def _not_allowed(asked: Asked) -> ScimError:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from llmgw_gateway.identity.entries import text_fault
-from llmgw_gateway.scim.refusals import invalid_value
+from llmgw_gateway.scim.refusals import ScimError, invalid_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
 
 MOST_VALUES: Final = {"emails": 20, "members": 50_000}
 _WORDS: Final = {"true": True, "false": False}
+
+
+def decoded(given: bytes) -> Any:  # noqa: ANN401 -- JSON
+    """A body as JSON; ScimError(invalidSyntax) when it is none."""
+    try:
+        return msgspec.json.decode(given)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ScimError(400, f"The body is no JSON: {error}.", "invalidSyntax") from None
 
 
 def read(raw: object, kind: Kind, *, kept: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -118,10 +118,11 @@ def _part_of_some(result: dict[str, Any], path: Path, attribute: Attribute, valu
     chosen = [each for each in old if path.only is None or holds(path.only, each, attribute)]
     if not chosen:
         only = path.only
-        if not isinstance(only, Comparison) or only.operator != "eq" or not isinstance(only.value, str):
+        said = {only.path.name: only.value} if isinstance(only, Comparison) and only.operator == "eq" else {}
+        made = documents.read_value(said, attribute)
+        if not made:
             raise ScimError(400, f"{attribute.name} has no such value.", "noTarget")
-        made = documents.read_value({only.path.name: only.value}, attribute)[0] | new[0]
-        _set(result, attribute.name, documents.merged(old, [made]))
+        _set(result, attribute.name, documents.merged(old, [made[0] | new[0]]))
         return
     them = {id(each) for each in chosen}
     _set(result, attribute.name, [each | new[0] if id(each) in them else each for each in old])

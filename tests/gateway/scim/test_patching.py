@@ -134,6 +134,7 @@ def test_what_the_standard_says(operation: dict[str, Any], changed: dict[str, An
         ({"op": "replace", "path": "id", "value": "per_9"}, "mutability"),
         ({"op": "replace", "path": "groups", "value": []}, "mutability"),
         ({"op": "replace", "path": 'emails[type pr and value eq "x"].value', "value": "y"}, "noTarget"),
+        ({"op": "replace", "path": 'emails[tyte eq "work"].value', "value": "y"}, "noTarget"),
         ({"op": "replace", "path": "emails[", "value": "y"}, "invalidPath"),
         ({"op": "replace", "path": 7, "value": "y"}, "invalidPath"),
         ({"op": "replace", "value": "y"}, "invalidValue"),
