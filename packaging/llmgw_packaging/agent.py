@@ -97,7 +97,7 @@ def sources(tree: Tree, folder: str, packages: Sequence[str]) -> None:
 def units() -> dict[str, str]:
     """The units of systemd, for every user; the texts are those of `llmgw service install`."""
     command = " ".join((f"/{HOME}/bin/python3", *service.ARGUMENTS))
-    values = {"mark": MARK, "environment": "", "configuration": service.CONFIGURATION}
+    values = {"name": service.NAME, "mark": MARK, "environment": "", "configuration": service.CONFIGURATION}
     return {
         "llmgw.socket": service.SOCKET_UNIT.format(socket=RUNTIME_SOCKET, **values),
         "llmgw.service": service.SERVICE_UNIT.format(command=command, **values),

@@ -80,12 +80,12 @@ class TestImage:
         assert config["Healthcheck"]["Test"][0] == "CMD"
         assert config["Entrypoint"] == ["/opt/llmgw-gateway/bin/llmgw-gateway"]
         running = self.said([*buildah, "from", "localhost/gateway"])
-        run = [*buildah, "run", "--isolation=chroot", running, "--"]
-        assert self.said([*run, "/opt/llmgw-gateway/bin/llmgw-gateway", "--version"]).endswith("version 1.2.3")
-        assert self.said([*run, "id", "-u"]) == "10001"
-        assert self.said([*run, "sh", "-c", "touch /var/lib/llmgw-gateway/x && echo written"]) == "written"
-        refused = subprocess.run([*run, "touch", "/opt/llmgw-gateway/x"], check=False, capture_output=True)
-        assert refused.returncode != 0
+        # By its exit code alone: buildah may lose what a command printed last.
+        check = """
+            test "$(id -u)" = 10001 && touch /var/lib/llmgw-gateway/x && ! touch /opt/llmgw-gateway/x &&
+            case "$(/opt/llmgw-gateway/bin/llmgw-gateway --version)" in *"version 1.2.3") ;; *) exit 1 ;; esac
+        """
+        self.said([*buildah, "run", "--isolation=chroot", running, "--", "sh", "-c", check])
 
     @staticmethod
     def said(words: list[str]) -> str:
