@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +15,8 @@ from llmgw_gateway.money.amounts import NOTHING
 from llmgw_gateway.money.estimate import charged
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from llmgw_gateway.money.amounts import Amounts
     from llmgw_gateway.money.prices import Tariff
 
@@ -76,3 +79,20 @@ class Hold(Struct):
         seen = self.seen()
         outcome.cost = max(self.amounts[0], seen[0])  # what the ledger charges for the unknown
         return items.Settlement(self.attempt_id, note, now, charge=None, usage=outcome.usage, observed=seen)
+
+
+class Running(AbstractAsyncContextManager[Hold]):
+    """An attempt as a block of `async with`. A class, because `asynccontextmanager` costs more."""
+
+    __slots__ = ("_begin", "_finish", "_hold")
+
+    def __init__(self, begin: Coroutine[None, None, Hold], finish: Callable[[Hold], None]) -> None:
+        self._begin = begin
+        self._finish = finish
+
+    async def __aenter__(self) -> Hold:
+        self._hold = await self._begin
+        return self._hold
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._finish(self._hold)

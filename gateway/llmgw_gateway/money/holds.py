@@ -7,7 +7,6 @@ import itertools
 import logging
 import secrets
 import time
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from zoneinfo import ZoneInfo
@@ -22,7 +21,7 @@ from llmgw_gateway.money.amounts import NOTHING, UNITS, larger, smaller
 from llmgw_gateway.money.budgets import Budgets, view
 from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.estimate import estimate
-from llmgw_gateway.money.hold import Hold
+from llmgw_gateway.money.hold import Hold, Running
 from llmgw_gateway.money.journal import Journal
 from llmgw_gateway.money.learning import Learned
 from llmgw_gateway.money.posting import Books
@@ -33,7 +32,8 @@ from llmgw_gateway.store.schema import counters
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
+    from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection
 
@@ -63,23 +63,6 @@ TIGHT = 0.9
 GROWTH = 1.5
 """A topped-up hold, as a multiple of what was seen."""
 log = logging.getLogger("llmgw.money")
-
-
-class _Running(AbstractAsyncContextManager[Hold]):
-    """An attempt as a block of `async with`. A class, because `asynccontextmanager` costs more."""
-
-    __slots__ = ("_begin", "_finish", "_hold")
-
-    def __init__(self, begin: Coroutine[None, None, Hold], finish: Callable[[Hold], None]) -> None:
-        self._begin = begin
-        self._finish = finish
-
-    async def __aenter__(self) -> Hold:
-        self._hold = await self._begin
-        return self._hold
-
-    async def __aexit__(self, *raised: object) -> None:
-        self._finish(self._hold)
 
 
 class Money:
@@ -153,7 +136,7 @@ class Money:
         GatewayError(BUDGET_EXCEEDED) names the budget, what is spent and held of it, and when it resets;
         BUDGET_PACED says when the next call is admitted.
         """
-        return _Running(self._hold(account, grant, call, operation_id), self._finish)
+        return Running(self._hold(account, grant, call, operation_id), self._finish)
 
     async def _hold(self, account: Account, grant: Grant, call: Call, operation_id: str) -> Hold:
         asked_at = time.monotonic()
