@@ -17,7 +17,7 @@ import llmgw_agent
 import llmgw_wire
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/decisions/0009-agent-packages.md"
+PAGE = ROOT / "docs/decisions/0010-agent-packages.md"
 SOMEWHERE_ELSE = ("only below Python", "only on Windows", "only on Linux")
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys
