@@ -55,7 +55,7 @@ def serve(config: Path) -> None:
         sys.exit(EXIT_INCOMPLETE)
 
 
-@main.command()
+@main.command(short_help="Say every fault of a configuration.")
 @CONFIG
 def check(config: Path) -> None:
     """Say every fault of the configuration CONFIG and of this machine for it, and whether the store can be reached."""

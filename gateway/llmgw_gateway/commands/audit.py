@@ -37,7 +37,7 @@ TIMES: Final = 3
 """How often files are listed anew because the gateway has begun another one meanwhile."""
 
 
-@click.group()
+@click.group(short_help="Verify, show and export the audit trail.")
 def audit() -> None:
     """Examine the audit trail: one record for each request, and the changes by administrators."""
 

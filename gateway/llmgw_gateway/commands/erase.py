@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.identity.people import Known
 
 
-@click.command()
+@click.command(short_help="Erase a person; what they used and what it cost stays.")
 @CONFIG
 @click.argument("user")
 @click.option("--also", multiple=True, help="What else they were called: a former address. May be given several times.")

@@ -100,7 +100,7 @@ def revoke(config: Path, grant: str) -> None:
     click.echo(f"{grant} no longer counts")
 
 
-@click.command()
+@click.command(short_help="Print a one-time code for the first administrator.")
 @CONFIG
 @click.option("--minutes", type=click.IntRange(1, MOST_MINUTES), default=15, show_default=True, help="Until it ends.")
 def init(config: Path, minutes: int) -> None:
