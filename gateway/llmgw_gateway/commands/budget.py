@@ -42,7 +42,7 @@ FORMAT = click.option(
 COLUMNS = ("level", "whose", "budget", "period", "limit", "spent", "held", "left", "overshoot")
 
 
-@click.group()
+@click.group(short_help="See where budgets stand, and change limits.")
 def budget() -> None:
     """See where budgets stand, and change limits beside the configuration."""
 

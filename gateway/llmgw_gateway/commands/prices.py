@@ -94,7 +94,7 @@ def check(config: Path) -> None:
     )
 
 
-@click.command()
+@click.command(short_help="List the served models with their base prices.")
 @CONFIG
 def models(config: Path) -> None:
     """List the served models with today's base prices (USD per million tokens) and all their names."""

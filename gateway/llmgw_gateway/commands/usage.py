@@ -23,7 +23,7 @@ TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_
 DAY = click.DateTime(["%Y-%m-%d"])
 
 
-@click.command(name="usage")
+@click.command(name="usage", short_help="Add up what calls used and cost.")
 @CONFIG
 @click.option("--by", type=click.Choice(list(DIMENSIONS)), required=True, help="What to group by.")
 @click.option("--since", type=DAY, help="The first day, included; in the organisation's time zone.")
