@@ -6,13 +6,13 @@ import hashlib
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llmgw_agent.errors import ConfigurationError
 from llmgw_agent.managed import DOMAIN as AGENT_DOMAIN
-from llmgw_mdm import policy, scripts, shapes
+from llmgw_mdm import ansible, group_policy, intune, iru, jamf, policy, scripts, shapes, workspace_one
+from llmgw_mdm.artefact import Artefact
 from llmgw_mdm.places import CLAUDE_DOMAIN, DROP_IN
 
 if TYPE_CHECKING:
@@ -25,22 +25,12 @@ READABLE: Final = 0o644
 RUNNABLE: Final = 0o755
 
 
-@dataclass(frozen=True, slots=True)
-class Artefact:
-    """One file, by its path below the output folder."""
-
-    path: str
-    content: bytes
-    purpose: str
-    """For the list that is rendered with it: what it is, and where it goes."""
-    is_script: bool = False
-
-
 def artefacts(org: Organization) -> list[Artefact]:
     """Everything for the platforms that an organisation has. The same organisation gives the same bytes."""
     makers = {"linux": _linux, "macos": _macos, "windows": _windows}
     found = [each for platform in org.platforms for each in makers[platform](org)]
-    found += [each for platform in org.platforms if platform != "windows" for each in _audits(org, platform)]
+    found += [_audit(org, platform) for platform in org.platforms if platform != "windows"]
+    found += _consoles(org, found)
     return [*found, Artefact("README.md", _listing(org, found), "this list")]
 
 
@@ -122,6 +112,11 @@ def _macos(org: Organization) -> Iterator[Artefact]:
             shapes.as_plist(document),
             f"{title}: the bare keys, for a console that asks for the domain `{domain}`",
         )
+    yield Artefact(
+        "macos/background-item.mobileconfig",
+        shapes.as_background_profile(**about),
+        "keeps the agent among the login items; only an MDM can install it",
+    )
     file = shapes.as_json(claude)
     folder = "/Library/Application Support/ClaudeCode"
     yield Artefact("macos/managed-settings.json", file, f"Claude Code without an MDM: `{folder}/managed-settings.json`")
@@ -135,16 +130,22 @@ def _macos(org: Organization) -> Iterator[Artefact]:
     )
 
 
-def _audits(org: Organization, platform: str) -> Iterator[Artefact]:
-    purposes = {
-        "audit.sh": "exit code 0 if the policy is in force, else 1, with one line: Iru audit, Ansible, any agent",
-        "jamf-extension-attribute.sh": "the same as a Jamf Pro extension attribute of type string",
-        "intune-custom-attribute.sh": "the same as an Intune custom attribute of type string",
-    }
-    for name, purpose in purposes.items():
-        if platform == "macos" or name == "audit.sh":
-            content = scripts.audit(name, org.helpers[platform], org.gateway_url)
-            yield Artefact(f"{platform}/{name}", content, purpose, is_script=True)
+def _audit(org: Organization, platform: str) -> Artefact:
+    content = scripts.audit("status", org.helpers[platform], org.gateway_url)
+    purpose = "exit code 0 if the policy is in force, else 1, with one line: for any agent that runs scripts"
+    return Artefact(f"{platform}/audit.sh", content, purpose, is_script=True)
+
+
+def _consoles(org: Organization, found: Sequence[Artefact]) -> Iterator[Artefact]:
+    """What single products want beyond what all of them take."""
+    ending = ".mobileconfig"
+    profiles = {each.path.removeprefix("macos/"): each.content for each in found if each.path.endswith(ending)}
+    yield from jamf.artefacts(org)
+    yield from iru.artefacts(org, profiles)
+    yield from intune.artefacts(org)
+    yield from group_policy.artefacts(org)
+    yield from workspace_one.artefacts(org, profiles)
+    yield from ansible.artefacts(org)
 
 
 def _windows(org: Organization) -> Iterator[Artefact]:

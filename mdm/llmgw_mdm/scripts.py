@@ -66,18 +66,18 @@ state() {{
 }}
 """
 AUDITS: Final = {
-    "audit.sh": 'found="$(state)"\necho "$found"\n[ "$found" = "in force" ]\n',
-    "jamf-extension-attribute.sh": 'echo "<result>$(state)</result>"\n',
-    "intune-custom-attribute.sh": "state\n",
+    "status": 'found="$(state)"\necho "$found"\n[ "$found" = "in force" ]\n',
+    "tag": 'echo "<result>$(state)</result>"\n',
+    "line": "state\n",
 }
 """How each console wants the answer: as exit code, in a tag, or as the only line."""
 
 
-def audit(name: str, helper: str, gateway_url: str) -> bytes:
-    """A script that tells a console how a laptop stands; it changes nothing."""
+def audit(answer: str, helper: str, gateway_url: str) -> bytes:
+    """A script that tells a console how a laptop stands, in one of the ways of `AUDITS`; it changes nothing."""
     llmgw = str(PurePosixPath(helper).with_name("llmgw"))
     values = {"llmgw": llmgw, "helper": helper, "gateway": gateway_url}
-    return (AUDIT.format(**{key: shlex.quote(value) for key, value in values.items()}) + AUDITS[name]).encode()
+    return (AUDIT.format(**{key: shlex.quote(value) for key, value in values.items()}) + AUDITS[answer]).encode()
 
 
 def remove_on_windows(files: Sequence[str]) -> bytes:

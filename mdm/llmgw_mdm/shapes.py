@@ -12,6 +12,8 @@ from typing import Any, Final
 
 REGISTRY_KEY: Final = r"HKEY_LOCAL_MACHINE\SOFTWARE\Policies\ClaudeCode"
 REGISTRY_VALUE: Final = "Settings"
+LABEL_PREFIX: Final = "com.llmgw."
+"""Begins the name of each launchd job of ours."""
 REGISTRY_HEAD: Final = "Windows Registry Editor Version 5.00"
 
 
@@ -38,19 +40,44 @@ def as_profile(
     The payload type is the one in which only settings lie in the domain; with the domain itself as type, the profile's
     own bookkeeping would be read as settings. Identifiers and UUIDs never change: a newer profile replaces the older.
     """
-    payload = f"{identifier}.{domain}"
-    content = {
-        "PayloadContent": {domain: {"Forced": [{"mcx_preference_settings": document}]}},
+    kind = "com.apple.ManagedClient.preferences"
+    content = {"PayloadContent": {domain: {"Forced": [{"mcx_preference_settings": document}]}}}
+    about = {"organization": organization, "title": title, "description": description}
+    return _profile(kind, content, prefix=identifier, name=domain, **about)
+
+
+def as_background_profile(*, organization: str, identifier: str) -> bytes:
+    """A profile that keeps people from switching the agent off among the login items.
+
+    It stands alone: macOS takes this payload from an MDM only, and settings must be installable by hand for a try.
+    """
+    rule = {"RuleType": "LabelPrefix", "RuleValue": LABEL_PREFIX, "Comment": "llmgw agent"}
+    return _profile(
+        "com.apple.servicemanagement",
+        {"Rules": [rule]},
+        prefix=identifier,
+        name="com.llmgw.background",
+        organization=organization,
+        title=f"llmgw agent: login item ({organization})",
+        description="Lets the llmgw agent start at sign-in.",
+    )
+
+
+def _profile(
+    kind: str, content: dict[str, Any], *, prefix: str, name: str, organization: str, title: str, description: str
+) -> bytes:
+    payload = f"{prefix}.{name}"
+    inner = content | {
         "PayloadDisplayName": title,
         "PayloadEnabled": True,
         "PayloadIdentifier": f"{payload}.settings",
-        "PayloadType": "com.apple.ManagedClient.preferences",
-        "PayloadUUID": stable_uuid(identifier, f"{payload}.settings"),
+        "PayloadType": kind,
+        "PayloadUUID": stable_uuid(prefix, f"{payload}.settings"),
         "PayloadVersion": 1,
     }
     return plistlib.dumps(
         {
-            "PayloadContent": [content],
+            "PayloadContent": [inner],
             "PayloadDescription": description,
             "PayloadDisplayName": title,
             "PayloadIdentifier": payload,
@@ -58,7 +85,7 @@ def as_profile(
             "PayloadRemovalDisallowed": True,
             "PayloadScope": "System",
             "PayloadType": "Configuration",
-            "PayloadUUID": stable_uuid(identifier, payload),
+            "PayloadUUID": stable_uuid(prefix, payload),
             "PayloadVersion": 1,
         },
         sort_keys=True,

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).parents[1] / "golden" / "mdm"
 SCRIPTS = (
     *("linux/install.sh", "linux/remove.sh", "linux/audit.sh", "macos/install.sh", "macos/remove.sh", "macos/audit.sh"),
-    *("macos/jamf-extension-attribute.sh", "macos/intune-custom-attribute.sh"),
+    *("jamf/extension-attribute.sh", "intune/macos-custom-attribute.sh", "workspace-one/macos-sensor.sh"),
+    "iru/scripts/llmgw-audit/audit.sh",
 )
 EVERYTHING: dict[str, Any] = {
     "organization": {"name": 'Beispiel "Süd" & Söhne'},
@@ -133,7 +134,7 @@ def test_the_helper_is_quoted_for_the_shell_that_runs_it(org_with: Callable[...,
     assert policy.claude_code(org, "windows")["apiKeyHelper"] == r'"C:\Program Files\llmgw\llmgw-token.exe"'
 
 
-@pytest.mark.parametrize("domain", ["com.anthropic.claudecode", "com.llmgw.agent"])
+@pytest.mark.parametrize("domain", ["com.anthropic.claudecode", "com.llmgw.agent", "background-item"])
 def test_a_profile_is_one_that_an_mdm_takes(full: Organization, domain: str) -> None:
     content = by_path(full)[f"macos/{domain}.mobileconfig"]
     assert ET.fromstring(content).tag == "plist"  # noqa: S314 -- our own file
@@ -189,6 +190,19 @@ def test_what_is_pinned_with_a_proxy_spares_this_machine(full: Organization) -> 
     assert env["NO_PROXY"] == env["no_proxy"] == "127.0.0.1,localhost,corp.example"
 
 
+def test_every_script_is_looked_at(full: Organization) -> None:
+    assert {path for path in by_path(full) if path.endswith(".sh")} == set(SCRIPTS)
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck")
+def test_scripts_have_nothing_that_a_linter_knows(full: Organization, tmp_path: Path) -> None:
+    render.write(render.artefacts(full), tmp_path / "dist")
+    done = subprocess.run(
+        ["shellcheck", "--shell=sh", *SCRIPTS], cwd=tmp_path / "dist", capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_is_one_that_a_shell_takes(full: Organization, script: str) -> None:
     done = subprocess.run(["sh", "-n"], input=by_path(full)[script], capture_output=True, check=False)
@@ -209,11 +223,13 @@ def test_a_console_is_told_how_a_laptop_stands(
             path.chmod(0o755)
     found = by_path(org_with(rollout={"helper": {"macos": str(tmp_path / "llmgw-token")}}))
     for name, printed, status in (
-        ("audit.sh", says, code),
-        ("jamf-extension-attribute.sh", f"<result>{says}</result>", 0),
-        ("intune-custom-attribute.sh", says, 0),
+        ("macos/audit.sh", says, code),
+        ("iru/scripts/llmgw-audit/audit.sh", says, code),
+        ("jamf/extension-attribute.sh", f"<result>{says}</result>", 0),
+        ("intune/macos-custom-attribute.sh", says, 0),
+        ("workspace-one/macos-sensor.sh", says, 0),
     ):
-        done = subprocess.run(["sh"], input=found[f"macos/{name}"], capture_output=True, check=False)
+        done = subprocess.run(["sh"], input=found[name], capture_output=True, check=False)
         assert (done.returncode, done.stdout.decode(), done.stderr) == (status, f"{printed}\n", b"")
     if agent:
         assert set((tmp_path / "asked").read_text().splitlines()) == {"mdm show --gateway https://llm.corp.example"}
