@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llmgw_agent.managed import DOMAIN as AGENT_DOMAIN
 from llmgw_mdm import scripts, shapes
 from llmgw_mdm.artefact import Artefact
-from llmgw_mdm.places import CLAUDE_DOMAIN
+from llmgw_mdm.places import CLAUDE_DOMAIN, DESKTOP_DOMAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PROFILES: Final = {
     "llmgw-claude-code": (f"{CLAUDE_DOMAIN}.mobileconfig", "Claude Code"),
     "llmgw-agent": (f"{AGENT_DOMAIN}.mobileconfig", "the agent"),
+    "llmgw-claude-desktop": (f"{DESKTOP_DOMAIN}.mobileconfig", "Claude Desktop"),
     "llmgw-background-item": ("background-item.mobileconfig", "the agent's login item"),
 }
 AUDIT: Final = "llmgw-audit"
@@ -36,6 +37,8 @@ def artefacts(org: Organization, profiles: Mapping[str, bytes]) -> Iterator[Arte
     if "macos" not in org.platforms:
         return
     for name, (file, what) in PROFILES.items():
+        if file not in profiles:
+            continue
         info = _info(org, name) | {"runs_on_mac": True}
         yield Artefact(f"iru/profiles/{name}/info.json", shapes.as_json(info), f"library item: profile of {what}")
         yield Artefact(f"iru/profiles/{name}/profile.mobileconfig", profiles[file], f"its profile: {what}")

@@ -72,6 +72,14 @@ class ClaudeCode:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaudeDesktop:
+    """What the company wants of the desktop app, which reads none of Claude Code's settings."""
+
+    models: tuple[str, ...]
+    """What can be chosen; empty: what the gateway says."""
+
+
+@dataclass(frozen=True, slots=True)
 class Organization:
     """The whole file."""
 
@@ -85,6 +93,8 @@ class Organization:
     agent: Agent
     claude: ClaudeCode
     telemetry: Telemetry | None
+    desktop: ClaudeDesktop | None
+    """None: the app is not managed. It locks its settings as soon as one of them is."""
 
 
 def load(path: Path) -> Organization:
@@ -120,7 +130,10 @@ def parse(document: dict[str, Any], faults: list[str]) -> Organization:
         agent=_agent(root.table("agent")),
         claude=_claude(root.table("claude_code")),
         telemetry=_telemetry(root.table("telemetry")) if root.has("telemetry") else None,
+        desktop=_desktop(root.table("claude_desktop")) if root.has("claude_desktop") else None,
     )
+    if found.desktop is not None and not found.gateway_url.startswith("https://"):
+        root.fault("claude_desktop", "needs a gateway with https: the app takes no other")
     for table in (about, gateway, rollout, root):
         table.close()
     return found
@@ -164,6 +177,12 @@ def _telemetry(table: Fields) -> Telemetry:
         endpoint=table.text("endpoint", check=url_fault).rstrip("/"),
         protocol=table.choice("protocol", ("http/protobuf", "http/json", "grpc"), "http/protobuf"),
     )
+    table.close()
+    return found
+
+
+def _desktop(table: Fields) -> ClaudeDesktop:
+    found = ClaudeDesktop(models=table.texts("models"))
     table.close()
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,24 @@ def agent(org: Organization, platform: str) -> dict[str, Any]:
         found["sign_in_methods"] = list(org.agent.sign_in_methods)
     if org.agent.forward_port is not None:
         found["forward_port"] = org.agent.forward_port
+    return found
+
+
+def claude_desktop(org: Organization, platform: str) -> dict[str, str]:
+    """The managed settings of the desktop app: text only, as its vendor's reference of keys demands; lists are JSON.
+
+    The helper is a path there, not a command: it is started without a shell.
+    """
+    found = {
+        "inferenceProvider": "gateway",
+        "inferenceGatewayBaseUrl": org.gateway_url,
+        "inferenceGatewayAuthScheme": "bearer",
+        "inferenceCredentialKind": "helper-script",
+        "inferenceCredentialHelper": org.helpers[platform],
+        "inferenceCredentialHelperTtlSec": str(org.claude.life_seconds),
+    }
+    if org.desktop is not None and org.desktop.models:
+        found["inferenceModels"] = json.dumps(org.desktop.models)
     return found
 
 

@@ -13,7 +13,7 @@ from llmgw_agent.errors import ConfigurationError
 from llmgw_agent.managed import DOMAIN as AGENT_DOMAIN
 from llmgw_mdm import ansible, group_policy, intune, iru, jamf, policy, scripts, shapes, workspace_one
 from llmgw_mdm.artefact import Artefact
-from llmgw_mdm.places import CLAUDE_DOMAIN, DROP_IN
+from llmgw_mdm.places import CLAUDE_DOMAIN, DESKTOP_DOMAIN, DESKTOP_KEY, DROP_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,10 +95,10 @@ def _linux(org: Organization) -> Iterator[Artefact]:
 def _macos(org: Organization) -> Iterator[Artefact]:
     claude, agent = policy.claude_code(org, "macos"), policy.agent(org, "macos")
     about = {"organization": org.name, "identifier": org.identifier}
-    for domain, document, title in (
-        (CLAUDE_DOMAIN, claude, "Claude Code"),
-        (AGENT_DOMAIN, agent, "llmgw agent"),
-    ):
+    managed = [(CLAUDE_DOMAIN, claude, "Claude Code"), (AGENT_DOMAIN, agent, "llmgw agent")]
+    if org.desktop is not None:
+        managed.append((DESKTOP_DOMAIN, policy.claude_desktop(org, "macos"), "Claude Desktop"))
+    for domain, document, title in managed:
         profile = shapes.as_profile(
             document,
             domain=domain,
@@ -123,7 +123,7 @@ def _macos(org: Organization) -> Iterator[Artefact]:
     yield Artefact(f"macos/{DROP_IN}", file, f"the same as a drop-in: `{folder}/managed-settings.d/{DROP_IN}`")
     files = [(f"{folder}/managed-settings.d/{DROP_IN}", file)]
     yield Artefact("macos/install.sh", scripts.install(files), "puts the drop-in there, as root", is_script=True)
-    profiles = [f"{org.identifier}.{domain}" for domain in (CLAUDE_DOMAIN, AGENT_DOMAIN)]
+    profiles = [f"{org.identifier}.{domain}" for domain, _, _ in managed]
     removal = scripts.remove(files, profiles)
     yield Artefact(
         "macos/remove.sh", removal, "takes away the drop-in, and profiles that were installed by hand", is_script=True
@@ -153,10 +153,12 @@ def _windows(org: Organization) -> Iterator[Artefact]:
     folder = r"C:\Program Files\ClaudeCode"
     yield Artefact(
         "windows/claude-code.reg",
-        shapes.as_registry(claude),
+        shapes.as_registry({shapes.REGISTRY_VALUE: shapes.as_one_line(claude)}),
         f"Claude Code: `{shapes.REGISTRY_KEY}`; read before any file",
     )
-    yield Artefact("windows/claude-code-remove.reg", shapes.registry_removal(), "takes the value away again")
+    yield Artefact(
+        "windows/claude-code-remove.reg", shapes.registry_removal([shapes.REGISTRY_VALUE]), "takes the value away again"
+    )
     yield Artefact(
         "windows/managed-settings.json",
         shapes.as_json(claude),
@@ -167,6 +169,18 @@ def _windows(org: Organization) -> Iterator[Artefact]:
         shapes.as_json(claude),
         f"the same as a drop-in: `{folder}\\managed-settings.d\\{DROP_IN}`",
     )
+    if org.desktop is not None:
+        desktop = policy.claude_desktop(org, "windows")
+        yield Artefact(
+            "windows/claude-desktop.reg",
+            shapes.as_registry(desktop, DESKTOP_KEY),
+            f"Claude Desktop: `{DESKTOP_KEY}`",
+        )
+        yield Artefact(
+            "windows/claude-desktop-remove.reg",
+            shapes.registry_removal(desktop, DESKTOP_KEY),
+            "takes these values away again",
+        )
     files = [f"{folder}\\managed-settings.d\\{DROP_IN}"]
     yield Artefact("windows/remove.cmd", scripts.remove_on_windows(files), "takes the drop-in away again")
 

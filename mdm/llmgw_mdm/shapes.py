@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import plistlib
 import uuid
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 REGISTRY_KEY: Final = r"HKEY_LOCAL_MACHINE\SOFTWARE\Policies\ClaudeCode"
 REGISTRY_VALUE: Final = "Settings"
@@ -103,17 +106,20 @@ def as_one_line(document: dict[str, Any]) -> str:
     return json.dumps(document, separators=(",", ":"))
 
 
-def as_registry(document: dict[str, Any]) -> bytes:
-    """A `.reg` file that sets Claude Code's policy."""
-    escaped = as_one_line(document).replace("\\", "\\\\").replace('"', '\\"')
-    return _registry(f'"{REGISTRY_VALUE}"="{escaped}"')
+def as_registry(values: dict[str, str], key: str = REGISTRY_KEY) -> bytes:
+    """A `.reg` file that sets texts under a key."""
+    return _registry(key, [f'"{name}"="{_escaped(value)}"' for name, value in values.items()])
 
 
-def registry_removal() -> bytes:
-    """A `.reg` file that takes it away; what others have set under the same key stays."""
-    return _registry(f'"{REGISTRY_VALUE}"=-')
+def registry_removal(names: Iterable[str], key: str = REGISTRY_KEY) -> bytes:
+    """A `.reg` file that takes them away; what others have set under the same key stays."""
+    return _registry(key, [f'"{name}"=-' for name in names])
 
 
-def _registry(line: str) -> bytes:
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _registry(key: str, lines: list[str]) -> bytes:
     # With the mark and the line ends that regedit itself writes.
-    return b"\xff\xfe" + f"{REGISTRY_HEAD}\r\n\r\n[{REGISTRY_KEY}]\r\n{line}\r\n\r\n".encode("utf-16-le")
+    return b"\xff\xfe" + "\r\n".join([REGISTRY_HEAD, "", f"[{key}]", *lines, "", ""]).encode("utf-16-le")

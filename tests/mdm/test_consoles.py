@@ -14,7 +14,7 @@ import yaml
 
 from llmgw_agent.errors import ConfigurationError
 from llmgw_mdm import group_policy, policy, powershell, render
-from tests.mdm.test_render import EVERYTHING
+from tests.mdm.test_render import EVERYTHING, PROFILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ def test_jamf_s_form_says_why_a_blank_field_is_there(found: dict[str, bytes]) ->
 
 def test_iru_s_items_are_what_its_tool_takes(found: dict[str, bytes]) -> None:
     infos = {path: json.loads(content) for path, content in found.items() if path.endswith("/info.json")}
-    assert len({info["id"] for info in infos.values()}) == len(infos) == 4
+    assert len({info["id"] for info in infos.values()}) == len(infos) == 5
     for path, info in infos.items():
         extra = {"runs_on_mac"} if "/profiles/" in path else {"execution_frequency", "restart"}
         assert info.keys() == {"id", "name", "active"} | extra
@@ -154,7 +154,7 @@ def test_workspace_one_takes_what_intune_takes(found: dict[str, bytes]) -> None:
         assert (remove.tag, remove.find(".//Data")) == ("Delete", None)
 
 
-@pytest.mark.parametrize("name", [CLAUDE, "com.llmgw.agent", "background-item"])
+@pytest.mark.parametrize("name", PROFILES)
 def test_workspace_one_gets_the_bare_payload_of_a_profile(found: dict[str, bytes], name: str) -> None:
     content = found[f"workspace-one/macos-{name}.xml"]
     assert content.startswith(b"<dict>")

@@ -130,3 +130,11 @@ def test_every_key_and_preset_is_documented_and_nothing_else() -> None:
     )
     assert {row.partition(".")[2] for row in rows} == asked
     assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)) == set(PRESETS)
+
+
+def test_the_desktop_app_takes_no_gateway_without_tls(faults_of: Callable[..., list[str]]) -> None:
+    loopback = {"url": "http://127.0.0.1:8080"}
+    assert faults_of(gateway=loopback) == []
+    assert faults_of(gateway=loopback, claude_desktop={}) == [
+        "claude_desktop needs a gateway with https: the app takes no other"
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import plistlib
+import re
 import shutil
 import subprocess
 import tomllib
@@ -30,6 +31,7 @@ SCRIPTS = (
     *("jamf/extension-attribute.sh", "intune/macos-custom-attribute.sh", "workspace-one/macos-sensor.sh"),
     "iru/scripts/llmgw-audit/audit.sh",
 )
+PROFILES = ("com.anthropic.claudecode", "com.llmgw.agent", "com.anthropic.claudefordesktop", "background-item")
 EVERYTHING: dict[str, Any] = {
     "organization": {"name": 'Beispiel "Süd" & Söhne'},
     "gateway": {"ca_file": {"linux": "/etc/corp ca.pem", "windows": r"C:\Corp\ca.pem"}},
@@ -42,6 +44,7 @@ EVERYTHING: dict[str, Any] = {
         "presets": ["no-bypass", "no-auto-mode", "sandbox"],
         "settings": {"cleanupPeriodDays": 30, "env": {"BASH_MAX_TIMEOUT_MS": "600000"}},
     },
+    "claude_desktop": {"models": ["claude-sonnet-4-6"]},
     "telemetry": {"endpoint": "https://otel.corp.example"},
 }
 
@@ -104,7 +107,7 @@ def test_every_shape_says_the_same(full: Organization, platform: str) -> None:
         assert json.loads(registry(found["windows/claude-code.reg"])["Settings"]) == wanted
 
 
-def registry(content: bytes) -> dict[str, str]:
+def registry(content: bytes, product: str = "ClaudeCode") -> dict[str, str]:
     """The values of a `.reg` file, by a parser of the standard library: it is an INI file with escapes of its own."""
     text = content.decode("utf-16")
     head, _, rest = text.partition("\r\n")
@@ -112,7 +115,7 @@ def registry(content: bytes) -> dict[str, str]:
     parser = configparser.RawConfigParser(delimiters=("=",), comment_prefixes=(";",))
     parser.optionxform = str  # type: ignore[method-assign, assignment] # names keep their capitals
     parser.read_string(rest.replace("\r\n", "\n"))
-    assert parser.sections() == [r"HKEY_LOCAL_MACHINE\SOFTWARE\Policies\ClaudeCode"]
+    assert parser.sections() == [rf"HKEY_LOCAL_MACHINE\SOFTWARE\Policies\{product}"]
     # In quotes, a registry file escapes quotes and backslashes, as JSON does.
     return {json.loads(name): json.loads(value) for name, value in parser.items(parser.sections()[0]) if value != "-"}
 
@@ -134,7 +137,7 @@ def test_the_helper_is_quoted_for_the_shell_that_runs_it(org_with: Callable[...,
     assert policy.claude_code(org, "windows")["apiKeyHelper"] == r'"C:\Program Files\llmgw\llmgw-token.exe"'
 
 
-@pytest.mark.parametrize("domain", ["com.anthropic.claudecode", "com.llmgw.agent", "background-item"])
+@pytest.mark.parametrize("domain", PROFILES)
 def test_a_profile_is_one_that_an_mdm_takes(full: Organization, domain: str) -> None:
     content = by_path(full)[f"macos/{domain}.mobileconfig"]
     assert ET.fromstring(content).tag == "plist"  # noqa: S314 -- our own file
@@ -146,6 +149,37 @@ def test_a_profile_is_one_that_an_mdm_takes(full: Organization, domain: str) -> 
         assert part["PayloadVersion"] == 1
     assert profile["PayloadUUID"] != payload["PayloadUUID"]
     assert (profile["PayloadScope"], profile["PayloadType"]) == ("System", "Configuration")
+
+
+def test_every_profile_is_looked_at(full: Organization) -> None:
+    assert {path for path in by_path(full) if path.startswith("macos/") and path.endswith(".mobileconfig")} == {
+        f"macos/{name}.mobileconfig" for name in PROFILES
+    }
+
+
+def test_the_desktop_app_is_told_in_its_own_words(full: Organization) -> None:
+    """Its reference of keys: everything is text, lists are JSON in it, the helper is a path and no command."""
+    found = by_path(full)
+    for platform, settings_ in (
+        ("macos", plistlib.loads(found["macos/com.anthropic.claudefordesktop.plist"])),
+        ("windows", registry(found["windows/claude-desktop.reg"], "Claude")),
+    ):
+        assert settings_.pop("inferenceCredentialHelper") == full.helpers[platform]
+        assert json.loads(settings_.pop("inferenceModels")) == ["claude-sonnet-4-6"]
+        assert settings_ == {
+            "inferenceProvider": "gateway",
+            "inferenceGatewayBaseUrl": "https://llm.corp.example",
+            "inferenceGatewayAuthScheme": "bearer",
+            "inferenceCredentialKind": "helper-script",
+            "inferenceCredentialHelperTtlSec": "240",
+        }
+    removal = found["windows/claude-desktop-remove.reg"].decode("utf-16")
+    assert set(re.findall(r'^"(\w+)"=-\r?$', removal, re.MULTILINE)) == policy.claude_desktop(full, "windows").keys()
+
+
+def test_the_desktop_app_is_left_alone_unless_it_is_named(org_with: Callable[..., Organization]) -> None:
+    found = by_path(org_with(rollout={"platforms": ["macos", "windows"]}))
+    assert not [path for path in found if "desktop" in path]
 
 
 def test_identifiers_outlive_every_change_but_that_of_the_organisation(

@@ -9,3 +9,4 @@ rmdir "$(dirname '/Library/Application Support/ClaudeCode/managed-settings.d/50-
 # What an MDM has installed, only the MDM can take away.
 profiles remove -identifier example.corp.com.anthropic.claudecode 2>/dev/null || true
 profiles remove -identifier example.corp.com.llmgw.agent 2>/dev/null || true
+profiles remove -identifier example.corp.com.anthropic.claudefordesktop 2>/dev/null || true
