@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from llmgw_mdm import group_policy, powershell, scripts, shapes
+from llmgw_mdm import group_policy, intunewin, powershell, scripts, shapes
 from llmgw_mdm.artefact import Artefact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from llmgw_mdm.organization import Organization
+
+
+PURPOSES: Final = {
+    "detect.ps1": "detection script of a remediation or of a Win32 app",
+    "remediate.ps1": "its remediation script, or the app's install command",
+    "remove.ps1": "the app's uninstall command, or a platform script that takes it away",
+}
 
 
 def artefacts(org: Organization) -> Iterator[Artefact]:
@@ -28,12 +35,19 @@ def artefacts(org: Organization) -> Iterator[Artefact]:
 
 def _windows(org: Organization) -> Iterator[Artefact]:
     helper, wanted = org.helpers["windows"], group_policy.settings(org)
-    for name, content, purpose in (
-        ("detect.ps1", powershell.detect(helper, wanted), "detection script of a remediation or of a Win32 app"),
-        ("remediate.ps1", powershell.remediate(helper, wanted), "its remediation script, or the app's install command"),
-        ("remove.ps1", powershell.remove(), "the app's uninstall command, or a platform script that takes it away"),
-    ):
-        yield Artefact(f"intune/{name}", content, f"Claude Code's registry value: {purpose}")
+    found = {
+        "detect.ps1": powershell.detect(helper, wanted),
+        "remediate.ps1": powershell.remediate(helper, wanted),
+        "remove.ps1": powershell.remove(),
+    }
+    for name, purpose in PURPOSES.items():
+        yield Artefact(f"intune/{name}", found[name], f"Claude Code's registry value: {purpose}")
+    inside = {name: content for name, content in found.items() if name != "detect.ps1"}
+    yield Artefact(
+        "intune/llmgw-claude-code.intunewin",
+        intunewin.package(f"Claude Code ({org.name})", "remediate.ps1", inside),
+        "the same as a Win32 app, with remediate.ps1 and remove.ps1 in it",
+    )
     yield Artefact(
         "intune/oma-uri.json",
         shapes.as_json(custom_configuration(org, wanted)),

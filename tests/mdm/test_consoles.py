@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import io
 import json
 import plistlib
 import re
 import uuid
 import xml.etree.ElementTree as ET
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from llmgw_agent.errors import ConfigurationError
 from llmgw_mdm import group_policy, policy, powershell, render
@@ -142,6 +148,30 @@ def test_intune_s_custom_configuration_brings_template_and_value(org: Organizati
     # The address of a value is made of application, kind, category and policy.
     assert value["omaUri"] == f"./Device/Vendor/MSFT/Policy/Config/llmgw~Policy~{category.get('name')}/Settings"
     assert csp_value(value["value"]) == policy.claude_code(org, "windows")
+
+
+def opened(package: bytes) -> tuple[ET.Element, dict[str, bytes]]:
+    """What is in an `.intunewin`, as a reader opens it: MAC, key, padding, digest."""
+    with zipfile.ZipFile(io.BytesIO(package)) as outer:
+        info = parsed(outer.read("IntuneWinPackage/Metadata/Detection.xml"))
+        sealed = outer.read(f"IntuneWinPackage/Contents/{info.findtext('FileName')}")
+    names = ("EncryptionKey", "MacKey", "InitializationVector", "Mac", "FileDigest")
+    secret = {name: base64.b64decode(info.findtext(f"EncryptionInfo/{name}") or "") for name in names}
+    assert sealed[:32] == hmac.digest(secret["MacKey"], sealed[32:], "sha256") == secret["Mac"]
+    assert sealed[32:48] == secret["InitializationVector"]
+    decryptor = Cipher(algorithms.AES(secret["EncryptionKey"]), modes.CBC(sealed[32:48])).decryptor()
+    padded = decryptor.update(sealed[48:]) + decryptor.finalize()
+    plain = padded[: -padded[-1]]
+    assert hashlib.sha256(plain).digest() == secret["FileDigest"]
+    assert len(plain) == int(info.findtext("UnencryptedContentSize") or 0)
+    with zipfile.ZipFile(io.BytesIO(plain)) as inner:
+        return info, {name: inner.read(name) for name in inner.namelist()}
+
+
+def test_intune_s_container_opens_and_holds_the_scripts(found: dict[str, bytes]) -> None:
+    info, files = opened(found["intune/llmgw-claude-code.intunewin"])
+    assert info.findtext("SetupFile") == "remediate.ps1"
+    assert files == {name: found[f"intune/{name}"] for name in ("remediate.ps1", "remove.ps1")}
 
 
 def test_workspace_one_takes_what_intune_takes(found: dict[str, bytes]) -> None:
