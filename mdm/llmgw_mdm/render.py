@@ -188,7 +188,8 @@ def _windows(org: Organization) -> Iterator[Artefact]:
 LISTING: Final = """# Managed settings of {name}
 
 Rendered by `llmgw mdm render` for the gateway {gateway}. Do not edit these files: change `org.toml` and
-render again. `llmgw mdm lint FILE` checks any of them, `llmgw mdm show` tells on a laptop what is in force.
+render again. `llmgw mdm lint FILE` checks settings of Claude Code and of the agent, `llmgw mdm show` tells on a laptop
+what is in force. The folders `linux`, `macos` and `windows` hold what every tool takes; each other is for a product.
 
 Deliver Claude Code's settings once: by profile or registry where there is an MDM, else as a drop-in. If another
 profile or registry value for Claude Code exists, files are passed over: put these keys into it instead. Take Claude
