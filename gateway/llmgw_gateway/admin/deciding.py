@@ -95,6 +95,9 @@ def _answer(connection: Connection, order: Order) -> Struct:
             GatewayError(ErrorCode.ROLE_REQUIRED, "A service key may not do this, whatever its role."),
             _denial(order, role),
         )
+    # A role counts where the endpoint is for it: an auditor who leads a team, too, sees all and changes their team's.
+    counts = replace(standing, roles=standing.roles & route.roles)
+    asking = replace(asking, standing=counts, by=replace(asking.by, role=counts.role))
     try:
         return route.handle(asking, connection, order.given)
     except GatewayError as error:

@@ -153,6 +153,36 @@ async def test_a_team_lead_sees_their_team_in_every_list_and_nobody_else(office:
     assert {each["budget"] for each in found} == {f"user/{MEMBER}//month/usd"}
 
 
+async def test_an_auditor_who_leads_a_team_sees_everything_and_changes_their_own_team_only(office: Office) -> None:
+    more = {"holder": "per_auditor", "role": "team_lead", "team": "payments"}
+    assert (await office.ask("admin", "POST", f"{A}/roles", more)).status == 200
+    asked = {
+        ("GET", f"{A}/people/{OUTSIDER}", None): 200,
+        ("GET", f"{A}/keys/theirs_auditor", None): 200,
+        ("POST", f"{A}/adjustments", "grant"): 200,
+        ("POST", f"{A}/adjustments", "theirs"): 404,
+        ("POST", f"{A}/adjustments", "limit"): 403,
+        ("POST", f"{A}/keys", "key"): 403,
+        ("POST", f"{A}/keys/theirs_auditor/rotate", "rotation"): 404,
+        ("DELETE", f"{A}/keys/theirs_auditor", None): 404,
+        ("DELETE", f"{A}/adjustments/adj_admin_{OUTSIDER}", None): 404,
+    }
+    bodies = {
+        "grant": grant(MEMBER),
+        "theirs": grant(OUTSIDER),
+        "limit": limit("team/payments//month/usd"),
+        "key": {"name": "ci", "owner": "ada"},
+        "rotation": {},
+    }
+    found = {
+        (method, path, body): (await office.ask("auditor", method, path, bodies[body] if body else None)).status
+        for method, path, body in asked
+    }
+    assert found == asked
+    made = (await office.ask("auditor", "GET", f"{A}/changes?outcome=allowed&actor=per_auditor")).json["changes"]
+    assert [(each["action"], each["role"]) for each in made] == [("budget.grant", "team_lead")]
+
+
 async def test_a_role_that_is_taken_away_is_gone_with_the_next_request(office: Office) -> None:
     assert (await office.ask("key_admin", "GET", f"{A}/changes")).status == 200
     assert (await office.ask("admin", "DELETE", f"{A}/roles/rol_key")).status == 200
