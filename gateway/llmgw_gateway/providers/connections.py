@@ -222,7 +222,7 @@ class _Connection(asyncio.Protocol):
                 self._whole = await self._write_in_pieces(head, body)
             return Answer(self, await waiting, answer)
         except BaseException:
-            self.abort()
+            self.leave(answer)  # it may have been answered whole meanwhile, and be another request's connection
             raise
 
     def leave(self, body: Body) -> None:

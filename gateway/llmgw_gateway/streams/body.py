@@ -55,8 +55,10 @@ class Body:
         self._wake()
 
     def finish(self) -> None:
-        """Say that this was all."""
+        """Say that this was all: from now on the source is another one's, and goes on whether this was read or not."""
         self._ended = True
+        if self.paused:
+            self._source.resume()
         self._wake()
         self._tell()
 
@@ -92,13 +94,15 @@ class Body:
         """Deliver nothing more for now; the upstream is asked to pause."""
         if not self.paused:
             self.paused = True
-            self._source.pause()
+            if not self._ended:
+                self._source.pause()
 
     def go_on(self) -> None:
         """Deliver again."""
         if self.paused:
             self.paused = False
-            self._source.resume()
+            if not self._ended:
+                self._source.resume()
         if self._take is not None and self._waiting:
             self._take(self._collected())
         self._tell()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from llmgw_gateway.providers.connections import BrokenError, Connections, Patience, UnreachableError
+from llmgw_gateway.streams.body import MOST_WAITING
 from tests.lab.certificates import issue
 from tests.lab.loopback import free_port
 
@@ -214,6 +215,41 @@ async def test_a_reader_that_does_not_keep_up_pauses_the_upstream() -> None:
         assert len(await answer.body.readany()) < size
         assert await rest(answer)
         assert not answer.body.paused
+
+
+async def test_whoever_reads_slowly_keeps_nobody_else_from_the_connection() -> None:
+    """The last byte is what makes the upstream pause: the answer has ended, and nobody has read it."""
+    size = MOST_WAITING + 1
+    upstream = Upstream(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size, ONE)
+    async with asking(upstream) as asks:
+        slow = await asks.ask()
+        async with asyncio.timeout(WATCHDOG):
+            while not asks.connections.resting:  # noqa: ASYNC110 -- what sockets do has no event
+                await asyncio.sleep(0)
+        assert slow.body.paused
+        assert await asks.whole() == b"one"
+        assert len(await rest(slow)) == size
+    assert len(upstream.read) == 1
+
+
+async def test_who_is_cancelled_once_the_answer_is_whole_takes_no_connection_along(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upstream = Upstream(ONE, ONE)
+    async with asking(upstream) as asks:
+        task = asyncio.create_task(asks.ask())
+        rests = asks.connections.rest
+
+        def cancelled(connection: Any) -> None:
+            rests(connection)
+            task.cancel()
+
+        monkeypatch.setattr(asks.connections, "rest", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        monkeypatch.undo()
+        assert await asks.whole() == b"one"
+    assert len(upstream.read) == 1
 
 
 async def test_what_came_unasked_closes_a_resting_connection() -> None:
