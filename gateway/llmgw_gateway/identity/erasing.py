@@ -35,9 +35,14 @@ ACTION: Final = "person.erase"
 ERASED: Final = "erased"
 """In the place of the identity provider: whoever signs in again is somebody new."""
 NAMELESS: Final = frozenset(
-    {"ledger", "ledger_sums", "attempts", "counters", "events", "proofs", "revocations", "replica_keys", "audit_heads"}
+    {
+        *("ledger", "ledger_sums", "attempts", "counters", "events", "teams"),
+        *("proofs", "revocations", "replica_keys", "audit_heads"),
+    }
 )
-"""Tables without a text that anybody writes: ids, digests, names that stand in the configuration. They may be large."""
+"""Tables without a text about a person: ids, digests, names by which something else is known. They may be large."""
+BINDING: Final = frozenset({"budget", "home", "models", "team"})
+"""Columns by which the gateway finds something else: somebody may be called like a part of what stands there."""
 KEPT: Final = frozenset({"person_id", "first_seen", "last_seen", "disabled_at"})
 NO_NAMES: Final = frozenset({"issuer", "home", "groups", "attributes", "source"})
 """Columns of the person's row that say something else than what the person is called."""
@@ -115,7 +120,7 @@ def preview(connection: Connection, person_id: str, also: Sequence[str]) -> Eras
     if row is None:
         return None
     replaced = _replacing(row, also)
-    return Erased(_counted(connection, row, replaced, _elsewhere(connection, replaced, person_id)))
+    return Erased(_counted(connection, row, replaced, _elsewhere(connection, replaced)))
 
 
 def _erase(connection: Connection, erasure: Erasure) -> Erased | None:
@@ -125,7 +130,7 @@ def _erase(connection: Connection, erasure: Erasure) -> Erased | None:
         return None if row is None else Erased({})
     ended = end_sessions(connection, erasure.person_id, erasure.now, erasure.token_seconds)
     replaced = _replacing(row, erasure.also)
-    elsewhere = list(_elsewhere(connection, replaced, erasure.person_id))
+    elsewhere = list(_elsewhere(connection, replaced))
     for table, key, values in elsewhere:
         connection.execute(update(table).where(*key).values(values))
     texts = _counted(connection, row, replaced, elsewhere)
@@ -185,20 +190,17 @@ def _is_telling(name: str) -> bool:
 Found = tuple["Table", list[Any], dict[str, str]]
 
 
-def _elsewhere(connection: Connection, replaced: Callable[[str], str], person_id: str) -> Iterator[Found]:
+def _elsewhere(connection: Connection, replaced: Callable[[str], str]) -> Iterator[Found]:
     """Rows of other tables that name the person: the table, the row's key, and the texts without the name."""
     for table in schema.metadata.sorted_tables:
         if table.name in NAMELESS or table is schema.changes:
             continue
-        texts = [column for column in table.c if isinstance(column.type, Text)]
+        texts = [column for column in table.c if isinstance(column.type, Text) and column.name not in BINDING]
         keys = list(table.primary_key.columns)
-        for row in connection.execute(select(table)).mappings().all():
-            if table is persons:
-                if row["person_id"] == person_id:
-                    continue
-                # Somebody else may have the same name. A service key's row, and what a directory wrote, are texts.
-                names = ("name", "attributes") if row["issuer"] == ISSUER else ("attributes",)
-                texts = [column for column in table.c if column.name in names]
+        query = select(table)
+        if table is persons:  # a service key's name may be a person's; whoever else has the same name keeps it
+            query, texts = query.where(persons.c.issuer == ISSUER), [persons.c.name]
+        for row in connection.execute(query).mappings().all():
             values = {
                 column.name: new
                 for column in texts

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FIRST: Final = "0" * 64
 OPEN: Final = ("number", "change_id", "at", "role", "action", "object_kind", "outcome", "request_id")
 ERASABLE: Final = ("actor", "object_id", "before", "after")
+DOCUMENTS: Final = ("before", "after")
+"""Those of them that are JSON."""
 REDACTIONS: Final = "redactions"
 """In the `after` of a row about an erasure: what was replaced, as [number, column, SHA-256 of the new text]."""
 REMOVED: Final = "removed"
@@ -90,11 +92,34 @@ def _naming(connection: Connection, replaced: Callable[[str], str]) -> Iterator[
         rows = connection.execute(query).mappings().all()
         for row in rows:
             texts = {name: row[name] for name in ERASABLE if row[name] is not None}
-            if new := {name: other for name, text in texts.items() if (other := replaced(text)) != text}:
+            if new := {
+                name: other for name, text in texts.items() if (other := _without(name, text, replaced)) != text
+            }:
                 yield row, new
         if len(rows) < ROWS_AT_ONCE:
             return
         last = rows[-1]["number"]
+
+
+def _without(name: str, text: str, replaced: Callable[[str], str]) -> str:
+    """A column without what is replaced: of a document the texts in it, never what holds it together."""
+    if name not in DOCUMENTS:
+        return replaced(text)
+    document = json.loads(text)
+    rest = _replaced(document, replaced)
+    return text if rest == document else json.dumps(rest, sort_keys=True, separators=(",", ":"))
+
+
+def _replaced(part: Any, replaced: Callable[[str], str]) -> Any:  # noqa: ANN401 -- JSON
+    if isinstance(part, str):
+        return replaced(part)
+    if isinstance(part, list):
+        return [_replaced(each, replaced) for each in part]
+    if isinstance(part, dict):  # what vouches for other rows stays: somebody may be called like one of their columns
+        return {
+            key: value if key in {REDACTIONS, REMOVED} else _replaced(value, replaced) for key, value in part.items()
+        }
+    return part
 
 
 def oldest(connection: Connection, before: int, most: int) -> tuple[int, str] | None:

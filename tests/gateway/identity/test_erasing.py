@@ -12,7 +12,7 @@ from llmgw_gateway.identity.erasing import NAMELESS, Erasure, erase_person, prev
 from llmgw_gateway.observe import change_chain
 from llmgw_gateway.observe.changes import Author, Change, record
 from llmgw_gateway.store import schema
-from llmgw_gateway.store.schema import adjustments, persons, service_keys, sessions
+from llmgw_gateway.store.schema import adjustments, persons, service_keys, sessions, teams
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -161,6 +161,46 @@ async def test_an_erasure_that_is_done_again_does_nothing_more(named_store: Colu
     assert await both.read(lambda connection: list(change_chain.faults(connection, {}))) == []
 
 
+@pytest.mark.parametrize(
+    "called", ["null", "true", "user", "month", "payments", "lee", "actor", "after", "redactions", "https", "value"]
+)
+async def test_whoever_is_called_like_a_part_of_what_is_stored_takes_nothing_of_it_along(
+    named_store: Column, both: Database, called: str
+) -> None:
+    """People choose their display names themselves; and short user names are parts of other people's addresses."""
+    attributes = json.dumps({"userName": "bruce.lee@example.com", "emails": [{"value": "bruce.lee@example.com"}]})
+
+    def add(connection: Connection, _batch: list[None]) -> list[None]:
+        connection.execute(insert(persons).values(person("per_called", "https://idp", "s", called, "")))
+        bruce = person("per_bruce", "https://idp", "b", "Bruce Lee", "bruce.lee@example.com")
+        connection.execute(insert(persons).values(bruce | {"attributes": attributes}))
+        key = {"key_id": "key_2", "secret_id": "sec_2", "digest": "e", "name": "ci", "owner": "it", "made_by": "it"}
+        connection.execute(
+            insert(service_keys).values(
+                key | {"team": "payments", "models": "null", "home": "https://idp", "expires_at": 9, "made_at": 1}
+            )
+        )
+        team = {"team_id": "tem_1", "home": "https://idp", "source": "scim", "name": "payments"}
+        connection.execute(insert(teams).values(team | {"name_key": "payments", "made_at": 1, "changed_at": 1}))
+        made = {"reason": f"{called}\n{called}", "ends_at": None, "good": True, "user": "u", "value": 1}
+        record(connection, Change(Author("per_root", "admin", "chg_3"), 3, "key.create", "key", "k", None, made))
+        return [None]
+
+    await both.submit(add, None)
+    await erase_person(both, Erasure("per_zoe", (FORMER,), ROOT, 0, 600))
+    before = everything(named_store)
+    await erase_person(both, Erasure("per_called", (), Author("per_root", "admin", "chg_4"), 0, 600))
+    after = everything(named_store)
+    for table in ("service_keys", "teams"):
+        assert after[table] == before[table]
+    assert named_store.sql("SELECT budget FROM adjustments") == [("user/per_zoe//month/usd",)]
+    assert named_store.sql("SELECT attributes FROM persons WHERE person_id = 'per_bruce'") == [(attributes,)]
+    ((change,),) = named_store.sql("SELECT after FROM changes WHERE change_id = 'chg_3'")
+    made = {"reason": "per_called\nper_called", "ends_at": None, "good": True, "user": "u", "value": 1}
+    assert json.loads(change) == made
+    assert await both.read(lambda connection: list(change_chain.faults(connection, {}))) == []
+
+
 def test_tables_that_are_not_looked_through_hold_no_text_that_somebody_writes() -> None:
     """A new column of these tables has to be thought about: is it a name?"""
     texts = {
@@ -179,4 +219,5 @@ def test_tables_that_are_not_looked_through_hold_no_text_that_somebody_writes() 
         "replica_keys.issuer",
         "replica_keys.public_jwk",
         "audit_heads.writer",
+        *(f"teams.{name}" for name in ("home", "name", "name_key", "external_id")),
     }
