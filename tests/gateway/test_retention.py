@@ -168,11 +168,11 @@ async def faults(both: Database) -> list[str]:
     return await both.read(lambda connection: list(change_chain.faults(connection, {})))
 
 
-async def test_who_was_not_seen_for_long_is_erased_unless_a_directory_has_them(
+async def test_who_was_not_seen_for_long_is_erased_unless_a_directory_or_a_ban_has_them(
     column: Column, both: Database, tmp_path: Path
 ) -> None:
     now = int(both.now() * 1000)
-    seen = {"ada": now, "bob": now - 500 * DAY, "cid": now - 500 * DAY, "dan": now - 500 * DAY}
+    seen = {"ada": now} | dict.fromkeys(("bob", "cid", "dan", "eve"), now - 500 * DAY) | {"fay": 0}
 
     def fill(connection: Connection, _batch: list[None]) -> list[None]:
         rows = [
@@ -189,7 +189,14 @@ async def test_who_was_not_seen_for_long_is_erased_unless_a_directory_has_them(
             for name, last in seen.items()
         ]
         connection.execute(insert(persons), rows)
-        connection.execute(update(persons).where(persons.c.person_id == "per_cid").values(source="scim"))
+        known: dict[str, dict[str, Any]] = {
+            "cid": {"source": "scim"},
+            "eve": {"disabled_at": now - 400 * DAY},
+            # Never there, and made inactive just now: whoever is let in again is who they are.
+            "fay": {"source": "scim", "inactive_at": now, "changed_at": now},
+        }
+        for name, values in known.items():
+            connection.execute(update(persons).where(persons.c.person_id == f"per_{name}").values(values))
         return [None]
 
     await both.submit(fill, None)
@@ -197,7 +204,7 @@ async def test_who_was_not_seen_for_long_is_erased_unless_a_directory_has_them(
     assert await Retention(both, chosen).round() == Removed(people=1)
     assert await Retention(both, chosen).round() == Removed()
     named = {person for (person,) in column.sql("SELECT person_id FROM persons WHERE email <> ''")}
-    assert named == {"per_ada", "per_cid", "per_dan"}
+    assert named == {"per_ada", "per_cid", "per_dan", "per_eve", "per_fay"}
     ((actor, after),) = column.sql("SELECT actor, after FROM changes WHERE action = 'person.erase'")
     assert (actor, json.loads(after)["sessions"]) == ("retention", 0)
 

@@ -102,10 +102,15 @@ def erase(connection: Connection, batch: list[Erasure]) -> list[Erased | None]:
 
 
 def unseen(connection: Connection, before: int, most: int | None = None) -> Sequence[str]:
-    """Who has not signed in since, is in no directory any more, and has not been erased yet."""
+    """Who has not signed in since, is in no directory any more, and has not been erased yet.
+
+    Not whom an administrator has disabled: who is erased may sign in as somebody new. What a directory has changed
+    since is no older than that: it knows people who have never signed in.
+    """
     gone = (persons.c.source == "") | persons.c.inactive_at.is_not(None)
+    since = [persons.c[name] < before for name in ("last_seen", "first_seen", "changed_at")]
     query = select(persons.c.person_id).where(
-        is_person(), persons.c.last_seen < before, persons.c.issuer != ERASED, gone
+        is_person(), *since, persons.c.issuer != ERASED, persons.c.disabled_at.is_(None), gone
     )
     return connection.scalars(query.order_by(persons.c.last_seen, persons.c.person_id).limit(most)).all()
 
