@@ -199,7 +199,7 @@ class Gateway:
             peers,
             [each.unready for each in (*shared.parts, rates, relay, pipeline)],
         )
-        scim = Scim(database, keys, settings.tokens.life_seconds, revocations.refresh)
+        scim = Scim(database, keys, settings.tokens.life_seconds, peers, revocations.refresh)
         administrators = beside(admin, scim)
         runners = await self._listen(edge, administrators, operators(pipeline, edge, reloader), pipeline, peers)
         reloader.start()

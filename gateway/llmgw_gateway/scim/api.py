@@ -15,6 +15,7 @@ from aiohttp import web
 from llmgw_gateway.bodies import read_body
 from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_gateway.identity.provisioning import Writing, new_person_id, new_team_id
+from llmgw_gateway.listener import address_of
 from llmgw_gateway.observe.audit import CLIENT_CLOSED, new_request_id
 from llmgw_gateway.observe.changes import Author, Change, new_change_id, record
 from llmgw_gateway.scim import discovery, documents, filters, listing, refusals, resources, writing
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.identity.service_keys import ServiceKeys
     from llmgw_gateway.listener import Handler
+    from llmgw_gateway.peers import Peers
     from llmgw_gateway.scim.attributes import Kind
     from llmgw_gateway.store.database import Database
 
@@ -38,6 +40,8 @@ ROOT: Final = "/scim/v2"
 ROLE: Final = "scim"
 MOST_BODY: Final = 8 * 1024 * 1024
 """A team of 50,000 people fits."""
+MOST_START: Final = 10**9
+"""Beyond it there is nothing; and databases count to some number only."""
 BODY_SECONDS: Final = 30
 DENIAL_SECONDS: Final = 60
 """How often a refused credential is written down, at most: whoever knows none must not fill the store."""
@@ -96,15 +100,17 @@ class Scim:
         database: Database,
         keys: ServiceKeys,
         token_seconds: int,
+        peers: Peers,
         told: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`token_seconds`: the life of a gateway token.
+        """`token_seconds`: the life of a gateway token. `peers`: who may send a key over a connection.
 
         `told` is awaited after each change of a person: this replica need not wait for its poll of ended sessions.
         """
         self._database = database
         self._keys = keys
         self._token_seconds = token_seconds
+        self._peers = peers
         self._told = told
         self._denied_at = float("-inf")
 
@@ -126,6 +132,10 @@ class Scim:
 
     async def _serve(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
+        if not self._peers.admits(address_of(request)):
+            raise GatewayError(
+                ErrorCode.REQUEST_MALFORMED, "What is sent here in clear is taken from the proxies in front only."
+            )
         try:
             key, home = self._keys.directory_of(_credential(request))
         except GatewayError as error:
@@ -171,7 +181,7 @@ class Scim:
     async def _found(self, asked: Asked, kinds: Sequence[Kind]) -> web.StreamResponse:
         """A page of what a filter finds among resources of one kind, or of all: one kind after the other."""
         text, wanted, unwanted = asked.query.get("filter", ""), asked.names("attributes"), asked.names(EXCLUDED)
-        start = max(asked.number("startIndex", 1), 1)
+        start = max(1, min(asked.number("startIndex", 1), MOST_START))
         count = max(0, min(asked.number("count", discovery.MOST_RESULTS), discovery.MOST_RESULTS))
         total, shown = 0, list[dict[str, Any]]()
         for kind in kinds:

@@ -11,6 +11,7 @@ from aiohttp import ClientSession
 from llmgw_gateway.identity.service_keys import NewKey, ServiceKeys, fresh
 from llmgw_gateway.listener import listen
 from llmgw_gateway.observe.changes import operator
+from llmgw_gateway.peers import Peers
 from llmgw_gateway.scim.api import ROOT, Scim
 from tests.lab.loopback import HOST, free_port
 
@@ -85,7 +86,7 @@ async def keys(both: Database) -> ServiceKeys:
 async def client(both: Database, column: Column, keys: ServiceKeys) -> AsyncIterator[Client]:
     """SCIM as the gateway serves it, on a store of each kind in turn."""
     secret = await new_secret(keys, "key_1", HOME)
-    scim = Scim(both, keys, 600)
+    scim = Scim(both, keys, 600, Peers((), in_clear=False))
 
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
         return await scim(request, "req_1")

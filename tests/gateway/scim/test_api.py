@@ -8,13 +8,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity.provisioning import Writing, also
 from llmgw_gateway.identity.service_keys import Rotation, Withdrawn, fresh
 from llmgw_gateway.observe.changes import Author, new_change_id, operator
+from llmgw_gateway.peers import Peers
 from llmgw_gateway.scim import writing
-from llmgw_gateway.scim.api import ROOT
+from llmgw_gateway.scim.api import ROOT, Scim
 from llmgw_wire.secret import Secret
 from tests.gateway.scim.conftest import DAY, HOME, new_secret
 from tests.gateway.scim.recordings import recorded
@@ -206,6 +208,25 @@ async def test_only_a_key_for_scim_is_let_in_and_only_to_its_own_directory(clien
         keys.caller(Secret(other))
     ((actor, outcome),) = client.column.sql("SELECT actor, outcome FROM changes WHERE action = 'scim.request'")
     assert (actor, outcome) == ("unknown", "denied")  # once a minute, however often somebody knocks
+
+
+async def test_a_key_that_comes_in_clear_past_the_proxies_is_refused(
+    client: Client, keys: ServiceKeys, both: Database
+) -> None:
+    class Strangers(Peers):
+        def admits(self, _address: str) -> bool:
+            return False
+
+    scim = Scim(both, keys, 600, Strangers((), in_clear=True))
+    request = make_mocked_request("GET", f"{ROOT}/Users", {"Authorization": f"Bearer {client.secret}"})
+    answer = await scim(request, "req_1")
+    assert answer.status == 400
+
+
+async def test_a_page_beyond_every_number_is_empty(client: Client) -> None:
+    await client.made("/Users", userName="ada")
+    reply = await client("GET", f"/Users?startIndex={10**20}")
+    assert (reply.status, reply.json["totalResults"], reply.json["Resources"]) == (200, 1, [])
 
 
 async def test_a_key_is_rotated_with_an_overlap_and_ended(client: Client, keys: ServiceKeys) -> None:
