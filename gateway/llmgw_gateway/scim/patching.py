@@ -7,6 +7,7 @@ yet, and no operations at all.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from llmgw_gateway.scim import documents
@@ -19,13 +20,21 @@ if TYPE_CHECKING:
     from llmgw_gateway.scim.attributes import Attribute, Kind
 
 MOST_OPERATIONS: Final = 1_000
+MOST_VISITS: Final = 1_000_000
+"""Operations times values of the resource: a second of the store's writer, for which every call waits."""
+MEMBERS: Final = "members"
+_ONE_MEMBER: Final = re.compile(r'members\[value eq "([^"\\]+)"\]', re.IGNORECASE)
 _OPERATIONS: Final = frozenset({"add", "replace", "remove"})
 
 
 def patched(document: Mapping[str, Any], request: object, kind: Kind) -> dict[str, Any]:
     """The resource as it is after all operations; ScimError for the first that cannot be done: then none counts."""
     result = {name: value for name, value in document.items()}  # noqa: C416 -- the caller's mapping stays as it is
-    for operation in _operations(request):
+    operations = _together(_operations(request))
+    largest = max((len(each) for each in document.values() if isinstance(each, list)), default=0)
+    if len(operations) > 1 and len(operations) * largest > MOST_VISITS:
+        raise ScimError(413, "Too many operations for a resource of this size: send fewer at once.", "tooMany")
+    for operation in operations:
         word = str(operation.get("op", "")).lower()
         if word not in _OPERATIONS:
             raise ScimError(400, "op must be add, replace or remove.", "invalidSyntax")
@@ -49,6 +58,32 @@ def _operations(request: object) -> list[dict[str, Any]]:
     if len(found) > MOST_OPERATIONS:
         raise ScimError(413, f"More than {MOST_OPERATIONS} operations in one request.", "tooMany")
     return [{name.lower(): value for name, value in each.items()} for each in found]
+
+
+def _together(operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Members that neighbouring operations add or remove, in one: directories name each, and a team may have 50,000."""
+    found: list[dict[str, Any]] = []
+    last = ""
+    for operation in operations:
+        word, members = _members_of(operation)
+        if word and word == last:
+            found[-1]["value"] += members
+        else:
+            found.append({"op": word, "path": MEMBERS, "value": [*members]} if word else operation)
+        last = word
+    return found
+
+
+def _members_of(operation: dict[str, Any]) -> tuple[str, list[Any]]:
+    """Whether an operation adds or removes members, and which; nothing when it is about something else."""
+    word, path, value = str(operation.get("op", "")).lower(), operation.get("path"), operation.get("value")
+    if isinstance(path, str) and word in {"add", "remove"}:
+        if path.lower() == MEMBERS and isinstance(value, list):
+            return word, value
+        one = _ONE_MEMBER.fullmatch(path)
+        if word == "remove" and value is None and one is not None:
+            return word, [{"value": one[1]}]
+    return "", []
 
 
 def _pathless(result: dict[str, Any], word: str, value: object, kind: Kind) -> None:

@@ -160,7 +160,7 @@ class ChangeGroup(_Change):
             renamed = provisioning.alter_team(connection, self.writing, row, named)
             writing = provisioning.also(self.writing) if renamed else self.writing
             provisioning.set_members(connection, writing, row, wanted)
-        return _shown(connection, self)
+        return _shown(connection, self, members=not self.patch)  # of a PATCH nobody is told them
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +193,6 @@ def _members(
     return wanted
 
 
-def _shown(connection: Connection, change: _Change) -> dict[str, Any]:
+def _shown(connection: Connection, change: _Change, *, members: bool = True) -> dict[str, Any]:
     row = connection.execute(select(teams).where(teams.c.team_id == change.name)).one()
-    return listing.shown_group(connection, row, change.base, members=True)
+    return listing.shown_group(connection, row, change.base, members=members)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmgw_gateway.scim.attributes import GROUPS, USERS
-from llmgw_gateway.scim.patching import patched
+from llmgw_gateway.scim.patching import MOST_VISITS, patched
 from llmgw_gateway.scim.refusals import ScimError
 from tests.gateway.scim.recordings import recorded
 
@@ -82,6 +82,27 @@ def test_entra_adds_and_removes_members_in_two_ways(how: str) -> None:
     assert patched(more, recorded("entra", "add_member"), GROUPS) == more
     assert patched(more, recorded("entra", how), GROUPS) == TEAM
     assert "members" not in apply(TEAM, {"op": "Remove", "path": "members"})
+
+
+def test_members_that_are_named_one_by_one_are_taken_together() -> None:
+    team = TEAM | {"members": [{"value": str(number)} for number in range(10)]}
+    removed: list[dict[str, Any]] = [{"op": "remove", "path": f'members[value eq "{number}"]'} for number in range(3)]
+    removed += [{"op": "Remove", "path": "members", "value": [{"value": "3"}]}]
+    added = [{"op": "add", "path": "members", "value": [{"value": number}]} for number in "0a"]
+    again = {"op": "remove", "path": 'members[value eq "a"]', "together": "remove"}
+    changed = apply(team, *removed, *added, again, {"op": "replace", "path": "displayName", "value": "X"})
+    assert changed["displayName"] == "X"
+    assert [each["value"] for each in changed["members"]] == [*"4567890"]
+
+
+def test_a_change_that_would_take_the_store_too_long_is_refused() -> None:
+    team = TEAM | {"members": [{"value": str(number)} for number in range(MOST_VISITS // 100)]}
+    each = [{"op": "remove", "path": f'members[value sw "x{number}"]'} for number in range(101)]
+    with pytest.raises(ScimError) as error:
+        apply(team, *each)
+    assert (error.value.status, error.value.kind) == (413, "tooMany")
+    many = [{"op": "remove", "path": f'members[value eq "{number}"]'} for number in range(1, 1001)]
+    assert len(apply(team, *many)["members"]) == len(team["members"]) - 1000
 
 
 def test_okta_changes_members_and_names() -> None:
