@@ -75,6 +75,8 @@ class Connections:
         connection = self._rested()
         if connection is None:
             connection = await self._connect(min(patience.connect, head_by - self._loop.time()))
+            if not connection.usable:  # closed with the last bytes of its handshake
+                raise UnreachableError("the upstream hung up")
         return await connection.ask(head, body, patience, head_by)
 
     @property

@@ -194,6 +194,21 @@ async def test_where_nobody_listens_nothing_is_sent() -> None:
         await asks.ask()
 
 
+async def test_where_a_connection_ends_as_soon_as_it_is_made_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream = Upstream(ONE)
+    async with asking(upstream) as asks:
+        connect = asks.connections._connect
+
+        async def lost(seconds: float) -> Any:
+            connection = await connect(seconds)
+            connection.abort()
+            return connection
+
+        monkeypatch.setattr(asks.connections, "_connect", lost)
+        with pytest.raises(UnreachableError):
+            await asks.ask()
+
+
 async def test_a_large_request_whose_answer_comes_first_is_not_sent_to_its_end() -> None:
     size = 16 * 1024 * 1024
     upstream = Upstream(ONE, ONE, once=True)
