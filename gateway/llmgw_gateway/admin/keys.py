@@ -151,9 +151,13 @@ def rotate_key(asking: Asking, connection: Connection, body: RotateKey) -> KeyWi
     """Give one another secret."""
     key = asking.places["key"]
     _one(asking, connection, key)
-    # Whoever has the secret has the role: a lead, or a key itself, must not come to one in this way.
-    if holds_role(connection, key, asking.now) and ("admin" not in asking.standing.roles or asking.standing.service):
-        raise GatewayError(ErrorCode.ROLE_REQUIRED, "This key has a role: only an administrator in person rotates it.")
+    # Whoever has the secret has the role, or the directory: a lead, or a key itself, must not come to one in this way.
+    has_more = holds_role(connection, key, asking.now) or _is_for_directory(connection, key)
+    if has_more and ("admin" not in asking.standing.roles or asking.standing.service):
+        raise GatewayError(
+            ErrorCode.ROLE_REQUIRED,
+            "This key has a role, or writes a directory: only an administrator in person rotates it.",
+        )
     repeated = is_recorded(connection, asking.by)
     secret, digest = asking.fresh
     overlap = body.overlap_hours * HOUR
@@ -179,6 +183,11 @@ def _shown(connection: Connection, secret: str, digest: str, *, repeated: bool) 
     """The secret, if it is the one that was kept: another transaction of the same request may have made its own."""
     kept = select(service_keys.c.secret_id).where(service_keys.c.digest == digest)
     return None if repeated and connection.execute(kept).first() is None else secret
+
+
+def _is_for_directory(connection: Connection, key: str) -> bool:
+    for_scim = select(service_keys.c.key_id).where(service_keys.c.key_id == key, service_keys.c.home.is_not(None))
+    return connection.execute(for_scim).first() is not None
 
 
 def _visible(asking: Asking) -> ColumnElement[bool]:

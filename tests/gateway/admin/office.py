@@ -199,6 +199,7 @@ class Office:
             connection.execute(insert(sessions).values(device | times))
         for name in ("service", "key_admin"):
             self._add_key(connection, name, "payments" if name == "service" else "", self._secrets[name][1])
+        self._add_key(connection, "key_scim", "", home=HOME)
         self._grant(connection, "rol_key", "key_admin", "admin")
         for principal in PRINCIPALS:  # things that each may try to end
             self._add_key(connection, f"mine_{principal}", "payments")
@@ -208,10 +209,11 @@ class Office:
                 self._adjust(connection, f"adj_{principal}_{person}", person, f"per_{principal}")
         return [None] * len(batch)
 
-    def _add_key(self, connection: Connection, key: str, team: str, digest: str = "") -> None:
+    def _add_key(self, connection: Connection, key: str, team: str, digest: str = "", home: str | None = None) -> None:
         person = {"person_id": key, "issuer": ISSUER, "subject": key, "name": key, "first_seen": NOW, "last_seen": NOW}
         connection.execute(insert(persons).values(person))
-        row = {"secret_id": f"sec_{key}", "key_id": key, "digest": digest or f"digest of {key}", "name": key}
+        row: dict[str, Any] = {"secret_id": f"sec_{key}", "key_id": key, "digest": digest or f"digest of {key}"}
+        row |= {"name": key, "home": home}
         row |= {"owner": "ada", "team": team, "models": "null", "made_by": "root@host"}
         connection.execute(insert(service_keys).values(row | {"expires_at": NOW + DAY, "made_at": NOW}))
 

@@ -120,7 +120,7 @@ async def test_what_is_malformed_is_refused_in_words(one: Office, method: str, p
 async def test_a_body_that_is_not_what_the_document_says_is_refused(one: Office, body: bytes, kind: str) -> None:
     reply = await one.ask("admin", "POST", f"{A}/keys", headers={"content-type": kind}, raw=body)
     assert reply.status == 400
-    assert len((await one.ask("admin", "GET", f"{A}/keys?limit=200")).json["keys"]) == 2 * len(PRINCIPALS) + 2
+    assert len((await one.ask("admin", "GET", f"{A}/keys?limit=200")).json["keys"]) == 2 * len(PRINCIPALS) + 3
 
 
 async def test_grants_end_in_the_future_and_only_grants_end(one: Office) -> None:

@@ -96,6 +96,7 @@ TABLE = [
     Row("POST", f"{A}/keys/mine_{ME}/rotate", LEAD, {}),
     Row("POST", f"{A}/keys/theirs_{ME}/rotate", HIDDEN, {}),
     Row("POST", f"{A}/keys/key_admin/rotate", "200 403 404 403 403 403 401", {}),
+    Row("POST", f"{A}/keys/key_scim/rotate", "200 403 404 403 403 403 401", {}),
     Row("DELETE", f"{A}/keys/mine_{ME}", LEAD),
     Row("DELETE", f"{A}/keys/theirs_{ME}", HIDDEN),
     Row("GET", f"{A}/policies", SEE_ALL),
