@@ -6,13 +6,17 @@ readable, what is known must not be forgotten.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import json
 import re
 import struct
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import HttpResponseParser
 from botocore.eventstream import EventStreamBuffer, ParserError
 
 from llmgw_gateway.dialects import (
@@ -34,6 +38,7 @@ from llmgw_gateway.scim.refusals import ScimError
 from llmgw_gateway.streams import sse
 from llmgw_gateway.streams.converse import ConverseMeter
 from llmgw_gateway.streams.eventstream import EventStreamError, Frame, FrameParser
+from llmgw_gateway.streams.http1 import FIRST_FINAL, AnswerError, AnswerParser
 from llmgw_gateway.streams.meter import Meter
 from llmgw_gateway.streams.refusals import StreamRefused, message_of
 from tests.lab import aws_frames
@@ -45,6 +50,8 @@ if TYPE_CHECKING:
 
 ORDER = ("none", "partial", "complete")
 MOST_COUNT = 4 * 100_000_000
+MOST_SINGLE = 512
+FRAMING = re.compile(rb"(?i)content-length|transfer-encoding")
 HEADER_SAFE = re.compile(r"[A-Za-z]{1,64}")
 
 
@@ -118,6 +125,25 @@ def server_sent(data: bytes) -> None:
     assert [each.decode("utf-8", "replace") for each in found] == seen, "what is passed on is whole events"
     if not parser.ended:
         assert len(_dispatched(told)) - len(seen) <= 1, "only what no line end follows may be left"
+
+
+def http1(data: bytes) -> None:
+    """Raw bytes as an answer of an upstream: the same in any split, and what is taken aiohttp's parser reads alike."""
+    cuts, stream = sorted(data[:4]), data[4:]
+    edges = [0, *(cut * len(stream) // 256 for cut in cuts), len(stream)]
+    whole = _answered([stream])
+    assert _answered([stream[begin:end] for begin, end in pairwise(edges)]) == whole, "the split makes a difference"
+    single = [stream[place : place + 1] for place in range(min(len(stream), MOST_SINGLE))]
+    assert _answered([*single, stream[MOST_SINGLE:]]) == whole, "the split makes a difference"
+    if whole is None:
+        return
+    # The first beginning that is a whole answer; an answer without framing is all there is.
+    end = bisect.bisect_left(range(len(stream)), x=True, key=lambda size: _ended(stream[:size]))
+    assert whole.reusable <= (end == len(stream)), "a connection with more in it is not fit for another request"
+    if len(FRAMING.findall(stream[:end])) > 1:
+        return  # among the trailers, which we overlook and llhttp judges
+    with contextlib.suppress(LineTooLong):
+        assert _by_aiohttp(stream[:end]) == (whole.status, whole.headers, whole.body)
 
 
 def answers(data: bytes) -> None:
@@ -219,7 +245,7 @@ def provisioning(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (frames, headers, events, server_sent, answers, requests, conversions, chunks, provisioning)
+    for target in (frames, headers, events, server_sent, http1, answers, requests, conversions, chunks, provisioning)
 }
 
 
@@ -244,6 +270,45 @@ def _theirs(stream: bytes) -> tuple[list[Frame], bool]:
     except (ParserError, UnicodeDecodeError, struct.error, IndexError, KeyError):
         return found, True
     return found, False
+
+
+class _Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    reusable: bool
+
+
+def _answered(portions: list[bytes]) -> _Answer | None:
+    """What we read; None when it is refused, or breaks off."""
+    parser, body = AnswerParser(), b""
+    try:
+        for portion in portions:
+            body += parser.feed(portion)
+        parser.finish()
+    except AnswerError:
+        return None
+    assert parser.head is not None
+    return _Answer(parser.head.status, parser.head.headers, body, parser.reusable)
+
+
+def _ended(stream: bytes) -> bool:
+    parser = AnswerParser()
+    parser.feed(stream)
+    return parser.ended
+
+
+def _by_aiohttp(stream: bytes) -> tuple[int, dict[str, str], bytes]:
+    loop: Any = object()  # is never asked for anything
+    parser = HttpResponseParser(BaseProtocol(loop), loop, 2**20, auto_decompress=False, read_until_eof=True)
+    messages, _, _ = parser.feed_data(stream)
+    parser.feed_eof()
+    (message, payload), *more = [each for each in messages if each[0].code >= FIRST_FINAL]
+    assert not more, "one answer became several"
+    headers = dict[str, list[str]]()
+    for name, value in message.headers.items():
+        headers.setdefault(name.lower(), []).append(value.encode("utf-8", "surrogateescape").decode("latin-1"))
+    return message.code, {name: ", ".join(values) for name, values in headers.items()}, payload.read_nowait()
 
 
 def _dispatched(stream: bytes) -> list[tuple[str, str]]:

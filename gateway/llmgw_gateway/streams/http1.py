@@ -25,7 +25,12 @@ _TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]*"
 _HEAD: Final = re.compile(
     rb"HTTP/1\.[01] [1-5][0-9]{2}(?: " + _TEXT + rb")?\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:" + _TEXT + rb"\r\n)*\r\n"
 )
-_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;" + _TEXT + rb")?\r\n")
+# Bounded in each of its parts, so that no size line that matches is longer than one that is waited for.
+_CHUNK: Final = re.compile(
+    rb"([0-9A-Fa-f]{1,8})"
+    rb"(?:;[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"
+    rb"(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}|\"[\t !#-\[\]-~\x80-\xff]{0,126}\"))?){0,16}\r\n"
+)
 _TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:" + _TEXT + rb"\r\n")
 
 _NUMBER: Final = re.compile(r"[0-9]{1,15}")
@@ -61,7 +66,7 @@ class AnswerParser:
         """What came and cannot be read without what follows."""
         self._chunked = False
         self._left = -1
-        """Bytes to come of the body, or of the current chunk; -1: unknown, or between two chunks."""
+        """Bytes to come of the body or the chunk, at most to come of trailers; -1: unknown, or between chunks."""
         self._within = "size"
         """Where in a body of chunks: at a size, in the data, at the end of the data, or in the trailers."""
         self._interim = 0
@@ -171,7 +176,9 @@ class AnswerParser:
         if line is None:
             return self._wait(data, position, MOST_SIZE_LINE)
         self._left = int(line[1], 16)
-        self._within = "data" if self._left else "trailers"
+        self._within = "data"
+        if not self._left:
+            self._within, self._left = "trailers", MOST_HEAD
         return line.end()
 
     def _read_end(self, data: bytes, position: int) -> int:
@@ -188,7 +195,12 @@ class AnswerParser:
             self.reusable = self.reusable and position + 2 == len(data)
             return position + 2
         trailer = _TRAILER.match(data, position)
-        return self._wait(data, position, MOST_HEAD) if trailer is None else trailer.end()
+        if trailer is None:
+            return self._wait(data, position, self._left + len(b"\r\n"))
+        self._left -= trailer.end() - position
+        if self._left < 0:
+            raise AnswerError("the trailers of the answer are too large")
+        return trailer.end()
 
     def _wait(self, data: bytes, position: int, most: int) -> int:
         """Keep the beginning of a line; AnswerError when it is whole all the same, or too long. Returns -1."""

@@ -12,7 +12,7 @@ from aiohttp.http_parser import HttpResponseParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgw_gateway.streams.http1 import AnswerError, AnswerParser
+from llmgw_gateway.streams.http1 import MOST_HEAD, AnswerError, AnswerParser
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -127,14 +127,31 @@ def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(answer: bytes, d
         CHUNKED + b"1\r\nab\r\n",
         CHUNKED + b"1\r\na\nx",
         CHUNKED + b"1;" + b"x" * 5000,
+        CHUNKED + b"1;" + b"x" * 5000 + b"\r\na\r\n0\r\n\r\n",
+        CHUNKED + b"1;not a token\r\na\r\n0\r\n\r\n",
         CHUNKED + b"0\r\nno trailer\r\n",
         CHUNKED + b"0\r\nA: " + b"x" * 70_000,
+        CHUNKED + b"0\r\nA: " + b"x" * 70_000 + b"\r\n\r\n",
+        CHUNKED + b"0\r\n" + (b"A: " + b"x" * 1000 + b"\r\n") * 70 + b"\r\n",
     ],
     ids=str,
 )
 def test_what_could_be_read_in_two_ways_is_refused(answer: bytes) -> None:
     with pytest.raises(AnswerError):
         AnswerParser().feed(answer)
+
+
+@pytest.mark.parametrize("size", range(MOST_HEAD - 2, MOST_HEAD + 3))
+def test_trailers_at_their_limit_are_read_alike_in_any_split(size: int) -> None:
+    trailer = b"A:" + b"x" * (size - 4) + b"\r\n"
+    answer = CHUNKED + chunked([b"a"], trailer)
+    for cut in range(1, 6):
+        portions = [answer[:-cut], answer[-cut:]]
+        if size > MOST_HEAD:
+            with pytest.raises(AnswerError):
+                read(portions)
+        else:
+            assert read(portions) == read([answer])
 
 
 def test_what_aiohttp_refuses_is_refused() -> None:
@@ -154,6 +171,7 @@ def test_what_aiohttp_refuses_is_refused() -> None:
         (OK + b"\r\nuntil the end", b"until the end", False),
         (OK + b"Content-Length: 2\r\n\r\nabc", b"ab", False),
         (CHUNKED + b"1;ext=1\r\na\r\n0\r\n\r\n", b"a", True),
+        (CHUNKED + b'1;a;b="c d"\r\na\r\n0\r\n\r\n', b"a", True),
         (CHUNKED + b"0\r\n\r\nHTTP/1.1 200 OK\r\n", b"", False),
         (b"HTTP/1.1 204 No Content\r\n\r\n", b"", False),
         (b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", b"", True),
