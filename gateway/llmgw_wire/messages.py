@@ -21,8 +21,9 @@ ID_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105
 class IssuerOffer:
     """One way to sign in, as the gateway offers it: everything an agent needs besides its own state.
 
-    `kind` is "entra" (through MSAL) or "oidc" (own flow). `subject_token_type` says which of the provider's tokens
-    the gateway wants to see. `scopes` may hold the scope of the gateway's own API at that provider.
+    `kind` is "entra" (through MSAL), "oidc" (own flow) or "workload" (nobody signs in: jobs bring a token of theirs).
+    `subject_token_type` says which of the provider's tokens the gateway wants to see. `scopes` may hold the scope of
+    the gateway's own API at that provider.
     """
 
     issuer: str

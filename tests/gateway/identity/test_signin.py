@@ -239,7 +239,9 @@ async def test_when_the_person_signed_in_is_known_where_the_provider_says_so(
     [
         ({}, ()),
         ({"groups": ["a"]}, ("a",)),
-        ({"groups": "a"}, ()),
+        ({"groups": "a"}, ("a",)),
+        ({"groups": ""}, ()),
+        ({"groups": 5}, ()),
         ({"_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {"endpoint": "https://graph"}}}, None),
         ({"hasgroups": True}, None),
         ({"hasgroups": "true"}, None),
