@@ -177,6 +177,8 @@ class Issuer(Section, frozen=True, kw_only=True):
     """The oldest `iat` at which a sign-in may be exchanged: bounds how long a removal at the provider takes."""
     resource: str = ""
     """The API that access tokens are asked for (RFC 8707), where a provider wants to be told; empty: not sent."""
+    published_client_secret: str = ""
+    """Told to everybody who asks the gateway how to sign in: Google's desktop clients have one that is no secret."""
     ca_file: str = ""
     """An extra certificate authority for this provider only."""
     email_claim: Literal["verified_email", "email", "preferred_username"] = "verified_email"

@@ -57,7 +57,9 @@ def faults(path: Path, document: Document | str) -> list[str]:
 def test_agents_are_told_what_the_file_says_of_a_provider(path: Path) -> None:
     document = changed("issuers.1.resource", "https://api.example/llmgw")
     document["issuers"][1] |= {"subject_token": "access_token", "audience": "https://api.example/llmgw"}
+    document["issuers"][1] |= {"published_client_secret": "everybody-knows"}
     offered = bootstrap(settings.load(configuration.write(path, document))).issuers[1]
+    assert offered.client_secret == "everybody-knows"
     assert (offered.resource, offered.subject_token_type) == ("https://api.example/llmgw", ACCESS_TOKEN_TYPE)
 
 
