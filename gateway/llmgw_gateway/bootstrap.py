@@ -32,6 +32,7 @@ def _offer(issuer: Issuer, enrol_seconds: int) -> IssuerOffer:
         redirect_host=issuer.redirect_host,
         response_mode=issuer.response_mode,
         resource=issuer.resource,
+        client_secret=issuer.published_client_secret,
         # The person needs some of the time to answer. Entra documents no max_age, and MSAL insists on its answer.
         max_age=enrol_seconds // 2 if issuer.kind == "oidc" else 0,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
 from msgspec import Meta
 
 from llmgw_gateway import faults, sections
@@ -18,6 +19,7 @@ from llmgw_gateway.budgeting import Budget  # noqa: TC001 -- msgspec reads the a
 from llmgw_gateway.call import split_title
 from llmgw_gateway.limiting import Limit, Valkey
 from llmgw_gateway.permitting import Permission  # noqa: TC001 -- msgspec reads the annotations
+from llmgw_gateway.requiring import required_faults
 from llmgw_gateway.sections import Section
 from llmgw_gateway.serving import Server  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.upstream import Anthropic, Bedrock, Fallbacks, Model, Region, Streams, Text
@@ -159,7 +161,8 @@ class Issuer(Section, frozen=True, kw_only=True):
     issuer: Text
     """Compared with `iss` exactly, to the last slash."""
     client_id: Text
-    kind: Literal["oidc", "entra"] = "oidc"
+    kind: Literal["oidc", "entra", "workload"] = "oidc"
+    """`workload`: CI jobs and other machines, which have no e-mail address and do not sign in."""
     audience: str = ""
     """The expected `aud` of the subject token; empty: the client id (ID tokens only)."""
     subject_token: Literal["id_token", "access_token"] = "id_token"  # noqa: S105 -- a kind of token
@@ -174,11 +177,18 @@ class Issuer(Section, frozen=True, kw_only=True):
     """The oldest `iat` at which a sign-in may be exchanged: bounds how long a removal at the provider takes."""
     resource: str = ""
     """The API that access tokens are asked for (RFC 8707), where a provider wants to be told; empty: not sent."""
+    published_client_secret: str = ""
+    """Told to everybody who asks the gateway how to sign in: Google's desktop clients have one that is no secret."""
     ca_file: str = ""
     """An extra certificate authority for this provider only."""
     email_claim: Literal["verified_email", "email", "preferred_username"] = "verified_email"
     """What names a person to teams, budgets and limits: `email` where the provider says that it was verified; or a
     claim that people cannot change themselves at this provider, although it does not say so."""
+    email_domains: tuple[Text, ...] = ()
+    """Only people with an address (by `email_claim`) in one of these."""
+    groups_claim: Text = "groups"
+    required: dict[str, tuple[Text, ...]] = msgspec.field(default_factory=dict)
+    """Claims, and what they may say; every claim that is named must say one of its values."""
 
     @property
     def wants_id_token(self) -> bool:
@@ -200,6 +210,9 @@ class Issuer(Section, frozen=True, kw_only=True):
         found = faults.url_faults("issuer", self.issuer)
         if not self.audience and not self.wants_id_token:
             found.append('audience: subject_token = "access_token" needs it: what `aud` says in tokens for your API')
+        found += required_faults(self.issuer, self.kind, self.required)
+        if self.kind == "workload" and (self.email_domains or not self.wants_id_token):
+            found.append('kind: "workload" goes with neither email_domains nor subject_token = "access_token"')
         if self.ca_file:
             found += faults.certificate_faults("ca_file", base / self.ca_file)
         return found

@@ -21,8 +21,9 @@ ID_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105
 class IssuerOffer:
     """One way to sign in, as the gateway offers it: everything an agent needs besides its own state.
 
-    `kind` is "entra" (through MSAL) or "oidc" (own flow). `subject_token_type` says which of the provider's tokens
-    the gateway wants to see. `scopes` may hold the scope of the gateway's own API at that provider.
+    `kind` is "entra" (through MSAL), "oidc" (own flow) or "workload" (nobody signs in: jobs bring a token of theirs).
+    `subject_token_type` says which of the provider's tokens the gateway wants to see. `scopes` may hold the scope of
+    the gateway's own API at that provider.
     """
 
     issuer: str
@@ -33,6 +34,8 @@ class IssuerOffer:
     redirect_host: str = "127.0.0.1"
     response_mode: str = "query"
     resource: str = ""
+    client_secret: str = ""
+    """Of a public client, at providers that give it one and ask for it back: everybody may know it."""
     max_age: int = 0
     """Seconds; with an older sign-in the provider asks again (OpenID Connect Core 3.1.2.1). 0: any age will do.
     A gateway that enrols a new device only after a recent sign-in asks for one here."""
@@ -68,6 +71,7 @@ class Bootstrap:
                 redirect_host=_text(offer, "redirect_host", "127.0.0.1"),
                 response_mode=_text(offer, "response_mode", "query"),
                 resource=_text(offer, "resource", ""),
+                client_secret=_text(offer, "client_secret", ""),
                 max_age=_number(offer, "max_age") if "max_age" in offer else 0,
             )
             for offer in _objects(document, "issuers")

@@ -162,6 +162,9 @@ def test_a_person_who_leaves_a_group_loses_its_model_with_the_next_token(
         before = ada.exchange(sign_in())
         pid = gateway.pid
         assert ada.ask(model=OPUS).status == 200
+        explained = command(gateway, "explain", "ada@example.com", OPUS)
+        line = gateway.config.read_text().splitlines().index("[[policies]]") + 1
+        assert f"is allowed by policies[0] (opus for analysts), line {line}" in explained.stdout
         provider.terminate()
         provider.accounts["ada"] = ACCOUNTS["ada"] | {"groups": ["engineering"]}
         provider.start()
@@ -172,5 +175,8 @@ def test_a_person_who_leaves_a_group_loses_its_model_with_the_next_token(
             reply = ada.ask(model=OPUS, token=token)
             assert (reply.status, reply.error["code"]) == (400, "model_not_allowed")
             assert ada.ask(token=token).status == 200
+        explained = command(gateway, "explain", "ada@example.com", OPUS)
+        assert explained.exit_code == 1
+        assert f"passed over: policies[0] (opus for analysts), line {line}" in explained.stdout
         assert {each["id"] for each in ada.request("GET", "/v1/models").json["data"]} == {SONNET}
         assert gateway.pid == pid

@@ -57,7 +57,9 @@ def faults(path: Path, document: Document | str) -> list[str]:
 def test_agents_are_told_what_the_file_says_of_a_provider(path: Path) -> None:
     document = changed("issuers.1.resource", "https://api.example/llmgw")
     document["issuers"][1] |= {"subject_token": "access_token", "audience": "https://api.example/llmgw"}
+    document["issuers"][1] |= {"published_client_secret": "everybody-knows"}
     offered = bootstrap(settings.load(configuration.write(path, document))).issuers[1]
+    assert offered.client_secret == "everybody-knows"
     assert (offered.resource, offered.subject_token_type) == ("https://api.example/llmgw", ACCESS_TOKEN_TYPE)
 
 
@@ -145,6 +147,15 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "http to localhost's neighbour": ("bedrock.endpoint", "http://localhost.example", "bedrock.endpoint: plain http"),
     "an unknown algorithm": ("issuers.0.algorithms", ["HS256"], "issuers[0].algorithms"),
     "no algorithm": ("issuers.0.algorithms", ["none"], "issuers[0].algorithms"),
+    "GitHub of all the world": (
+        "issuers.1.issuer",
+        "https://token.actions.githubusercontent.com",
+        "issuers[1].required: anybody can get a token of https://token.actions.githubusercontent.com: say",
+    ),
+    "Google of all the world": ("issuers.1.issuer", "https://accounts.google.com", "issuers[1].required: anybody"),
+    "any machine of an issuer": ("issuers.1.kind", "workload", 'issuers[1].required: kind = "workload" needs it'),
+    "a claim that may say nothing": ("issuers.1.required", {"amr": []}, "issuers[1].required.amr: names no value"),
+    "a claim that is no list": ("issuers.1.required", {"amr": "mfa"}, "issuers[1].required: "),
     "an issuer twice": ("issuers.1.issuer", "https://login.example/tenant/v2.0", "issuers: 'https://login"),
     "a model twice": ("models", [{"name": "a"}, {"name": "a"}], "models: 'a' stands there twice"),
     "a budget twice": ("budgets", [{"level": "user", "limit_usd": 1}] * 2, "budgets: 'user"),

@@ -72,6 +72,8 @@ class OidcProvider(Server):
     accounts: dict[str, dict[str, Any]] = field(default_factory=lambda: dict(ACCOUNTS))
     token_seconds: int = 3600
     resource: str = RESOURCE
+    client_secret: str = ""
+    """Of the public client, which has to send it; empty: it has none."""
 
     def __post_init__(self) -> None:
         self.port = free_port()
@@ -125,6 +127,7 @@ class OidcProvider(Server):
             "jwks": {"keys": self.keys},
             "cookieKey": secrets.token_hex(16),
             "clientId": CLIENT_ID,
+            "clientSecret": self.client_secret,
             "algorithm": "RS256",
             "accounts": self.accounts,
             "tokenSeconds": self.token_seconds,

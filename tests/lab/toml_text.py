@@ -7,7 +7,7 @@ from typing import Any
 
 
 def dump(document: dict[str, Any]) -> str:
-    """Tables and lists of tables at the top level, plain values inside them."""
+    """Tables and lists of tables at the top level, plain values and tables of these inside them."""
     parts = []
     for name, value in document.items():
         if isinstance(value, dict):
@@ -23,5 +23,7 @@ def table(values: dict[str, Any]) -> str:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_value(name)} = {_value(each)}" for name, each in value.items()) + "}"
     # A JSON string, number, boolean or list of these is also a TOML one (DEL is the only exception, and not used).
     return json.dumps(value, ensure_ascii=False)

@@ -15,7 +15,9 @@ const provider = new Provider(lab.issuer, {
     {
       client_id: lab.clientId,
       application_type: 'native',
-      token_endpoint_auth_method: 'none',
+      // Google gives its desktop clients a secret, and refuses them without it.
+      ...(lab.clientSecret ? { client_secret: lab.clientSecret } : {}),
+      token_endpoint_auth_method: lab.clientSecret ? 'client_secret_post' : 'none',
       grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
       response_types: ['code'],
       // A native client's loopback URIs are compared without the port (RFC 8252 section 7.3).

@@ -94,7 +94,7 @@ class OidcProvider:
         metadata = await self._discovery.metadata(offer.issuer, again=True)
         if not metadata.device_authorization_endpoint:
             raise RefusedError(f"{offer.issuer} gives no codes to type in", "Run: llmgw login --method paste")
-        form = {"client_id": offer.client_id, "scope": " ".join(offer.scopes)}
+        form = _client(offer) | {"scope": " ".join(offer.scopes)}
         if offer.resource:
             form |= {"resource": offer.resource}
         answer = await self._outgoing.post(metadata.device_authorization_endpoint, form)
@@ -164,21 +164,23 @@ class OidcProvider:
         metadata = await self._discovery.metadata(sign_in.offer.issuer)
         if not metadata.revocation_endpoint or not sign_in.renewal:
             raise RefusedError("it has no way to revoke a sign-in")
-        form = {
-            "token": sign_in.renewal.reveal(),
-            "token_type_hint": "refresh_token",
-            "client_id": sign_in.offer.client_id,
-        }
+        form = _client(sign_in.offer) | {"token": sign_in.renewal.reveal(), "token_type_hint": "refresh_token"}
         answer = await self._outgoing.post(metadata.revocation_endpoint, form)
         if answer.status != OK:
             raise RefusedError(f"it refused to ({answer.status})")
 
     async def _ask(self, metadata: Metadata, offer: IssuerOffer, form: dict[str, str]) -> Answer:
         """A request to the token endpoint."""
-        form |= {"client_id": offer.client_id}
+        form |= _client(offer)
         if offer.resource:
             form |= {"resource": offer.resource}
         return await self._outgoing.post(metadata.token_endpoint, form)
+
+
+def _client(offer: IssuerOffer) -> dict[str, str]:
+    """Who asks (RFC 6749 section 2.3.1): a public client, with the secret that everybody knows where it has one."""
+    secret = {"client_secret": offer.client_secret} if offer.client_secret else {}
+    return {"client_id": offer.client_id} | secret
 
 
 def _provider_now(answer: Answer) -> float:

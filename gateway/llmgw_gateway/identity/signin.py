@@ -10,6 +10,7 @@ import jwt
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity import tokens
 from llmgw_gateway.identity.jwks import Jwks, ProviderUnavailableError
+from llmgw_gateway.requiring import is_in_domain, unmet
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE
 
@@ -43,7 +44,7 @@ class SignIn:
     email: str
     """Safe to decide by; empty where the provider does not vouch for it."""
     groups: tuple[str, ...] | None
-    """The `groups` claim, empty when absent; None when there are more than a token holds: unknown, never none."""
+    """By `issuers.groups_claim`, empty when absent; None when there are too many for a token: unknown, never none."""
     issued_at: int
     expires_at: int
     authenticated_at: float | None
@@ -79,17 +80,20 @@ class SignInVerifier:
         claims = await _signature(token, unverified_header, issuer, jwks)
         _check(claims, unverified_header, issuer)
         _check_times(claims, issuer, now)
+        _check_required(claims, issuer)
         subject = _subject(claims, issuer)
         email = _email(claims, issuer)
-        if self.names_people and not email:
+        if not email and issuer.kind != "workload" and (self.names_people or issuer.email_domains):
             raise _unnamed(issuer)
+        if issuer.email_domains and not is_in_domain(email, issuer.email_domains):
+            raise _refused(f"its e-mail address is not in {', '.join(issuer.email_domains)}")
         return SignIn(
             issuer=issuer,
             subject=subject,
             # An access token often carries no profile: what is left is better than nothing for its owner's eyes.
             name=_display(claims, "name") or _display(claims, "preferred_username") or subject,
             email=email,
-            groups=_groups(claims),
+            groups=_groups(claims, issuer.groups_claim),
             issued_at=claims["iat"],
             expires_at=claims["exp"],
             authenticated_at=claims.get("auth_time"),
@@ -161,6 +165,12 @@ def _check_times(claims: dict[str, Any], issuer: Issuer, now: float) -> None:
         )
 
 
+def _check_required(claims: dict[str, Any], issuer: Issuer) -> None:
+    if name := unmet(claims, issuer.required):
+        wanted = " or ".join(issuer.required[name])
+        raise _refused(f"this gateway requires that its {name!r} says {wanted}")
+
+
 def _subject(claims: dict[str, Any], issuer: Issuer) -> str:
     names = ("tid", "oid") if issuer.kind == "entra" else ("sub",)
     parts = [claims.get(name) for name in names]
@@ -170,16 +180,18 @@ def _subject(claims: dict[str, Any], issuer: Issuer) -> str:
     return "/".join(str(part) for part in parts)
 
 
-def _groups(claims: dict[str, Any]) -> tuple[str, ...] | None:
+def _groups(claims: dict[str, Any], name: str) -> tuple[str, ...] | None:
     """Entra ID puts a reference in the place of more than 200 groups (`_claim_names`, `hasgroups`): an overage."""
-    groups = claims.get("groups")
+    groups = claims.get(name)
+    if isinstance(groups, str):  # how some providers write a list of one
+        groups = [groups]
     if not isinstance(groups, list):
         elsewhere = claims.get("_claim_names")
-        overage = claims.get("hasgroups") in _YES or (isinstance(elsewhere, dict) and "groups" in elsewhere)
-        return None if overage else ()
+        overage = isinstance(elsewhere, dict) and name in elsewhere
+        return None if overage or (name == "groups" and claims.get("hasgroups") in _YES) else ()
     if len(groups) > MOST_GROUPS:
         return None
-    return tuple(group for group in groups if isinstance(group, str) and len(group) <= MOST_TEXT)
+    return tuple(group for group in groups if isinstance(group, str) and 0 < len(group) <= MOST_TEXT)
 
 
 def _email(claims: dict[str, Any], issuer: Issuer) -> str:
@@ -189,6 +201,8 @@ def _email(claims: dict[str, Any], issuer: Issuer) -> str:
     domain was verified. Neither `email` without them nor `preferred_username` may decide anything (section 5.7), unless
     the operator knows that at this provider only administrators write it.
     """
+    if issuer.kind == "workload":  # what it says of an address is that of somebody who started the machine
+        return ""
     claim = "preferred_username" if issuer.email_claim == "preferred_username" else "email"
     address = _display(claims, claim)
     if address != claims.get(claim):  # cut or cleaned, it would be somebody else's

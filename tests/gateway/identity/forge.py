@@ -10,14 +10,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 
 def b64(data: bytes) -> str:
@@ -35,12 +35,19 @@ def raw(document: Mapping[str, Any] | bytes) -> bytes:
 
 def signature(signed: bytes, key: PrivateKey, algorithm: str) -> bytes:
     """The signature by JWA (RFC 7518 section 3)."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign(signed)
     sha = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}[algorithm[-3:]]
     if isinstance(key, rsa.RSAPrivateKey):
         if algorithm.startswith("PS"):
             return key.sign(signed, padding.PSS(padding.MGF1(sha), sha.digest_size), sha)
         return key.sign(signed, padding.PKCS1v15(), sha)
-    r, s = utils.decode_dss_signature(key.sign(signed, ec.ECDSA(sha)))
+    return ecdsa(key, signed, sha)
+
+
+def ecdsa(key: ec.EllipticCurvePrivateKey, signed: bytes, digest: hashes.HashAlgorithm) -> bytes:
+    """r and s beside each other, by any digest."""
+    r, s = utils.decode_dss_signature(key.sign(signed, ec.ECDSA(digest)))
     size = (key.curve.key_size + 7) // 8
     return r.to_bytes(size, "big") + s.to_bytes(size, "big")
 
@@ -61,6 +68,12 @@ def resigned(good: str, new_signature: bytes) -> str:
     return good.rpartition(".")[0] + "." + b64(new_signature)
 
 
+def unverifiable(good: str, **header: Any) -> str:
+    """The same token with another header over the old signature: whoever gets as far as that refuses it."""
+    head, rest = good.split(".", 1)
+    return f"{b64(raw(json.loads(unb64(head)) | header))}.{rest}"
+
+
 def malleated(good: str) -> str:
     """The other valid signature of the same token: (r, n - s)."""
     both = unb64(good.rpartition(".")[2])
@@ -77,6 +90,8 @@ def public_jwk(key: PrivateKey, **more: str) -> dict[str, Any]:
     if isinstance(key, rsa.RSAPrivateKey):
         public = key.public_key().public_numbers()
         return {"kty": "RSA", "n": number(public.n), "e": number(public.e)} | more
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return {"kty": "OKP", "crv": "Ed25519", "x": b64(key.public_key().public_bytes_raw())} | more
     point = key.public_key().public_numbers()
     curve = {"secp256r1": "P-256", "secp384r1": "P-384"}[key.curve.name]
     size = (key.curve.key_size + 7) // 8
