@@ -34,6 +34,20 @@ def test_an_answer_that_is_neither_good_nor_an_error_is_none_and_free(
     assert entry.cost == 0
 
 
+@pytest.mark.parametrize("status", [202, 203, 206])
+def test_an_answer_that_a_proxy_has_changed_may_have_been_billed(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock, status: int
+) -> None:
+    scripted.script(Answer(status=status, error="elsewhere"))
+    reply = ada.ask()
+    assert (reply.status, reply.error["code"]) == (502, "upstream_invalid")
+    assert "may still charge" in reply.error["message"]
+    (entry,) = ledger.settled(gateway.db, 1)
+    assert entry.cost > 0
+    assert entry.estimated
+    assert len(scripted.calls) == 1
+
+
 def test_a_cost_is_told_only_when_it_is_known(ada: Device, scripted: ScriptedBedrock) -> None:
     scripted.script(Answer(), Answer(usage=None))
     assert float(ada.ask().headers["x-llmgw-cost-usd"]) > 0

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from llmgw_gateway.streams.refusals import StreamRefused
 
 OK: Final = 200
+ANSWERED: Final = frozenset({201, 202, 203, 205, 206})
+"""No answer of a provider, but perhaps one that a proxy has changed, or a part of one: it may be billed."""
 FIRST_ERROR: Final = 400
 FIRST_FAILURE: Final = 500
 LONGEST_WAIT: Final = 6
@@ -73,7 +75,9 @@ async def refusal(upstream: Upstream, outcome: Outcome) -> Refused | GatewayErro
     status = upstream.status
     outcome.note = f"upstream_{status}"
     said = upstream.own_words or status in NOT_NOW or status < FIRST_FAILURE
-    outcome.refused_upstream = said and status not in FAILED_AT_WORK
+    outcome.refused_upstream = said and status not in FAILED_AT_WORK and status not in ANSWERED
+    if status in ANSWERED:
+        return _not_the_provider(status, free=False)
     if status < FIRST_ERROR:
         error = GatewayError(ErrorCode.UPSTREAM_INVALID, f"The provider answered with status {status}.")
         return Refused(elsewhere=True, error=error)
