@@ -32,7 +32,8 @@ _CHUNK: Final = re.compile(
     rb"(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}|\"[\t !#-\[\]-~\x80-\xff]{0,126}\"))?){0,16}\r\n"
 )
 _TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:" + _TEXT + rb"\r\n")
-
+# What an interim answer must not say (RFC 9110 section 8.6, RFC 9112 section 6.1): that it has a body, or is the last.
+_NOT_INTERIM: Final = re.compile(rb"(?is)HTTP/1\.0|.*\r\n(?:connection:[^\r]*close|content-length:|transfer-encoding:)")
 _NUMBER: Final = re.compile(r"[0-9]{1,15}")
 
 
@@ -114,7 +115,7 @@ class AnswerParser:
                 self._begin(status, block)
                 return start
             self._interim += 1
-            if status == SWITCHING or self._interim > MOST_INTERIM:
+            if status == SWITCHING or self._interim > MOST_INTERIM or _NOT_INTERIM.match(block):
                 raise AnswerError(f"the upstream answered {status}, which was not asked for")
         if len(data) - start > MOST_HEAD:
             raise AnswerError("the head of the answer is too large")
