@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from sqlalchemy import JSON, bindparam, cast, column, delete, func, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError
+
+from llmgw_gateway.store.upsert import insert_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -55,7 +54,7 @@ class InsertRows:
         self._names = columns
 
         def build(postgresql: bool, together: int) -> ClauseElement:  # noqa: FBT001 -- see Build
-            make = postgresql_insert(table) if postgresql else sqlite_insert(table)
+            make = insert_into(table, postgresql=postgresql)
             if postgresql:
                 rows = _recordset(table, columns)
                 filled: Any = make.from_select(list(columns), select(*(rows.c[name] for name in columns)))
@@ -173,6 +172,8 @@ def _recordset(table: Table, columns: Sequence[str]) -> Any:  # noqa: ANN401 -- 
 
 def _among(key: Column[Any], postgresql: bool) -> ColumnElement[bool]:  # noqa: FBT001 -- see Build
     if postgresql:
+        from sqlalchemy.dialects.postgresql import ARRAY  # noqa: PLC0415 -- see upsert.insert_into
+
         return key == func.any(bindparam("members", type_=ARRAY(key.type)))
     return key.in_(select(func.json_each(bindparam("members")).table_valued("value").c.value))
 

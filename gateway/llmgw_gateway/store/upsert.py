@@ -7,12 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection, Table
+    from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
+
+
+def insert_into(table: Table, *, postgresql: bool) -> PostgresqlInsert | sqlite.Insert:
+    """The construct of a database; that of PostgreSQL is 2 MiB of memory, which an embedded store does without."""
+    if postgresql:
+        from sqlalchemy.dialects import postgresql as dialect  # noqa: PLC0415 -- see above
+
+        return dialect.insert(table)
+    return sqlite.insert(table)
 
 
 def insert_if_absent(
@@ -23,8 +33,7 @@ def insert_if_absent(
     On PostgreSQL this waits for a transaction of another replica that is inserting the same key, and then sees its row.
     Give several rows in the order of their key: two replicas that insert the same rows in opposite orders deadlock.
     """
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table).on_conflict_do_nothing()
+    statement = insert_into(table, postgresql=connection.dialect.name == "postgresql").on_conflict_do_nothing()
     # Without preserve_rowcount the count of an INSERT is -1 on PostgreSQL: every replay would look new.
     return connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
 
@@ -34,8 +43,7 @@ def add_up(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any
 
     Give the rows in the order of their key, for the same reason.
     """
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table)
+    statement = insert_into(table, postgresql=connection.dialect.name == "postgresql")
     sums = {name: table.c[name] + statement.excluded[name] for name in summed}
     keys = list(table.primary_key.columns)
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=sums), rows)
