@@ -57,7 +57,11 @@ def socket_path(environ: dict[str, str], uid: int) -> str:
     from _blake2 import blake2b  # noqa: PLC0415 -- only for a home with a very long name
 
     name = blake2b(chosen.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-    return f"{runtime}/llmgw-{name}/agent.sock"
+    if sys.platform != "darwin" and posix.access(f"/run/user/{uid}", 7):
+        return f"/run/user/{uid}/llmgw-{name}/agent.sock"
+    # Found by LLMGW_HOME alone, whatever else is set. Anybody can make a folder of this name, so both ends look whose
+    # it is, as they do everywhere.
+    return f"/tmp/llmgw-{uid}-{name}/agent.sock"  # noqa: S108 -- see above
 
 
 def peer_of(sock: _socket.socket) -> tuple[int, int]:

@@ -93,11 +93,14 @@ def test_without_llmgw_home_the_socket_lies_in_the_runtime_folder() -> None:
     assert socket_path({"HOME": "/h"}, 987654321) == "/h/.cache/llmgw/agent.sock"
 
 
-def test_a_long_home_gets_a_short_socket_of_its_own() -> None:
+@pytest.mark.parametrize("more", [{}, {"HOME": "/h"}, {"HOME": "/" + "x" * PATH_LIMIT, "XDG_RUNTIME_DIR": "/r"}])
+def test_a_long_home_gets_a_short_socket_of_its_own_that_is_found_by_it_alone(more: dict[str, str]) -> None:
     long = "/" + "x" * PATH_LIMIT
-    paths = {socket_path({"LLMGW_HOME": home, "XDG_RUNTIME_DIR": "/r"}, 1) for home in (long, long + "y")}
+    paths = {socket_path({"LLMGW_HOME": home} | more, 987654321) for home in (long, long + "y")}
+    assert paths == {socket_path({"LLMGW_HOME": home}, 987654321) for home in (long, long + "y")}
     assert len(paths) == 2
-    assert all(path.startswith("/r/llmgw-") and len(os.fsencode(path)) <= PATH_LIMIT for path in paths)
+    assert all(path.startswith("/tmp/llmgw-987654321-") for path in paths)  # noqa: S108
+    assert all(len(os.fsencode(path)) <= PATH_LIMIT for path in paths)
 
 
 def test_version_is_the_distribution_s() -> None:

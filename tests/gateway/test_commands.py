@@ -523,8 +523,8 @@ def keys(config: Path, verb: str, *words: str) -> Result:
         (["--team", "nobody"], "There is no team 'nobody'."),
         (["--model", "gpt"], "'gpt' is not served here."),
         (["--days", "0"], "0 is not in the range"),
-        (["--owner", "a\nb"], "--owner must be printable"),
-        (["--name", " "], "--name must be printable"),
+        (["--owner", "a\nb"], "owner must be printable"),
+        (["--name", " "], "name must be printable"),
     ],
 )
 def test_a_service_key_that_could_do_nothing_is_not_made(config: Path, words: list[str], said: str) -> None:

@@ -96,11 +96,12 @@ async def test_nothing_of_a_prompt_is_kept_while_its_answer_streams() -> None:
             assert tracemalloc.get_traced_memory()[0] > 16 * MIB
             async with bedrock.send(TARGET, prompt, Outcome(), bedrock.deadline()) as upstream:
                 assert await upstream.content.readany() == b"begun"
-                kept, _ = tracemalloc.get_traced_memory()
+                async with asyncio.timeout(10):  # the thread that hashed it lets go of it when it comes to run again
+                    while tracemalloc.get_traced_memory()[0] >= 4 * MIB:  # noqa: ASYNC110 -- memory has no event
+                        await asyncio.sleep(0.01)
                 released.set()
         finally:
             tracemalloc.stop()
-    assert kept < 4 * MIB
 
 
 @pytest.mark.parametrize("again", [False, True])
