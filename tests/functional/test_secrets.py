@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,5 +127,5 @@ def test_an_audit_line_has_no_content_and_no_name(system: System, scripted: Scri
     assert scripted.calls
     line = system.gateway.audited("/v1/messages")
     assert line["person_id"].startswith("per_")
-    assert "ada" not in json.dumps(line).lower()
+    assert "ada" not in re.findall(r"\w+", json.dumps(line).lower())  # ids and seals have such letters in them, too
     assert line["cost_micro_usd"] > 0
