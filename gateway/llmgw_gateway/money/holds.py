@@ -58,6 +58,8 @@ BEAT_SECONDS = 2
 """How often running attempts are looked at: a hold that has grown too small is topped up within this."""
 LINGER_SECONDS = 0.2
 """How long a settlement may wait for something to share a commit with: nobody waits for it."""
+CROWD = 64
+"""From so many running attempts on commits are full anyway, and waiting would only leave the writer idle."""
 TIGHT = 0.9
 """The share of a hold from which on it is topped up."""
 GROWTH = 1.5
@@ -216,7 +218,7 @@ class Money:
         """Hand a settlement in and wait for nothing; `drain` does."""
         try:
             # Where others are on their way, one of them will soon need a commit.
-            answer = self._hand_in(settlement, linger=LINGER_SECONDS if len(self._open) > 1 else 0.0)
+            answer = self._hand_in(settlement, linger=LINGER_SECONDS if 1 < len(self._open) < CROWD else 0.0)
         except StoreAwayError:
             return  # closed: the next process settles it when its lease has ended
         self._settling[answer] = settlement
