@@ -82,6 +82,8 @@ class Place:
         if self.limits:
             self.free()
             self._rates.correct(self, self.differences())
+        if self.outcome is not None:
+            self.outcome.client_left = None  # the two know each other: only a collector would part them
 
     def differences(self) -> list[tuple[str, int, int]]:
         """By how much each bucket is to be corrected: key, limit, units. What was used is never given back."""

@@ -160,11 +160,15 @@ class Answer:
         await self._read
 
     def close(self) -> None:
-        """Stop every timer."""
+        """Stop every timer, and let go of what knows this answer: nothing is left for a collector to find."""
         for timer in (self._watching, self._giving_up):
             if timer is not None:
                 timer.cancel()
+        self._watching = self._giving_up = None
         self._finish(None)
+        if self._body is not None:
+            self._body.forget()
+            self._body = None
         if self._stalled is not None:
             self._stalled.cancel()
 

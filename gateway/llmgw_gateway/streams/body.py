@@ -90,6 +90,10 @@ class Body:
         self._take, self._end = take, end
         self.go_on()
 
+    def forget(self) -> None:
+        """Deliver to nobody any more. A reader and its body know each other: only a collector would part them."""
+        self._take = self._end = None
+
     def hold(self) -> None:
         """Deliver nothing more for now; the upstream is asked to pause."""
         if not self.paused:
