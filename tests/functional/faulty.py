@@ -20,6 +20,8 @@ from tests.lab.loopback import HOST
 from tests.lab.scripted import DEFAULT_USAGE, Answer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Row
 
     from tests.fakes.bedrock import Fault, FaultyBedrock, Place, Script
@@ -44,10 +46,16 @@ class Told:
 class Company:
     """A gateway with two targets for its model, before a cloud in which things go wrong, and one laptop."""
 
-    def __init__(self, gateway: Gateway, cloud: FaultyBedrock, device: Device) -> None:
+    def __init__(
+        self, gateway: Gateway, cloud: FaultyBedrock, device: Device, targets: Sequence[str], upstream: str = ""
+    ) -> None:
         self.gateway = gateway
         self.cloud = cloud
         self.device = device
+        self.targets = list(targets)
+        """Those of the model, in the order in which they are asked."""
+        self._upstream = upstream
+        """What a target's name begins with when it is not Bedrock's."""
         self._changed: dict[str, int] = {}
 
     def configure(self, **changed: int) -> None:
@@ -73,6 +81,10 @@ class Company:
             self.cloud.release(prompt)
             # An incomplete chunked body raises: not even a broken upstream may break the client's connection.
             return Told(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+
+    def asked(self, prompt: str) -> list[str]:
+        """The targets that the cloud was asked for with a prompt."""
+        return [f"{self._upstream}{call.model}" for call in self.cloud.calls_of(prompt)]
 
     def rows(self, told: Told, count: int) -> list[Row[Any]]:
         """The ledger's rows for a request, when all its attempts are settled: as many as the cloud saw of it."""

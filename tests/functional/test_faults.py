@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,6 @@ from botocore.exceptions import ClientError, EventStreamError
 from tests.fakes.bedrock import (
     BODIES,
     HEADS,
-    SILENT_BODY,
-    SILENT_HEAD,
     Fault,
     FaultyBedrock,
     InBody,
@@ -28,24 +25,25 @@ from tests.fakes.bedrock import (
     Script,
 )
 from tests.functional.device import Device
+from tests.functional.fault_runs import (
+    after_the_first_content,
+    at_every_target,
+    before_the_first_content,
+    first_things,
+    in_one_piece,
+    in_silence,
+    without_usage,
+)
 from tests.functional.faulty import (
     BUDGET,
     Company,
     check_books,
-    check_cut_off,
-    check_exact,
-    check_free,
-    check_refusal,
-    check_unknown,
-    check_whole,
     named,
-    numbers,
 )
 from tests.functional.spoken import BEDROCK, DIALECTS, Dialect
 from tests.functional.trial import until
 from tests.lab.gateway import Gateway
 from tests.lab.loopback import HOST
-from tests.lab.scripted import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +80,7 @@ def running(
     ) as gateway:
         device = Device(gateway.url)
         device.exchange(sign_in("ada"))
-        yield Company(gateway, cloud, device)
+        yield Company(gateway, cloud, device, [FIRST, SECOND])
         check_books(gateway)
 
 
@@ -92,10 +90,7 @@ def company(running: Company) -> Company:
     return running
 
 
-FIRST_THINGS: list[tuple[Fault, str]] = [
-    *((fault, how) for fault in HEADS for how in ("whole", "streamed")),
-    *((fault, "streamed") for fault in BODIES),
-]
+FIRST_THINGS = first_things(HEADS, BODIES)
 
 
 spoken = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
@@ -109,25 +104,9 @@ spoken = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialec
 def test_before_the_first_content_another_target_answers_where_nothing_was_billed(
     company: Company, dialect: Dialect, fault: Fault, how: str
 ) -> None:
-    stream = how == "streamed"
-    prompt = company.prompt(Script(fault, Place.START), None)
-    told = company.ask(dialect, prompt, stream=stream)
-    harmless = isinstance(fault, InBody) and fault.harmless
-    asked = [call.model for call in company.cloud.calls_of(prompt)]
-    assert asked == ([FIRST, SECOND] if fault.elsewhere else [FIRST])
-    rows = company.rows(told, len(asked))
-    if fault.elsewhere or harmless:
-        check_whole(dialect, told, stream=stream)
-        assert told.headers["x-llmgw-target"] == asked[-1]
-        check_exact(rows[-1])
-    else:
-        check_refusal(dialect, told, fault)
-    for row, model in zip(rows, asked, strict=True):
-        assert row.target == model
+    _, rows = before_the_first_content(company, dialect, fault, how)
     if fault.name in {"html_200", "sse_200"}:
         assert rows[0].outcome == "upstream_wrong_type"
-    if not harmless:
-        (check_free if fault.free else check_unknown)(rows[0])
 
 
 @pytest.mark.parametrize(
@@ -143,12 +122,7 @@ def test_before_the_first_content_another_target_answers_where_nothing_was_bille
 def test_when_every_target_refuses_the_client_is_told_by_the_last(
     company: Company, dialect: Dialect, fault: Fault, how: str
 ) -> None:
-    prompt = company.prompt(Script(fault, Place.START))
-    told = company.ask(dialect, prompt, stream=how == "streamed")
-    check_refusal(dialect, told, fault)
-    for row in company.rows(told, 2):
-        check_free(row)
-    assert len(company.cloud.calls_of(prompt)) == 2
+    at_every_target(company, dialect, fault, how)
 
 
 @pytest.mark.parametrize(
@@ -165,46 +139,19 @@ def test_when_every_target_refuses_the_client_is_told_by_the_last(
 def test_after_the_first_content_nobody_else_is_asked_and_the_stream_ends_in_words(
     company: Company, dialect: Dialect, fault: InBody, place: Place
 ) -> None:
-    prompt = company.prompt(Script(fault, place), None)
-    told = company.ask(dialect, prompt, stream=True)
-    (row,) = company.rows(told, 1)
-    assert len(company.cloud.calls_of(prompt)) == 1
-    if fault.harmless:
-        check_whole(dialect, told, stream=True)
-    else:
-        check_cut_off(dialect, told)
-    if fault.harmless or place is Place.END:
-        check_exact(row)
-    else:
-        check_unknown(row)
+    after_the_first_content(company, dialect, fault, place)
 
 
 @spoken
 @pytest.mark.parametrize("fault", BODIES, ids=lambda fault: fault.name)
 def test_an_answer_in_one_piece_is_whole_or_an_error(company: Company, dialect: Dialect, fault: InBody) -> None:
-    prompt = company.prompt(Script(fault), None)
-    told = company.ask(dialect, prompt, stream=False)
-    (row,) = company.rows(told, 1)
-    if fault.name == "slow":
-        check_whole(dialect, told, stream=False)
-        check_exact(row)
-    else:
-        assert (told.status, told.headers["x-should-retry"]) == (dialect.broken, "false")
-        assert dialect.message(json.loads(told.body))
-        check_unknown(row)
+    in_one_piece(company, dialect, fault)
 
 
 @spoken
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_missing_usage_is_never_zero(company: Company, dialect: Dialect, stream: bool) -> None:  # noqa: FBT001 -- a table
-    prompt = f"prompt {next(numbers)}"
-    company.cloud.default = Answer(usage=None)
-    try:
-        told = company.ask(dialect, prompt, stream=stream)
-    finally:
-        company.cloud.default = Answer()
-    check_whole(dialect, told, stream=stream)
-    check_unknown(company.rows(told, 1)[0])
+    without_usage(company, dialect, stream=stream)
 
 
 def test_nobody_else_is_asked_for_a_client_that_has_left(company: Company) -> None:
@@ -235,30 +182,7 @@ SILENCES = {
 
 @pytest.mark.parametrize(("setting", "place"), SILENCES.values(), ids=SILENCES)
 def test_each_timer_gives_a_silent_provider_up(running: Company, setting: str, place: Place) -> None:
-    """One setting is short, all others are as they come: it is this one that ends the call."""
-    seconds = 3 if setting == "total_seconds" else 1  # by then the answer has begun
-    running.configure(**{setting: seconds} | ({"idle_with_pings_seconds": 1} if setting == "idle_seconds" else {}))
-    fault = SILENT_HEAD if place is Place.HEAD else SILENT_BODY
-    cases = [(each, running.prompt(Script(fault, place), None)) for each in DIALECTS if place in each.places]
-    with ThreadPoolExecutor(len(cases)) as pool:
-        told = list(pool.map(lambda case: running.ask(case[0], case[1], stream=True), cases))
-    for (dialect, prompt), each in zip(cases, told, strict=True):
-        (row,) = running.rows(each, 1)
-        assert len(running.cloud.calls_of(prompt)) <= 1, "what may have been billed is not asked again"
-        if place < Place.CONTENT:
-            check_refusal(dialect, each, fault)
-        else:
-            check_cut_off(dialect, each)
-        assert (
-            row.outcome
-            == {
-                "first_byte_seconds": "upstream_timeout",
-                "first_content_seconds": "upstream_timeout",
-                "idle_seconds": "upstream_idle",
-                "total_seconds": "upstream_too_long",
-            }[setting]
-        )
-        (check_exact if place is Place.END else check_unknown)(row)
+    in_silence(running, DIALECTS, setting, place)
 
 
 BROKEN = [fault for fault in BODIES if not fault.harmless and fault.name != "error_event"]

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import json
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fakes.anthropic import BODIES, HEADS, FaultyAnthropic
-from tests.fakes.bedrock import SILENT_BODY, SILENT_HEAD, Fault, InBody, Place, Script
+from tests.fakes.bedrock import Fault, InBody, Place
 from tests.functional.device import Device
+from tests.functional.fault_runs import (
+    after_the_first_content,
+    at_every_target,
+    before_the_first_content,
+    first_things,
+    in_one_piece,
+    in_silence,
+    without_usage,
+)
 from tests.functional.faulty import (
     BUDGET,
     Company,
     check_books,
-    check_cut_off,
-    check_exact,
-    check_free,
-    check_refusal,
-    check_unknown,
-    check_whole,
     named,
-    numbers,
 )
 from tests.functional.spoken import CONVERSE, DIALECTS, Dialect
 from tests.lab.gateway import Gateway
-from tests.lab.scripted import Answer, ScriptedBedrock
+from tests.lab.scripted import ScriptedBedrock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.lab.canaille import Canaille
 
-IDS = ["claude-sonnet-4-5-20250929", "claude-sonnet-4-5"]
-FIRST, SECOND = (f"anthropic/{each}" for each in IDS)
+FIRST, SECOND = "anthropic/claude-sonnet-4-5-20250929", "anthropic/claude-sonnet-4-5"
 SPOKEN = [dialect for dialect in DIALECTS if dialect is not CONVERSE]
 """Converse is Bedrock's alone."""
 
@@ -71,7 +70,7 @@ def running(
     ) as gateway:
         device = Device(gateway.url)
         device.exchange(sign_in("ada"))
-        yield Company(gateway, upstream, device)
+        yield Company(gateway, upstream, device, [FIRST, SECOND], "anthropic/")
         check_books(gateway)
         for place in (gateway.log, gateway.audit):
             assert upstream.api_key not in place.read_text(), "the key is in nothing that is written"
@@ -83,10 +82,7 @@ def company(running: Company) -> Company:
     return running
 
 
-FIRST_THINGS: list[tuple[Fault, str]] = [
-    *((fault, how) for fault in HEADS for how in ("whole", "streamed")),
-    *((fault, "streamed") for fault in BODIES),
-]
+FIRST_THINGS = first_things(HEADS, BODIES)
 
 
 @pytest.mark.parametrize(
@@ -95,22 +91,7 @@ FIRST_THINGS: list[tuple[Fault, str]] = [
 def test_before_the_first_content_another_target_answers_where_nothing_was_billed(
     company: Company, dialect: Dialect, fault: Fault, how: str
 ) -> None:
-    stream = how == "streamed"
-    prompt = company.prompt(Script(fault, Place.START), None)
-    told = company.ask(dialect, prompt, stream=stream)
-    harmless = isinstance(fault, InBody) and fault.harmless
-    asked = [f"anthropic/{call.model}" for call in company.cloud.calls_of(prompt)]
-    assert asked == ([FIRST, SECOND] if fault.elsewhere else [FIRST])
-    rows = company.rows(told, len(asked))
-    if fault.elsewhere or harmless:
-        check_whole(dialect, told, stream=stream)
-        assert told.headers["x-llmgw-target"] == asked[-1]
-        check_exact(rows[-1])
-    else:
-        check_refusal(dialect, told, fault)
-    assert [row.target for row in rows] == asked
-    if not harmless:
-        (check_free if fault.free else check_unknown)(rows[0])
+    told, _ = before_the_first_content(company, dialect, fault, how)
     assert not [name for name in told.headers if name.startswith("anthropic-")], "whose limits and organisation"
 
 
@@ -122,12 +103,7 @@ def test_before_the_first_content_another_target_answers_where_nothing_was_bille
 def test_when_every_target_refuses_the_client_is_told_by_the_last(
     company: Company, dialect: Dialect, fault: Fault, how: str
 ) -> None:
-    prompt = company.prompt(Script(fault, Place.START))
-    told = company.ask(dialect, prompt, stream=how == "streamed")
-    check_refusal(dialect, told, fault)
-    for row in company.rows(told, 2):
-        check_free(row)
-    assert len(company.cloud.calls_of(prompt)) == 2
+    at_every_target(company, dialect, fault, how)
 
 
 @pytest.mark.parametrize(
@@ -143,18 +119,7 @@ def test_when_every_target_refuses_the_client_is_told_by_the_last(
 def test_after_the_first_content_nobody_else_is_asked_and_the_stream_ends_in_words(
     company: Company, dialect: Dialect, fault: InBody, place: Place
 ) -> None:
-    prompt = company.prompt(Script(fault, place), None)
-    told = company.ask(dialect, prompt, stream=True)
-    (row,) = company.rows(told, 1)
-    assert len(company.cloud.calls_of(prompt)) == 1
-    if fault.harmless:
-        check_whole(dialect, told, stream=True)
-    else:
-        check_cut_off(dialect, told)
-    if fault.harmless or place is Place.END:
-        check_exact(row)
-    else:
-        check_unknown(row)
+    after_the_first_content(company, dialect, fault, place)
 
 
 CUT = [fault for fault in BODIES if fault.name in {"junk", "cut", "reset", "slow"}]
@@ -163,29 +128,13 @@ CUT = [fault for fault in BODIES if fault.name in {"junk", "cut", "reset", "slow
 @pytest.mark.parametrize("dialect", SPOKEN, ids=named)
 @pytest.mark.parametrize("fault", CUT, ids=named)
 def test_an_answer_in_one_piece_is_whole_or_an_error(company: Company, dialect: Dialect, fault: InBody) -> None:
-    prompt = company.prompt(Script(fault), None)
-    told = company.ask(dialect, prompt, stream=False)
-    (row,) = company.rows(told, 1)
-    if fault.name == "slow":
-        check_whole(dialect, told, stream=False)
-        check_exact(row)
-    else:
-        assert (told.status, told.headers["x-should-retry"]) == (dialect.broken, "false")
-        assert dialect.message(json.loads(told.body))
-        check_unknown(row)
+    in_one_piece(company, dialect, fault)
 
 
 @pytest.mark.parametrize("dialect", SPOKEN, ids=named)
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_missing_usage_is_never_zero(company: Company, dialect: Dialect, stream: bool) -> None:  # noqa: FBT001 -- a table
-    prompt = f"prompt {next(numbers)}"
-    company.cloud.default = Answer(usage=None)
-    try:
-        told = company.ask(dialect, prompt, stream=stream)
-    finally:
-        company.cloud.default = Answer()
-    check_whole(dialect, told, stream=stream)
-    check_unknown(company.rows(told, 1)[0])
+    without_usage(company, dialect, stream=stream)
 
 
 SILENCES = {
@@ -197,15 +146,4 @@ SILENCES = {
 
 @pytest.mark.parametrize(("setting", "place"), SILENCES.values(), ids=SILENCES)
 def test_each_timer_gives_a_silent_provider_up(running: Company, setting: str, place: Place) -> None:
-    """One setting is short, all others are as they come: it is this one that ends the call."""
-    running.configure(**{setting: 1} | ({"idle_with_pings_seconds": 1} if setting == "idle_seconds" else {}))
-    fault = SILENT_HEAD if place is Place.HEAD else SILENT_BODY
-    cases = [(each, running.prompt(Script(fault, place), None)) for each in SPOKEN]
-    with ThreadPoolExecutor(len(cases)) as pool:
-        told = list(pool.map(lambda case: running.ask(case[0], case[1], stream=True), cases))
-    for (dialect, prompt), each in zip(cases, told, strict=True):
-        (row,) = running.rows(each, 1)
-        assert len(running.cloud.calls_of(prompt)) <= 1, "what may have been billed is not asked again"
-        (check_refusal(dialect, each, fault) if place < Place.CONTENT else check_cut_off(dialect, each))
-        assert row.outcome == ("upstream_idle" if setting == "idle_seconds" else "upstream_timeout")
-        check_unknown(row)
+    in_silence(running, SPOKEN, setting, place)
