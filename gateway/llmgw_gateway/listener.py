@@ -15,8 +15,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from llmgw_gateway.errors import ConfigurationError
-from llmgw_gateway.faults import listen_address
 from llmgw_gateway.observe.audit import new_request_id
+from llmgw_gateway.sections.faults import listen_address
 from llmgw_gateway.streams import heads
 from llmgw_wire import headers
 from llmgw_wire.errors import ErrorCode, anthropic_body

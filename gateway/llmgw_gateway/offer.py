@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from llmgw_gateway.money.prices import Catalogue, CatalogueModel
+    from llmgw_gateway.sections.upstream import Model
     from llmgw_gateway.settings import Settings
-    from llmgw_gateway.upstream import Model
 
 GOVERNMENT: Final = "us-gov"
 """How the regions of GovCloud begin, and the ids of models that have its prices."""

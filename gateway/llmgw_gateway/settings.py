@@ -13,16 +13,16 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from llmgw_gateway import faults, sections
-from llmgw_gateway.administering import Administration, RoleRule
-from llmgw_gateway.budgeting import Budget  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.call import split_title
-from llmgw_gateway.limiting import Limit, Valkey
-from llmgw_gateway.permitting import Permission  # noqa: TC001 -- msgspec reads the annotations
-from llmgw_gateway.requiring import required_faults
-from llmgw_gateway.sections import Section
-from llmgw_gateway.serving import Server  # noqa: TC001 -- msgspec reads the annotations
-from llmgw_gateway.upstream import Anthropic, Bedrock, Fallbacks, Model, Region, Streams, Text
+from llmgw_gateway.sections import faults, names, reading
+from llmgw_gateway.sections.administering import Administration, RoleRule
+from llmgw_gateway.sections.budgeting import Budget  # noqa: TC001 -- msgspec reads the annotations
+from llmgw_gateway.sections.limiting import Limit, Valkey
+from llmgw_gateway.sections.permitting import Permission  # noqa: TC001 -- msgspec reads the annotations
+from llmgw_gateway.sections.reading import Section, Text
+from llmgw_gateway.sections.requiring import required_faults
+from llmgw_gateway.sections.serving import Server  # noqa: TC001 -- msgspec reads the annotations
+from llmgw_gateway.sections.upstream import Anthropic, Bedrock, Fallbacks, Model, Region, Streams
 from llmgw_wire.secret import Secret
 from llmgw_wire.versions import FORM
 
@@ -295,14 +295,14 @@ class Settings(Section, frozen=True, kw_only=True):
         tables: dict[str, tuple[Budget | Limit, ...]] = {"budgets": self.budgets, "limits": self.limits}
         for name, rules in tables.items():
             for number, rule in enumerate(rules):
-                found += faults.rule_faults(f"{name}[{number}]", rule, known, models)
+                found += names.rule_faults(f"{name}[{number}]", rule, known, models)
         if not self.store.journal and any(budget.allowance for budget in self.budgets):
             found.append("store.journal: is needed because a budget has an allowance: a file on a persistent volume")
         upstreams = {"bedrock"} | {each.name for each in self.regions} | self.direct
         for number, entry in enumerate(self.policies):
-            found += faults.permission_faults(f"policies[{number}]", entry, teams, models, upstreams)
+            found += names.permission_faults(f"policies[{number}]", entry, teams, models, upstreams)
         for number, role in enumerate(self.roles):
-            found += faults.role_faults(f"roles[{number}]", role, teams, {each.issuer for each in self.issuers})
+            found += names.role_faults(f"roles[{number}]", role, teams, {each.issuer for each in self.issuers})
         for number, project in enumerate(self.projects):
             found += [f"projects[{number}].teams: there is no team {t!r}" for t in project.teams if t not in teams]
         if self._administers_in_clear():
@@ -378,4 +378,4 @@ class Settings(Section, frozen=True, kw_only=True):
 
 def load(path: Path) -> Settings:
     """Read and check the file. ConfigurationError carries every fault."""
-    return sections.load(Settings, path)
+    return reading.load(Settings, path)

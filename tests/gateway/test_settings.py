@@ -11,10 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmgw_gateway import budgeting, serving, settings, upstream
+from llmgw_gateway import settings
 from llmgw_gateway.bootstrap import bootstrap
 from llmgw_gateway.errors import ConfigurationError
-from llmgw_gateway.faults import listen_address
+from llmgw_gateway.sections import budgeting, serving, upstream
+from llmgw_gateway.sections.faults import listen_address
 from llmgw_gateway.settings import Settings
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE
 from tests.gateway import configuration

@@ -29,8 +29,8 @@ from llmgw_gateway.call import Caller
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity.people import KIND, found
 from llmgw_gateway.money.usage import Span, usage
-from llmgw_gateway.permitting import Permission  # noqa: TC001 -- the same
 from llmgw_gateway.policy.accounts import Accounts
+from llmgw_gateway.sections.permitting import Permission  # noqa: TC001 -- the same
 from llmgw_gateway.store.schema import changes, persons
 from llmgw_wire.errors import ErrorCode
 

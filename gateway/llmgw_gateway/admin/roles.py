@@ -21,7 +21,6 @@ from llmgw_gateway.admin.asking import (
     time_text,
 )
 from llmgw_gateway.admin.moments import Moment, milliseconds
-from llmgw_gateway.administering import Role, RoleRule  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity.directory import all_teams
 from llmgw_gateway.identity.roles import (
@@ -37,6 +36,7 @@ from llmgw_gateway.identity.roles import (
     grants,
     redeem,
 )
+from llmgw_gateway.sections.administering import Role, RoleRule  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.store.schema import role_grants
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.secret import Secret

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmgw_gateway.identity.people import Known
-    from llmgw_gateway.permitting import Permission
     from llmgw_gateway.policy.permissions import Step, Verdict
+    from llmgw_gateway.sections.permitting import Permission
     from llmgw_gateway.settings import Settings
 
 FORMAT = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)

@@ -12,13 +12,13 @@ import click
 from sqlalchemy import true
 
 from llmgw_gateway import control
-from llmgw_gateway.administering import Role
 from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refusals
 from llmgw_gateway.commands.people import check_team, person_of
 from llmgw_gateway.commands.writing import do, who
 from llmgw_gateway.identity.roles import NewCode, NewRole, RoleEnd, Roles, fresh_code, grants, new_grant
 from llmgw_gateway.observe.changes import operator
+from llmgw_gateway.sections.administering import Role
 from llmgw_gateway.store.reading import reading
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import ssl
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING
 
-from llmgw_gateway.faults import listen_address
 from llmgw_gateway.listener import listen_fault
 from llmgw_gateway.providers.credentials import chain_faults
+from llmgw_gateway.sections.faults import listen_address
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ import aiohttp
 import jwt
 from yarl import URL
 
-from llmgw_gateway.faults import is_loopback
+from llmgw_gateway.sections.faults import is_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path

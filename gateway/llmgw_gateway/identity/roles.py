@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import exists, or_, select, update
 
-from llmgw_gateway.administering import Role  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity.directory import groups_of
 from llmgw_gateway.observe.changes import Author, Change, is_recorded, record
+from llmgw_gateway.sections.administering import Role  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.store.schema import persons, role_grants, setup_codes, team_members, teams
 from llmgw_gateway.store.upsert import insert_if_absent
 from llmgw_wire.errors import ErrorCode
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Row
 
-    from llmgw_gateway.administering import RoleRule
     from llmgw_gateway.call import Caller
+    from llmgw_gateway.sections.administering import RoleRule
     from llmgw_gateway.store.database import Database
 
 KIND: Final = "role_grant"

@@ -10,7 +10,7 @@ import jwt
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity import tokens
 from llmgw_gateway.identity.jwks import Jwks, ProviderUnavailableError
-from llmgw_gateway.requiring import is_in_domain, unmet
+from llmgw_gateway.sections.requiring import is_in_domain, unmet
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from zoneinfo import ZoneInfo
 
-    from llmgw_gateway.budgeting import Budget
     from llmgw_gateway.call import Account
+    from llmgw_gateway.sections.budgeting import Budget
 
 _ADJECTIVE = {"day": "daily", "week": "weekly", "month": "monthly"}
 _UNIT = {"usd": "", "tokens": "token ", "weighted_tokens": "weighted-token "}

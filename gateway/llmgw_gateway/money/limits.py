@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmgw_gateway.call import Account, Usage
-    from llmgw_gateway.limiting import Limit
+    from llmgw_gateway.sections.limiting import Limit
 
 Kind = Literal["requests", "tokens", "concurrent"]
 REQUEST, EXPECTED, MOST, SLOT = range(4)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmgw_gateway.call import Account
-    from llmgw_gateway.sections import Rule
+    from llmgw_gateway.sections.reading import Rule
 
 LEVELS = ("key", "user", "project", "team", "organisation", "provider")
 """The order in which rules are asked, and named when they refuse: what its owner can do something about comes first."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmgw_gateway.call import Caller, Memberships
-    from llmgw_gateway.permitting import Permission
+    from llmgw_gateway.sections.permitting import Permission
     from llmgw_gateway.settings import Project, Team
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from llmgw_gateway.call import Account, Call, Kind, Provider
-    from llmgw_gateway.permitting import Permission
     from llmgw_gateway.policy.permissions import Verdict
+    from llmgw_gateway.sections.permitting import Permission
 
 _PROFILES = (
     ("us-gov-", ("us-gov",)),

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmgw_gateway.call import Account
-    from llmgw_gateway.permitting import Permission
+    from llmgw_gateway.sections.permitting import Permission
 
 MOST_KNOWN = 10_000
 Concern = Literal["yes", "no", "unknown"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llmgw_gateway.call import Target
-    from llmgw_gateway.permitting import Permission
+    from llmgw_gateway.sections.permitting import Permission
 
 _NARROWER: Final = (
     ("us-gov-", "us-gov"),

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Call, Target
     from llmgw_gateway.providers.connections import Answer
     from llmgw_gateway.providers.credentials import ApiKey
-    from llmgw_gateway.upstream import Anthropic as AnthropicSettings
-    from llmgw_gateway.upstream import Bedrock as Times
+    from llmgw_gateway.sections.upstream import Anthropic as AnthropicSettings
+    from llmgw_gateway.sections.upstream import Bedrock as Times
 
 VERSION: Final = "2023-06-01"
 """What is spoken for clients of other dialects, and for those that name no version (API reference, Versions)."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Call, Target
     from llmgw_gateway.providers.connections import Answer
     from llmgw_gateway.providers.credentials import AwsCredentials
-    from llmgw_gateway.upstream import Bedrock as BedrockSettings
+    from llmgw_gateway.sections.upstream import Bedrock as BedrockSettings
 
 SERVICE: Final = "bedrock"
 """The name in the credential scope; the host is bedrock-runtime."""

@@ -17,7 +17,7 @@ from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError
 
 from llmgw_gateway.errors import ConfigurationError, GatewayError
-from llmgw_gateway.faults import is_header_value, secret_file
+from llmgw_gateway.sections.faults import is_header_value, secret_file
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.secret import Secret
 

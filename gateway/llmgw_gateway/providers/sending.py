@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.call import Outcome
     from llmgw_gateway.providers.connections import Answer
+    from llmgw_gateway.sections.upstream import Bedrock
     from llmgw_gateway.streams.body import Body
-    from llmgw_gateway.upstream import Bedrock
 
     Headers = Callable[[bytes], Awaitable[dict[str, str]]]
     """The headers for a body, credential included; GatewayError(UPSTREAM_CREDENTIALS) when there is none."""

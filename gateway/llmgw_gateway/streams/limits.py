@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from llmgw_gateway.upstream import Bedrock, Streams
+    from llmgw_gateway.sections.upstream import Bedrock, Streams
 
 MOST_ANSWER: Final = 64 * 1024 * 1024
 """Bytes of the largest answer that is read."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.requiring import SHARED, required_faults
+from llmgw_gateway.sections.requiring import SHARED, required_faults
 from llmgw_wire.errors import ErrorCode
 from tests.gateway.identity.provider import NOW, Provider, sign_in
 

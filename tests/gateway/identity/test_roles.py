@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import insert
 
-from llmgw_gateway.administering import RoleRule
 from llmgw_gateway.call import Caller
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity.roles import (
@@ -27,6 +26,7 @@ from llmgw_gateway.identity.roles import (
     standing_of,
 )
 from llmgw_gateway.observe.changes import Author, new_change_id, operator
+from llmgw_gateway.sections.administering import RoleRule
 from llmgw_gateway.store.schema import persons, team_members, teams
 from llmgw_wire.errors import ErrorCode
 

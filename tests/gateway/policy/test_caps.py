@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from llmgw_gateway.call import Account, Call, Grant
 from llmgw_gateway.dialects import anthropic, converse
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.permitting import Permission
 from llmgw_gateway.policy import caps
 from llmgw_gateway.policy.models import Policy, ServedModel
+from llmgw_gateway.sections.permitting import Permission
 from llmgw_wire.errors import ErrorCode
 
 SONNET = ServedModel("sonnet", "Sonnet", "anthropic", ("sonnet",), "anthropic.sonnet", (), 64_000, "")

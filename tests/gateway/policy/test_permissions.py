@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from llmgw_gateway.call import NO_MEMBERSHIPS, Account, Caller, Memberships
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.permitting import Permission
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.policy.models import Policy, ServedModel
 from llmgw_gateway.policy.permissions import Permissions
+from llmgw_gateway.sections.permitting import Permission
 from llmgw_gateway.settings import Team
 from llmgw_wire.errors import ErrorCode
 

@@ -8,9 +8,9 @@ import pytest
 
 from llmgw_gateway.call import Account, Target, split_title
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.permitting import Permission
 from llmgw_gateway.policy.models import Policy, ServedModel
 from llmgw_gateway.policy.residency import processed_in
+from llmgw_gateway.sections.permitting import Permission
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,7 +19,7 @@ from llmgw_gateway.dialects import anthropic
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.providers.bedrock import Bedrock
 from llmgw_gateway.providers.credentials import AwsCredentials
-from llmgw_gateway.upstream import Bedrock as BedrockSettings
+from llmgw_gateway.sections.upstream import Bedrock as BedrockSettings
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:

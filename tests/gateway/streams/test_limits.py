@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from llmgw_gateway.sections.upstream import Bedrock, Streams
 from llmgw_gateway.streams.limits import Limits, Timers
-from llmgw_gateway.upstream import Bedrock, Streams
 
 LIMITS = Limits(
     gate_seconds=15, first_content_seconds=300, idle_seconds=290, idle_with_pings_seconds=600, ping_seconds=20

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
-from llmgw_gateway import faults
-from llmgw_gateway.sections import Section
+from llmgw_gateway.sections import faults
+from llmgw_gateway.sections.reading import Section, Text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Text = Annotated[str, Meta(min_length=1, max_length=2048)]
 Seconds = Annotated[int, Meta(ge=1, le=86_400)]
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")

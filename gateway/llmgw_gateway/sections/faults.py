@@ -11,9 +11,6 @@ from yarl import URL
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llmgw_gateway.administering import RoleRule
-    from llmgw_gateway.permitting import Permission
-    from llmgw_gateway.sections import Rule
     from llmgw_wire.secret import Secret
 
 NOT_UNDERSTOOD = "is not a URL that PostgreSQL's library understands (encode signs in a password, such as %40 for @)"
@@ -107,37 +104,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def rule_faults(place: str, rule: Rule, known: dict[str, set[str]], models: set[str]) -> list[str]:
-    """A team, project or model that a budget or limit names and that is not there: it would silently never apply."""
-    found = []
-    if rule.of and rule.of not in known.get(rule.level, {rule.of}):
-        found.append(f"{place}.of: there is no {rule.level} {rule.of!r}")
-    if rule.team and rule.team not in known["team"]:
-        found.append(f"{place}.team: there is no team {rule.team!r}")
-    if rule.model and rule.model not in models:
-        found.append(f"{place}.model: {rule.model!r} is not served here")
-    return found
-
-
-def permission_faults(
-    place: str, entry: Permission, teams: set[str], models: set[str], upstreams: set[str]
-) -> list[str]:
-    """A team, model or upstream that a policy names and that is not there: it would silently never apply."""
-    found = [f"{place}.teams: there is no team {name!r}" for name in entry.teams if name not in teams]
-    found += [f"{place}.upstreams: there is no upstream {name!r}" for name in entry.upstreams if name not in upstreams]
-    return found + [f"{place}.models: {name!r} is not served here" for name in entry.models if name not in models]
-
-
-def role_faults(place: str, rule: RoleRule, teams: set[str], issuers: set[str]) -> list[str]:
-    """A rule that gives a role to whomever any provider calls so, or that would silently never apply."""
-    found = [f"{place}.teams: there is no team {name!r}" for name in rule.teams if name not in teams]
-    if rule.issuer and rule.issuer not in issuers:
-        found.append(f"{place}.issuer: {rule.issuer!r} is none of the issuers")
-    if not rule.issuer and len(issuers) > 1:
-        found.append(f"{place}.issuer: is needed with several issuers: a group or subject is one provider's")
-    return found
 
 
 def secret_file(key: str, path: Path, content: str) -> tuple[bytes | None, list[str]]:

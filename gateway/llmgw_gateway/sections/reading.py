@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import tomllib
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from llmgw_gateway.errors import ConfigurationError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 S = TypeVar("S", bound="Section")
+Text = Annotated[str, Meta(min_length=1, max_length=2048)]
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

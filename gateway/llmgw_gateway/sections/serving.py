@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
-from llmgw_gateway import faults
-from llmgw_gateway.sections import Section
+from llmgw_gateway.sections import faults
+from llmgw_gateway.sections.reading import Section
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
-from llmgw_gateway import faults
-from llmgw_gateway.sections import Section
+from llmgw_gateway.sections import faults
+from llmgw_gateway.sections.reading import Section
 from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from msgspec import Meta
 
 from llmgw_gateway.call import GEOGRAPHIES, LEAST_THINKING
-from llmgw_gateway.sections import Section
-from llmgw_gateway.upstream import Text  # noqa: TC001 -- msgspec reads the annotations
+from llmgw_gateway.sections.reading import Section, Text
 
 if TYPE_CHECKING:
     from pathlib import Path

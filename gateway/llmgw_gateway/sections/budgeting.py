@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from msgspec import Meta
 
 from llmgw_gateway.call import MICRO
-from llmgw_gateway.sections import Section
+from llmgw_gateway.sections.reading import Section
 
 if TYPE_CHECKING:
     from pathlib import Path

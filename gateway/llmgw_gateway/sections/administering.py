@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from llmgw_gateway import faults
-from llmgw_gateway.sections import Section
-from llmgw_gateway.upstream import Text  # noqa: TC001 -- msgspec reads the annotations
+from llmgw_gateway.sections import faults
+from llmgw_gateway.sections.reading import Section, Text
 
 if TYPE_CHECKING:
     from pathlib import Path
