@@ -114,8 +114,9 @@ class Retention:
     async def _ledger(self, before: int) -> int:
         asked = Slice(before, ZoneInfo(self._settings.organisation.time_zone), self._seen)
         whole = 0
-        while count := await self._step(self._database.submit(roll_up, asked)):
-            whole += count
+        while (done := await self._step(self._database.submit(roll_up, asked))).attempts:
+            asked.remember(done)
+            whole += done.attempts
         return whole
 
     async def _step(self, work: Awaitable[Result]) -> Result:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import select
 
 from llmgw_gateway.money.verification import faults as faults_of
-from llmgw_gateway.store.schema import attempts, ledger
+from llmgw_gateway.store.schema import attempts, ledger, payers
 from tests.functional.ledger import DEADLINE_SECONDS, read, usage_of
 from tests.lab.loopback import HOST
 from tests.lab.scripted import DEFAULT_USAGE, Answer
@@ -89,7 +89,8 @@ class Company:
     def rows(self, told: Told, count: int) -> list[Row[Any]]:
         """The ledger's rows for a request, when all its attempts are settled: as many as the cloud saw of it."""
         operation = told.headers["x-llmgw-request-id"]
-        wanted = select(ledger).where(ledger.c.operation_id == operation).order_by(ledger.c.entry_id)
+        wanted = select(ledger, payers).join(payers, ledger.c.payer_id == payers.c.payer_id)
+        wanted = wanted.where(ledger.c.operation_id == operation).order_by(ledger.c.entry_id)
         deadline = time.monotonic() + DEADLINE_SECONDS
         while len(found := read(self.gateway.db, lambda connection: list(connection.execute(wanted)))) < count:
             assert time.monotonic() < deadline, f"{len(found)} of {count} rows for {operation}"

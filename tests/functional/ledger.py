@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import NullPool, create_engine, select
 
-from llmgw_gateway.store.schema import attempts, ledger
+from llmgw_gateway.store.schema import attempts, ledger, payers
 from tests.gateway.money.accounts import faults
 from tests.lab.usage import Usage
 
@@ -29,8 +29,9 @@ def read(db: Path, query: Callable[[Connection], Result]) -> Result:
 
 
 def rows(db: Path) -> list[Row[Any]]:
-    """Every ledger entry, oldest first."""
-    return read(db, lambda connection: list(connection.execute(select(ledger).order_by(ledger.c.entry_id))))
+    """Every ledger entry and who pays for it, oldest first."""
+    query = select(ledger, payers).join(payers, ledger.c.payer_id == payers.c.payer_id).order_by(ledger.c.entry_id)
+    return read(db, lambda connection: list(connection.execute(query)))
 
 
 def settled(db: Path, count: int, *, seconds: float = DEADLINE_SECONDS) -> list[Row[Any]]:

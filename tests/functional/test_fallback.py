@@ -31,7 +31,7 @@ def test_a_budget_for_one_call_is_enough_for_one_call_at_its_third_target(begin:
     trial.cloud.script(THROTTLED, THROTTLED, Answer())
     assert trial.ask("falls back twice").status == 200
     trial.rest()
-    rows = trial.sql("select target, outcome, cost, estimated from ledger order by entry_id")[1:]
+    rows = trial.sql("select target, outcome, cost, estimated from ledger natural join payers order by entry_id")[1:]
     assert rows[:2] == [(target, "upstream_429", 0, 0) for target in TARGETS[:2]]
     assert (rows[2][0], rows[2][1], rows[2][3]) == (TARGETS[2], "ok", 0)
     assert trial.spent() == trial.billed()

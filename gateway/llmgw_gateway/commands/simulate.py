@@ -19,11 +19,11 @@ from llmgw_gateway.commands.configuration import CONFIG, load, place, refusals
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity.directory import all_teams
 from llmgw_gateway.identity.people import found
-from llmgw_gateway.money.usage import Span
+from llmgw_gateway.money.usage import ENTRIES, Span
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.policy.permissions import Permissions
 from llmgw_gateway.store.reading import reading
-from llmgw_gateway.store.schema import ledger, service_keys
+from llmgw_gateway.store.schema import ledger, payers, service_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -125,12 +125,14 @@ def _simulate(config: Path, settings: Settings, catalogue: Catalogue, connection
 
 def _attempts(connection: Connection, calls: tuple[Any, ...]) -> Iterator[Any]:
     """Each attempt with its correction, if it has one."""
-    names = ("person_id", "project", "access_key", "model", "target", "admitted_at")
+    names = ("person_id", "project", "access_key", "model", "target")
     query = (
         select(
-            *(func.min(ledger.c[name]).label(name) for name in names),
+            *(func.min(payers.c[name]).label(name) for name in names),
+            func.min(ledger.c.admitted_at).label("admitted_at"),
             *(func.sum(ledger.c[name]).label(name) for name in (*TOKENS, "cost")),
         )
+        .select_from(ENTRIES)
         .where(*calls)
         .group_by(ledger.c.attempt_id)
     )

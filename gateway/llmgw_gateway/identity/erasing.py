@@ -36,7 +36,7 @@ ERASED: Final = "erased"
 """In the place of the identity provider: whoever signs in again is somebody new."""
 NAMELESS: Final = frozenset(
     {
-        *("ledger", "ledger_sums", "attempts", "counters", "events", "teams"),
+        *("ledger", "ledger_sums", "attempts", "payers", "counters", "events", "teams"),
         *("proofs", "revocations", "replica_keys", "audit_heads"),
     }
 )

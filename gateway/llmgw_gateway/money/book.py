@@ -23,7 +23,9 @@ from llmgw_gateway.money.items import (
     Attempt,
     Crossing,
     Entry,
+    Estimate,
     Item,
+    Payer,
     Renewal,
     Replay,
     Settlement,
@@ -41,10 +43,12 @@ class Book:
     attempts: dict[str, Attempt]
     finished: set[str]
     """Attempts whose settlement is in the ledger for good: anything about them is a replay."""
-    estimates: dict[str, Entry]
-    """The settlements of swept attempts."""
+    estimates: dict[str, Estimate]
+    """What swept attempts were settled at."""
     places: dict[tuple[str, str], int]
     """Counters by budget and period."""
+    payers: dict[Payer, int]
+    """Their ids."""
     levels: dict[int, tuple[list[Level], tuple[int, ...]]] = field(default_factory=dict)
     """By the identity of a tuple of budgets: calls of one person come with the same one, and it outlives the book."""
     added: dict[str, Attempt] = field(default_factory=dict)
@@ -71,9 +75,10 @@ class Book:
 
     def admit(self, asked: Admission) -> Admitted | Denial:
         """Decide for all budgets together; hold in all of them, or in none."""
-        now = asked.paying.admitted_at
+        name, paying = asked.attempt_id, asked.paying
+        now = paying.admitted_at
         levels, ids = self._found(asked.budgets, now)
-        if asked.attempt_id in self.finished or asked.attempt_id in self.attempts:
+        if name in self.finished or name in self.attempts:
             return self._again(asked, levels)
         answer = decide(levels, asked.terms, now)
         if isinstance(answer, Denial):
@@ -87,8 +92,9 @@ class Book:
             counter.held += hold[unit]
             counter.exposure += ceiling[unit] - hold[unit]
         self.dirty.update(ids)
-        attempt = Attempt(asked.attempt_id, asked.paying, ids, hold, ceiling, NOTHING, asked.lease_until)
-        self.attempts[asked.attempt_id] = self.added[asked.attempt_id] = attempt
+        payer = self.payers[paying.payer]
+        attempt = Attempt(name, paying.operation_id, payer, now, ids, hold, ceiling, NOTHING, asked.lease_until)
+        self.attempts[name] = self.added[name] = attempt
         return Admitted(hold, ceiling, answer.max_tokens, _remaining(levels), answer.clamped_by)
 
     def _found(self, budgets: tuple[BudgetRef, ...], now: int) -> tuple[list[Level], tuple[int, ...]]:
@@ -155,16 +161,16 @@ class Book:
             counter.held -= hold[unit]
             counter.exposure -= ceiling[unit] - hold[unit]
             self._spend(counter, charge[unit], settlement.now)
-        entry = self._write(attempt, SETTLEMENT, settlement, charge, settlement.usage)
+        self.entries.append(Entry(SETTLEMENT, attempt, settlement, charge, settlement.usage))
         if settlement.swept:
-            self._await_truth(attempt, entry)
+            self._await_truth(attempt, Estimate(charge, settlement.usage), settlement.now)
         else:
             self._close(attempt)
         return True
 
-    def _await_truth(self, attempt: Attempt, estimate: Entry) -> None:
+    def _await_truth(self, attempt: Attempt, estimate: Estimate, now: int) -> None:
         """Keep what was swept: the truth may come late, and must find room below the bound, so its ceiling counts."""
-        attempt.swept, attempt.lease_until = True, estimate.settled_at + TRUTH_MILLISECONDS
+        attempt.swept, attempt.lease_until = True, now + TRUTH_MILLISECONDS
         self.estimates[attempt.attempt_id] = estimate
         self.changed[attempt.attempt_id] = attempt
         for each in attempt.counters:
@@ -196,8 +202,12 @@ class Book:
             allowance.hold, allowance.ceiling = difference(allowance.hold, moved), difference(allowance.ceiling, moved)
             self.changed[allowance_id] = allowance
             self._spend(counter, charge[counter.unit], end.now)
-        attempt = Attempt(draw.attempt_id, draw.paying, tuple(charged), draw.hold, draw.ceiling, end.observed, 0)
-        self._write(attempt, SETTLEMENT, end, charge, end.usage)
+        paying = draw.paying
+        attempt = Attempt(
+            draw.attempt_id, paying.operation_id, self.payers[paying.payer], paying.admitted_at, tuple(charged),
+            draw.hold, draw.ceiling, end.observed, 0,
+        )  # fmt: skip
+        self.entries.append(Entry(SETTLEMENT, attempt, end, charge, end.usage))
         self.finished.add(draw.attempt_id)
         return True
 
@@ -238,7 +248,7 @@ class Book:
             late.usage.cache_write_5m - estimate.usage.cache_write_5m,
             late.usage.cache_write_1h - estimate.usage.cache_write_1h,
         )
-        self._write(attempt, CORRECTION, late, change, usage)
+        self.entries.append(Entry(CORRECTION, attempt, late, change, usage))
         self._close(attempt)
         return True
 
@@ -249,21 +259,6 @@ class Book:
             counter = self.counters[each]
             counter.exposure -= max(0, attempt.ceiling[counter.unit] - charge[counter.unit])
             self.dirty.add(each)
-
-    def _write(self, attempt: Attempt, kind: str, settlement: Settlement, charge: Amounts, usage: Usage) -> Entry:
-        entry = Entry(
-            attempt.attempt_id,
-            kind,
-            attempt.paying,
-            attempt.counters,
-            usage,
-            charge,
-            settlement.charge is None,
-            settlement.outcome,
-            settlement.now,
-        )
-        self.entries.append(entry)
-        return entry
 
     def _close(self, attempt: Attempt) -> None:
         """The attempt is over."""

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from llmgw_gateway.money import periods
 from llmgw_gateway.money.decide import BudgetRef, Throttle
+from llmgw_gateway.money.items import Payer
 from llmgw_gateway.money.overrides import Overrides
 from llmgw_gateway.money.scope import LEVELS, applies, particularity, subject, whose
 from llmgw_wire.messages import BudgetView
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from zoneinfo import ZoneInfo
 
-    from llmgw_gateway.call import Account
+    from llmgw_gateway.call import Account, Target
     from llmgw_gateway.sections.budgeting import Budget
 
 _ADJECTIVE = {"day": "daily", "week": "weekly", "month": "monthly"}
@@ -27,14 +30,28 @@ _UNIT = {"usd": "", "tokens": "token ", "weighted_tokens": "weighted-token "}
 MOST_KNOWN = 10_000
 
 
-class Budgets:
-    """The configured budgets of one organisation, with the adjustments of their limits that are in force."""
+class Charged(Struct, frozen=True, gc=False):
+    """What a call is charged to, and who pays for it: one value for all calls of an account to a target."""
 
-    def __init__(self, budgets: Sequence[Budget], zone: ZoneInfo, overrides: Overrides | None = None) -> None:
+    budgets: tuple[BudgetRef, ...]
+    payer: Payer
+
+
+class Budgets:
+    """The configured budgets of one organisation, with the adjustments of their limits that are in force.
+
+    `price_version` is that of the catalogue by which calls are priced.
+    """
+
+    def __init__(
+        self, budgets: Sequence[Budget], zone: ZoneInfo, overrides: Overrides | None = None, price_version: str = ""
+    ) -> None:
         self._budgets = sorted(budgets, key=lambda budget: LEVELS.index(budget.level))
         self._zone = zone
         self._overrides = overrides or Overrides()
+        self._price_version = price_version
         self._known: dict[tuple[Account, str | None], tuple[BudgetRef, ...]] = {}
+        self._charged: dict[tuple[Account, Target], Charged] = {}
         self._known_from = self._known_until = 0.0
         self._known_version = -1
 
@@ -43,18 +60,39 @@ class Budgets:
 
         The same question has the same answer until a period ends or a limit changes.
         """
+        self._forget(now)
+        known = self._known.get((account, model))
+        if known is None:
+            known = self._known[account, model] = self._concerning(account, now, model)
+        return known
+
+    def charged(self, account: Account, now: float, target: Target) -> Charged:
+        """What a call to a target is charged to. The same question has the same answer, too."""
+        self._forget(now)
+        known = self._charged.get((account, target))
+        if known is None:
+            payer = Payer(
+                account.person_id,
+                account.key,
+                account.team,
+                account.project,
+                target.model,
+                target.title,
+                self._price_version,
+            )
+            known = self._charged[account, target] = Charged(self.concerning(account, now, target.model), payer)
+        return known
+
+    def _forget(self, now: float) -> None:
         version = self._overrides.version
         if (
             not self._known_from <= now < self._known_until
             or version != self._known_version
             or len(self._known) > MOST_KNOWN
+            or len(self._charged) > MOST_KNOWN
         ):
-            self._known, self._known_version = {}, version
+            self._known, self._charged, self._known_version = {}, {}, version
             self._known_from, self._known_until = now, self._changes_at(now)
-        known = self._known.get((account, model))
-        if known is None:
-            known = self._known[account, model] = self._concerning(account, now, model)
-        return known
 
     def _changes_at(self, now: float) -> float:
         """Until when nothing changes by itself."""

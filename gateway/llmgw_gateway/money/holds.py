@@ -79,7 +79,7 @@ class Money:
         self._zone = ZoneInfo(settings.organisation.time_zone)
         self._reports = own_usage.Reports()
         self._overrides = overrides
-        self._budgets = Budgets(settings.budgets, self._zone, overrides)
+        self._budgets = Budgets(settings.budgets, self._zone, overrides, catalogue.version)
         self.learned = Learned()
         self._post = Books().post
         self._hand_in = cast("_HandIn", partial(database.hand_in, self._post))
@@ -101,7 +101,7 @@ class Money:
         """Admit by other budgets and prices from now on; what runs is settled by those of its admission."""
         self._catalogue, self._tariffs = catalogue, Tariffs(catalogue)
         self._contact = settings.organisation.contact
-        self._budgets = Budgets(settings.budgets, self._zone, self._overrides)
+        self._budgets = Budgets(settings.budgets, self._zone, self._overrides, catalogue.version)
 
     async def start(self) -> None:
         """Begin to renew leases and to sweep up what other lives of this process left behind.
@@ -145,21 +145,12 @@ class Money:
         now = self._database.now()
         target = grant.target
         tariff = self._tariffs.of(target, now)
+        charged = self._budgets.charged(account, now, target)
         asked = items.Admission(
             attempt_id=self._attempt_id(),
-            paying=items.Paying(
-                operation_id,
-                account.person_id,
-                account.key,
-                account.team,
-                account.project,
-                target.model,
-                target.title,
-                self._catalogue.version,
-                int(now * 1000),
-            ),
+            paying=items.Paying(operation_id, charged.payer, int(now * 1000)),
             terms=self._terms(account, grant, call, tariff, now),
-            budgets=self._budgets.concerning(account, now, target.model),
+            budgets=charged.budgets,
             lease_until=int((now + LEASE_SECONDS) * 1000),
         )
         try:

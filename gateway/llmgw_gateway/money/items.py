@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -24,10 +24,9 @@ TRUTH_MILLISECONDS: Final = 2 * 3600 * 1000
 """How long the truth about a swept attempt may take: longer than any answer. Until then its worst case counts."""
 
 
-class Paying(NamedTuple):
-    """Who and what an attempt is for: copied from its admission into the ledger."""
+class Payer(Struct, frozen=True, gc=False, array_like=True):
+    """Who pays for what, by which prices: a row of the store that many attempts share."""
 
-    operation_id: str
     person_id: str
     access_key: str
     team: str
@@ -35,6 +34,13 @@ class Paying(NamedTuple):
     model: str
     target: str
     price_version: str
+
+
+class Paying(Struct, frozen=True, gc=False, array_like=True):
+    """Who and what an attempt is for: known from its admission on."""
+
+    operation_id: str
+    payer: Payer
     admitted_at: int
 
 
@@ -151,7 +157,9 @@ class Attempt(Struct, gc=False):
     """An attempt that is not over."""
 
     attempt_id: str
-    paying: Paying
+    operation_id: str
+    payer_id: int
+    admitted_at: int
     counters: tuple[int, ...]
     hold: Amounts
     ceiling: Amounts
@@ -162,17 +170,20 @@ class Attempt(Struct, gc=False):
 
 
 class Entry(Struct, frozen=True, gc=False):
-    """One row of the ledger."""
+    """One row of the ledger: of which attempt, and by what it ended."""
 
-    attempt_id: str
     kind: str
-    paying: Paying
-    counters: tuple[int, ...]
-    usage: Usage
+    attempt: Attempt
+    end: Settlement
     charge: Amounts
-    estimated: bool
-    outcome: str
-    settled_at: int
+    usage: Usage
+
+
+class Estimate(Struct, frozen=True, gc=False):
+    """What the ledger says of a swept attempt, until the truth comes."""
+
+    charge: Amounts
+    usage: Usage
 
 
 class Crossing(Struct, frozen=True, gc=False):

@@ -1,7 +1,7 @@
 """One transaction of the books: lock what the items concern, let `book.py` apply them, write what changed.
 
 Everything that is locked is locked here and in one order in every transaction of every replica (missing counters,
-attempts by id, counters by id), so that two of them never wait for each other in a circle. The attempt row is the
+missing payers, attempts by id, counters by id), so that two of them never wait for each other in a circle. The attempt row is the
 durable mark that something may be dispatched: no upstream byte precedes its commit.
 """
 
@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec.structs import astuple
 from sqlalchemy import select
 
 from llmgw_gateway.call import Usage
@@ -23,14 +24,15 @@ from llmgw_gateway.money.items import (
     Answer,
     Attempt,
     Entry,
+    Estimate,
     Item,
-    Paying,
+    Payer,
     Replay,
     Sweep,
     Undo,
 )
 from llmgw_gateway.store.bulk import DeleteRows, InsertRows, SelectRows, UpdateRows
-from llmgw_gateway.store.schema import attempts, counters, events, ledger
+from llmgw_gateway.store.schema import attempts, counters, events, ledger, payers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -44,8 +46,11 @@ if TYPE_CHECKING:
 MOST_SWEPT: Final = 500
 """Attempts settled by one sweep: one transaction must not hold all counters for long."""
 MOST_PLACES: Final = 50_000
-MOST_OPEN: Final = 50_000
-PAYING: Final = Paying._fields
+MOST_PAYERS: Final = 50_000
+DAY: Final = 86_400_000
+"""Milliseconds."""
+PAYING: Final = ("operation_id", "payer_id", "admitted_at")
+PAYER: Final = Payer.__struct_fields__
 USAGE: Final = tuple(f"{name}_tokens" for name in Usage.__annotations__)
 
 _find_counters = SelectRows(counters.c.budget, counters.c.budget, counters.c.period_key, counters.c.counter_id)
@@ -61,14 +66,15 @@ _lock_counters = SelectRows(
 _write_counters = UpdateRows(
     counters, "counter_id", "spent", "held", "exposure", "limit_amount", "thresholds", "crossed", "paced_at"
 )
+_find_payers = SelectRows(payers.c.person_id, payers.c.payer_id, *(payers.c[name] for name in PAYER))
+_make_payers = InsertRows(payers, *PAYER, ignore=True)
 _lock_attempts = SelectRows(
-    attempts.c.attempt_id, attempts.c.attempt_id, attempts.c.counters,
+    attempts.c.attempt_id, attempts.c.attempt_id, *(attempts.c[name] for name in PAYING), attempts.c.counters,
     attempts.c.hold, attempts.c.hold_tokens, attempts.c.hold_weighted,
     attempts.c.ceiling, attempts.c.ceiling_tokens, attempts.c.ceiling_weighted,
     attempts.c.observed, attempts.c.observed_tokens, attempts.c.observed_weighted,
     attempts.c.lease_until, attempts.c.swept, lock=True,
 )  # fmt: skip
-_read_paying = SelectRows(attempts.c.attempt_id, attempts.c.attempt_id, *(attempts.c[name] for name in PAYING))
 ATTEMPT: Final = (
     "attempt_id", *PAYING, "counters", "hold", "hold_tokens", "hold_weighted",
     "ceiling", "ceiling_tokens", "ceiling_weighted", "lease_until",
@@ -82,10 +88,13 @@ _write_attempts = UpdateRows(
 )  # fmt: skip
 _close_attempts = DeleteRows(attempts.c.attempt_id)
 ENTRY: Final = (
-    "attempt_id", "kind", *PAYING, "counters", *USAGE,
+    "attempt_id", "kind", *PAYING, "counters", "day", *USAGE,
     "cost", "tokens", "weighted_tokens", "estimated", "outcome", "settled_at",
 )  # fmt: skip
-_settled = SelectRows(ledger.c.attempt_id, *(ledger.c[name] for name in ENTRY))
+_settled = SelectRows(
+    ledger.c.attempt_id, ledger.c.attempt_id, ledger.c.kind, ledger.c.cost, ledger.c.tokens, ledger.c.weighted_tokens,
+    *(ledger.c[name] for name in USAGE),
+)  # fmt: skip
 _add_entries = InsertRows(ledger, *ENTRY)
 _add_events = InsertRows(
     events, "kind", "budget", "period_key", "percent", "limit_amount", "spent", "created_at", ignore=True
@@ -99,17 +108,18 @@ class Books:
     def __init__(self) -> None:
         self._places: dict[Place, int] = {}
         """Which counter stands for a budget and period. Rows of counters are never deleted or renumbered."""
-        self._paying: dict[str, Paying] = {}
-        """Of open attempts that were admitted here: it never changes, so it is not read back to be settled."""
+        self._payers: dict[Payer, int] = {}
+        """Their ids. These rows, too, are never deleted or renumbered."""
 
     def post(self, connection: Connection, items: list[Item]) -> list[Answer]:
         """Apply items in order, in the connection's transaction."""
         asked, undone, concerned = _sorted_out(connection, items)
         places, ids = self._find(connection, asked)
+        named = self._find_payers(connection, [*asked, *undone.values()])
         if undone:
             missing = undone.keys() - _entries(connection, set(undone)).keys()
-            _take_places(connection, [_attempt_row(_empty(undone[name])) for name in sorted(missing)])
-        locked = self._lock(connection, concerned)
+            _take_places(connection, [_attempt_row(_empty(undone[name], named)) for name in sorted(missing)])
+        locked = {row[0]: _attempt(row) for row in _lock_attempts(connection, sorted(concerned))} if concerned else {}
         for attempt in locked.values():
             ids.update(attempt.counters)
         # A settled attempt is no longer among the attempts: its ledger entry says so. Swept ones are in both.
@@ -132,28 +142,12 @@ class Books:
             finished=written.keys() - locked.keys(),
             estimates={name: entry for name, entry in written.items() if name in locked},
             places=places,
+            payers=named,
             closed=over,
         )
         answers = [book.apply(item) for item in items]
         _write(connection, book)
-        self._remember(book)
         return answers
-
-    def _lock(self, connection: Connection, ids: set[str]) -> dict[str, Attempt]:
-        """The open ones of these attempts, by their ids."""
-        rows = _lock_attempts(connection, sorted(ids)) if ids else ()
-        known = self._paying
-        if unknown := {row[0] for row in rows} - known.keys():
-            known = known | {name: Paying._make(paying) for name, *paying in _read_paying(connection, sorted(unknown))}
-        return {row[0]: _attempt(known[row[0]], row) for row in rows}
-
-    def _remember(self, book: Book) -> None:
-        """For whom the attempts are that were admitted: whether or not this commits, their ids stand for the same."""
-        for name in book.closed:
-            self._paying.pop(name, None)
-        if len(self._paying) > MOST_OPEN:
-            self._paying.clear()
-        self._paying.update([(name, attempt.paying) for name, attempt in book.added.items()])
 
     def _find(self, connection: Connection, asked: list[Admission | Replay]) -> tuple[dict[Place, int], set[int]]:
         """The counters of all budgets that are asked, created where missing: by budget and period, and their ids."""
@@ -171,6 +165,29 @@ class Books:
                 _make_counters(connection, made)
                 places = places | _present(connection, missing)
         return places, {places[key] for key in wanted}
+
+    def _find_payers(self, connection: Connection, asked: list[Admission | Replay | Undo]) -> dict[Payer, int]:
+        """The payers of all that are asked, created where missing, with their ids."""
+        if len(self._payers) > MOST_PAYERS:
+            self._payers.clear()
+        given = [each.draw.paying.payer if isinstance(each, Replay) else each.paying.payer for each in asked]
+        # Calls of one person come with the same payer: it is hashed once.
+        wanted = set({id(each): each for each in given}.values())
+        named = self._payers
+        if missing := wanted - named.keys():
+            # As for counters: what this transaction makes may be rolled back.
+            named.update(_named(connection, missing))
+            if missing := wanted - named.keys():
+                _make_payers(connection, sorted(map(astuple, missing)))
+                named = named | _named(connection, missing)
+        return named
+
+
+def _named(connection: Connection, wanted: set[Payer]) -> dict[Payer, int]:
+    found = (
+        (Payer(*row), payer_id) for payer_id, *row in _find_payers(connection, {each.person_id for each in wanted})
+    )
+    return {payer: payer_id for payer, payer_id in found if payer in wanted}
 
 
 def _units(item: Admission | Replay) -> Iterator[tuple[Place, Unit]]:
@@ -225,11 +242,15 @@ def _expired(connection: Connection, now: int) -> Sequence[str]:
     return connection.scalars(query.order_by(attempts.c.attempt_id).limit(MOST_SWEPT)).all()
 
 
-def _entries(connection: Connection, ids: set[str]) -> dict[str, Entry]:
+def _entries(connection: Connection, ids: set[str]) -> dict[str, Estimate]:
+    """What these attempts were settled at, as far as they were."""
     if not ids:
         return {}
-    found = (_entry(*row) for row in _settled(connection, ids))
-    return {entry.attempt_id: entry for entry in found if entry.kind == SETTLEMENT}
+    return {
+        attempt_id: Estimate((cost, tokens, weighted), Usage(*usage))
+        for attempt_id, kind, cost, tokens, weighted, *usage in _settled(connection, ids)
+        if kind == SETTLEMENT
+    }
 
 
 def _write(connection: Connection, book: Book) -> None:
@@ -259,40 +280,44 @@ def _write(connection: Connection, book: Book) -> None:
         )
 
 
-def _attempt(paying: Paying, row: tuple[Any, ...]) -> Attempt:
+def _attempt(row: tuple[Any, ...]) -> Attempt:
     """From a row of `_lock_attempts`."""
+    (
+        attempt_id, operation_id, payer_id, admitted_at, counted,
+        hold, hold_tokens, hold_weighted, ceiling, ceiling_tokens, ceiling_weighted,
+        observed, observed_tokens, observed_weighted, lease_until, swept,
+    ) = row  # fmt: skip
     return Attempt(
-        row[0], paying, _numbers(row[1]), row[2:5], row[5:8], row[8:11], lease_until=row[11], swept=bool(row[12])
-    )
-
-
-def _entry(attempt_id: str, kind: str, *row: Any) -> Entry:  # noqa: ANN401 -- a row, in the order of `_settled`
-    counted, *numbers = row[len(PAYING) :]
-    usage, charge, (estimated, outcome, settled_at) = numbers[:5], numbers[5:8], numbers[8:]
-    return Entry(
-        attempt_id, kind, Paying._make(row[: len(PAYING)]), _numbers(counted), Usage(*usage),
-        tuple(charge), bool(estimated), outcome, settled_at,
+        attempt_id, operation_id, payer_id, admitted_at, _numbers(counted),
+        (hold, hold_tokens, hold_weighted), (ceiling, ceiling_tokens, ceiling_weighted),
+        (observed, observed_tokens, observed_weighted), lease_until, bool(swept),
     )  # fmt: skip
 
 
-def _empty(undo: Undo) -> Attempt:
+def _empty(undo: Undo, named: dict[Payer, int]) -> Attempt:
     """What stands in the place of an attempt that must not be admitted any more."""
-    return Attempt(undo.attempt_id, undo.paying, (), NOTHING, NOTHING, NOTHING, undo.now)
+    paying = undo.paying
+    payer_id = named[paying.payer]
+    return Attempt(
+        undo.attempt_id, paying.operation_id, payer_id, paying.admitted_at, (), NOTHING, NOTHING, NOTHING, undo.now
+    )
 
 
 def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
     return (
-        attempt.attempt_id, *attempt.paying, _text(attempt.counters),
+        attempt.attempt_id, attempt.operation_id, attempt.payer_id, attempt.admitted_at, _text(attempt.counters),
         *attempt.hold, *attempt.ceiling, attempt.lease_until,
     )  # fmt: skip
 
 
 def _entry_row(entry: Entry) -> tuple[Any, ...]:
-    usage = entry.usage
+    attempt, usage, end = entry.attempt, entry.usage, entry.end
+    admitted_at = attempt.admitted_at
     return (
-        entry.attempt_id, entry.kind, *entry.paying, _text(entry.counters),
+        attempt.attempt_id, entry.kind,
+        attempt.operation_id, attempt.payer_id, admitted_at, _text(attempt.counters), admitted_at // DAY,
         usage.input, usage.output, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h,
-        *entry.charge, entry.estimated, entry.outcome, entry.settled_at,
+        *entry.charge, end.charge is None, end.outcome, end.now,
     )  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from sqlalchemy import func, select
 
 from llmgw_gateway.call import Usage, geography_of
 from llmgw_gateway.money.posting import USAGE
-from llmgw_gateway.money.usage import ADMITTED, UNKNOWN
-from llmgw_gateway.store.schema import ledger
+from llmgw_gateway.money.usage import ADMITTED, ENTRIES, UNKNOWN
+from llmgw_gateway.store.schema import ledger, payers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -81,13 +81,14 @@ def rerate(connection: Connection, catalogue: Catalogue, span: Span, direct: Col
 def _attempts(connection: Connection, span: Span) -> Iterator[Row[Any]]:
     query = (
         select(
-            func.min(ledger.c.model).label("model"),
-            func.min(ledger.c.target).label("target"),
-            func.min(ledger.c.price_version).label("price_version"),
+            func.min(payers.c.model).label("model"),
+            func.min(payers.c.target).label("target"),
+            func.min(payers.c.price_version).label("price_version"),
             func.min(ADMITTED).label("admitted"),
             UNKNOWN.label("unknown"),
             *(func.sum(ledger.c[name]).label(name) for name in (*USAGE, "cost")),
         )
+        .select_from(ENTRIES)
         .where(*span.filter(span.start))
         .group_by(ledger.c.attempt_id)
     )

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import delete, func, select
 
 from llmgw_gateway.money.allowance import PREFIX
-from llmgw_gateway.store.schema import attempts, ledger, ledger_sums
+from llmgw_gateway.money.usage import DAY_MILLISECONDS, ENTRIES
+from llmgw_gateway.store.schema import attempts, ledger, ledger_sums, payers
 from llmgw_gateway.store.upsert import add_up
 
 if TYPE_CHECKING:
     from collections import OrderedDict
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from zoneinfo import ZoneInfo
 
-    from sqlalchemy import Connection, RowMapping
+    from sqlalchemy import Connection, Row, RowMapping
 
 LOCK: Final = 0x6C6C6D6772
 """The advisory lock of retention, so that one replica at a time works at it: "llmgr" in ASCII."""
@@ -31,6 +32,7 @@ MOST_ATTEMPTS: Final = 50
 AHEAD: Final = 100
 """Entries among which further attempts of the same operations are looked for."""
 MOST_REMEMBERED: Final = 10_000
+PAYING: Final = ("person_id", "team", "project", "model")
 OF: Final = ("day", "calls", "person_id", "team", "project", "model", "counters")
 TOKENS: Final = (
     "input_tokens",
@@ -47,20 +49,41 @@ class Slice:
     """What is asked of one transaction."""
 
     before: int
-    """Milliseconds since the epoch: attempts that were admitted earlier."""
+    """Milliseconds since the epoch: attempts that were admitted on an earlier day (UTC)."""
     zone: ZoneInfo
     seen: OrderedDict[str, None]
     """Operations of earlier slices: a retry is no operation of its own."""
 
+    @property
+    def day(self) -> int:
+        """The first one that stays. Whole days go, because that is how the index has them."""
+        return self.before // DAY_MILLISECONDS
 
-def roll_up(connection: Connection, batch: list[Slice]) -> list[int | None]:
-    """How many attempts were added up and removed; 0 when none is left, None when another replica is at it."""
+    def remember(self, done: Rolled) -> None:
+        """Call it once the transaction is over: one that is rolled back and run again counts the same operations."""
+        self.seen.update(dict.fromkeys(done.operations))
+        while len(self.seen) > MOST_REMEMBERED:  # the attempts of an operation are minutes apart
+            self.seen.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """What one transaction did; nothing when none is left, or when another replica is at it."""
+
+    attempts: int = 0
+    """How many were added up and removed."""
+    operations: tuple[str, ...] = ()
+    """Whose first attempt was among them."""
+
+
+def roll_up(connection: Connection, batch: list[Slice]) -> list[Rolled]:
+    """Add up and remove some of the oldest attempts."""
     return [_roll_up(connection, each) for each in batch]
 
 
 def waiting(connection: Connection, before: int) -> int:
     """How many entries of the ledger are that old."""
-    query = select(func.count()).select_from(ledger).where(ledger.c.admitted_at < before)
+    query = select(func.count()).select_from(ledger).where(ledger.c.day < before // DAY_MILLISECONDS)
     return connection.scalar(query) or 0
 
 
@@ -71,30 +94,42 @@ def ours(connection: Connection) -> bool:
     return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(LOCK))))
 
 
-def _roll_up(connection: Connection, asked: Slice) -> int | None:
-    if not ours(connection):
-        return None
-    open_ = select(attempts.c.attempt_id).where(attempts.c.attempt_id == ledger.c.attempt_id).exists()
-    oldest = (
-        select(ledger.c.attempt_id, ledger.c.operation_id)
-        .where(ledger.c.admitted_at < asked.before, ~open_)
-        .order_by(ledger.c.admitted_at)
-        .limit(MOST_ATTEMPTS + AHEAD)
-    )
-    found = connection.execute(oldest).all()
-    if not found:
-        return 0
+def _roll_up(connection: Connection, asked: Slice) -> Rolled:
+    if not ours(connection) or not (found := _oldest(connection, asked.day)):
+        return Rolled()
     # What is left of an operation in the ledger would count as one of its own: its attempts go together.
     operations = {row.operation_id for row in found[:MOST_ATTEMPTS]}
     ids = sorted({row.attempt_id for row in found if row.operation_id in operations})
-    query = select(ledger).where(ledger.c.attempt_id.in_(ids)).order_by(ledger.c.admitted_at, ledger.c.entry_id)
+    query = select(ledger, *(payers.c[name] for name in PAYING)).select_from(ENTRIES)
+    query = query.where(ledger.c.attempt_id.in_(ids)).order_by(ledger.c.admitted_at, ledger.c.entry_id)
     rows = connection.execute(query).mappings().all()
-    add_up(connection, ledger_sums, _sums(rows, asked), SUMMED)
+    new = dict.fromkeys(row["operation_id"] for row in rows if row["operation_id"] not in asked.seen)
+    add_up(connection, ledger_sums, _sums(rows, asked.zone, set(new)), SUMMED)
     connection.execute(delete(ledger).where(ledger.c.attempt_id.in_(ids)))
-    return len(ids)
+    return Rolled(len(ids), tuple(new))
 
 
-def _sums(rows: Iterable[RowMapping], asked: Slice) -> list[dict[str, Any]]:
+def _oldest(connection: Connection, day: int) -> Sequence[Row[Any]]:
+    """Some attempts of days before `day` that are over, and a few ahead of them; none when none is left.
+
+    The ledger begins with what was settled first, which is what was admitted first; what was settled late is found by
+    its day once nothing else is left.
+    """
+    if (connection.scalar(select(func.min(ledger.c.day))) or day) >= day:
+        return ()
+    most = MOST_ATTEMPTS + AHEAD
+    first = select(ledger).order_by(ledger.c.entry_id).limit(most).subquery()
+    open_ = select(attempts.c.attempt_id)
+    found: Sequence[Row[Any]] = ()
+    for entries, order in ((first, first.c.entry_id), (ledger, ledger.c.day)):
+        over = ~open_.where(attempts.c.attempt_id == entries.c.attempt_id).exists()
+        query = select(entries.c.attempt_id, entries.c.operation_id).where(entries.c.day < day, over)
+        if found := connection.execute(query.order_by(order).limit(most)).all():
+            break
+    return found
+
+
+def _sums(rows: Iterable[RowMapping], zone: ZoneInfo, new: set[str]) -> list[dict[str, Any]]:
     """A settlement and its correction are one attempt; what it cost is known when either is exact."""
     whole: dict[str, list[RowMapping]] = {}
     for row in rows:
@@ -103,24 +138,16 @@ def _sums(rows: Iterable[RowMapping], asked: Slice) -> list[dict[str, Any]]:
     for attempt_id, entries in whole.items():
         first = entries[0]
         calls = not attempt_id.startswith(PREFIX)
-        day = datetime.fromtimestamp(first["admitted_at"] / 1000, asked.zone).date().isoformat()
+        day = datetime.fromtimestamp(first["admitted_at"] / 1000, zone).date().isoformat()
         of = {"day": day, "calls": calls} | {name: first[name] for name in OF[2:]}
         sum_id = sha256(json.dumps(list(of.values())).encode()).hexdigest()
         sums.setdefault(sum_id, {"sum_id": sum_id} | of | dict.fromkeys(SUMMED, 0))
         cost = sum(each["cost"] for each in entries)
-        sums[sum_id]["operations"] += _is_first(first["operation_id"], asked.seen)
+        sums[sum_id]["operations"] += first["operation_id"] in new
+        new.discard(first["operation_id"])
         sums[sum_id]["attempts"] += 1
         sums[sum_id]["cost"] += cost
         sums[sum_id]["estimated_cost"] += cost if all(each["estimated"] for each in entries) else 0
         for name in (*TOKENS, "tokens", "weighted_tokens"):
             sums[sum_id][name] += sum(each[name] for each in entries)
     return [sums[key] for key in sorted(sums)]
-
-
-def _is_first(operation_id: str, seen: OrderedDict[str, None]) -> bool:
-    if operation_id in seen:
-        return False
-    seen[operation_id] = None
-    if len(seen) > MOST_REMEMBERED:  # the attempts of an operation are minutes apart
-        seen.popitem(last=False)
-    return True

@@ -22,7 +22,18 @@ from llmgw_gateway.money.allowance import FAR, PREFIX, Allowance, Allowances
 from llmgw_gateway.money.amounts import NOTHING, larger, only
 from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.estimate import Terms
-from llmgw_gateway.money.items import Admission, Admitted, Draw, Paying, Replay, Settlement, Undo, released, unknown
+from llmgw_gateway.money.items import (
+    Admission,
+    Admitted,
+    Draw,
+    Payer,
+    Paying,
+    Replay,
+    Settlement,
+    Undo,
+    released,
+    unknown,
+)
 from llmgw_gateway.store.database import MOST_PER_COMMIT
 from llmgw_gateway.store.schema import attempts
 from llmgw_wire.errors import ErrorCode
@@ -236,7 +247,7 @@ class Standby:
             return
         name = f"{PREFIX}{secrets.token_hex(12)}"
         whole = Terms(1, 1, 0, only(0, ref.allowance * MICRO), NOTHING, only(0, ref.allowance * MICRO), NOTHING)
-        paying = Paying(journal.replica, "", "", "", "", "", "", "", now)
+        paying = Paying(journal.replica, Payer("", "", "", "", "", "", ""), now)
         budget = replace(ref, clamp=False, throttle=None)
         try:
             answer = await self._submit(Admission(name, paying, whole, (budget,), FAR))

@@ -15,10 +15,10 @@ from sqlalchemy import case, func, literal, select
 
 from llmgw_gateway.money.allowance import PREFIX
 from llmgw_gateway.money.items import CORRECTION
-from llmgw_gateway.store.schema import ledger, ledger_sums, persons
+from llmgw_gateway.store.schema import ledger, ledger_sums, payers, persons
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
     from zoneinfo import ZoneInfo
 
     from sqlalchemy import ColumnElement, Connection, Row, Subquery
@@ -29,6 +29,8 @@ SUMMED_BY = frozenset({"user", "team", "project", "model", "day"})
 REMOVED = "(removed)"
 """What they are called in groups by something else."""
 
+# Entries with who pays for them.
+ENTRIES = ledger.join(payers, ledger.c.payer_id == payers.c.payer_id)
 # Of each attempt: when it was admitted, and whether what it cost is known.
 ADMITTED = ledger.c.admitted_at
 # Only an estimate is ever corrected, and perhaps by a larger one: what it cost is known when any of the two is exact.
@@ -36,11 +38,11 @@ UNKNOWN: ColumnElement[Any] = func.min(case((ledger.c.estimated, 1), else_=0))
 
 # By what attempts can be grouped: for each its expression over the one or two ledger rows of an attempt.
 DIMENSIONS: dict[str, ColumnElement[Any]] = {
-    "user": func.min(ledger.c.person_id),
-    "team": func.min(ledger.c.team),
-    "project": func.min(ledger.c.project),
-    "key": func.min(ledger.c.access_key),
-    "model": func.min(ledger.c.model),
+    "user": func.min(payers.c.person_id),
+    "team": func.min(payers.c.team),
+    "project": func.min(payers.c.project),
+    "key": func.min(payers.c.access_key),
+    "model": func.min(payers.c.model),
     "day": func.min(ADMITTED),
     "outcome": func.coalesce(
         func.max(case((ledger.c.kind == CORRECTION, ledger.c.outcome))), func.min(ledger.c.outcome)
@@ -104,8 +106,10 @@ class Span:
         """The ledger rows of attempts that were admitted from `begins` to the end of the span."""
         # Allowances are no calls: what was spent of them is there as the calls that spent it.
         calls = ~ledger.c.attempt_id.startswith(PREFIX, autoescape=True)
-        lower = (calls, begins <= ADMITTED) if begins > 0 else (calls,)
-        return lower if self.end is None else (*lower, self.end > ADMITTED)
+        # The days are what the index knows, each a little longer than asked for at both ends of the span.
+        day = ledger.c.day
+        lower = (calls, day >= begins // DAY_MILLISECONDS, begins <= ADMITTED) if begins > 0 else (calls,)
+        return lower if self.end is None else (*lower, day <= self.end // DAY_MILLISECONDS, self.end > ADMITTED)
 
 
 def usage(
@@ -115,7 +119,12 @@ def usage(
 
     Of everybody, or of one person; of all teams, or of what these have paid for.
     """
-    facts = _facts(by, span, person_id, teams)
+    # A day more than asked for, so that an operation whose first attempt was yesterday is not counted again today.
+    begins = span.start - DAY_MILLISECONDS
+    whose = _whose(connection, span, begins, person_id) if person_id else []
+    if teams is not None:
+        whose.append(payers.c.team.in_(teams) & (payers.c.team != ""))
+    facts = _facts(by, [*span.filter(begins), *whose])
     part = _day(connection, facts.c.part, span.zone) if by == "day" else facts.c.part
     groups = _groups(facts, part, span.start)
     shown = _date if by == "day" else str
@@ -163,12 +172,18 @@ def total(lines: list[Line]) -> Sums:
     return sum((line.sums for line in lines), Sums())
 
 
-def _facts(by: str, span: Span, person_id: str, teams: Collection[str] | None) -> Subquery:
+def _whose(connection: Connection, span: Span, begins: int, person_id: str) -> list[ColumnElement[bool]]:
+    """The entries of one person. Each day is named, so that the index finds them without reading everybody's."""
+    first, last = _days(connection)
+    if first is None or last is None:
+        return [payers.c.person_id == person_id]
+    first = max(first, begins // DAY_MILLISECONDS)
+    last = last if span.end is None else min(last, span.end // DAY_MILLISECONDS)
+    return [payers.c.person_id == person_id, ledger.c.day.in_(range(first, last + 1))]
+
+
+def _facts(by: str, where: Sequence[ColumnElement[bool]]) -> Subquery:
     """One row for each attempt: settlement and correction together."""
-    whose = [ledger.c.person_id == person_id] if person_id else []
-    if teams is not None:
-        whose.append(ledger.c.team.in_(teams) & (ledger.c.team != ""))
-    # A day more than asked for, so that an operation whose first attempt was yesterday is not counted again today.
     query = (
         select(
             ledger.c.attempt_id,
@@ -178,7 +193,8 @@ def _facts(by: str, span: Span, person_id: str, teams: Collection[str] | None) -
             UNKNOWN.label("unknown"),
             *(func.sum(ledger.c[name]).label(name) for name in _SUMMED),
         )
-        .where(*span.filter(span.start - DAY_MILLISECONDS), *whose)
+        .select_from(ENTRIES)
+        .where(*where)
         .group_by(ledger.c.attempt_id)
     )
     return query.subquery("facts")
@@ -212,13 +228,13 @@ def _day(connection: Connection, moment: ColumnElement[Any], zone: ZoneInfo) -> 
     Between two changes of the clock days are equally long, and the number is a division; the days of 23 or 25 hours
     are cases of their own. That makes a handful of cases for years of days.
     """
-    first, last = connection.execute(select(func.min(ADMITTED), func.max(ADMITTED))).one()
-    if first is None:
+    first, last = _days(connection)
+    if first is None or last is None:
         return literal(0)
     cases = []
-    begin = day = _local(first, zone)
+    begin = day = _local(first * DAY_MILLISECONDS, zone)
     length = _length(day, zone)
-    end = _local(last, zone)
+    end = _local((last + 1) * DAY_MILLISECONDS, zone)
     while day <= end:
         following = day + timedelta(days=1)
         if _length(following, zone) != length or following > end:
@@ -226,6 +242,11 @@ def _day(connection: Connection, moment: ColumnElement[Any], zone: ZoneInfo) -> 
             begin, length = following, _length(following, zone)
         day = following
     return case(*cases)
+
+
+def _days(connection: Connection) -> tuple[int | None, int | None]:
+    """The first and the last of the ledger, in days since the epoch. A statement of its own each takes no scan."""
+    return connection.scalar(select(func.min(ledger.c.day))), connection.scalar(select(func.max(ledger.c.day)))
 
 
 def _number(moment: ColumnElement[Any], begin: date, length: int, zone: ZoneInfo) -> ColumnElement[Any]:

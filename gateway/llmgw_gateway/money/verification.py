@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from llmgw_gateway.store import schema
-from llmgw_gateway.store.schema import attempts, ledger
+from llmgw_gateway.store.schema import attempts, ledger, payers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
 ROWS_AT_ONCE = 1_000
+DAY_MILLISECONDS = 86_400_000
 KINDS = ("settlement", "correction")
 CHARGES = ("cost", "tokens", "weighted_tokens")
 HOLDS = ("hold", "hold_tokens", "hold_weighted")
@@ -44,6 +45,7 @@ def faults(connection: Connection) -> Iterator[str]:
     """All faults: those of attempts and their entries (I1), then those of the sums (I2)."""
     counters = _counters(connection)
     yield from _entries(connection, counters)
+    yield from _lost(connection)
     yield from _sums(connection, counters)
     yield from _open(connection, counters)
     for counter in counters.values():
@@ -77,6 +79,18 @@ def _entries(connection: Connection, counters: dict[int, _Counter]) -> Iterator[
                 yield f"I1: attempt {attempt_id} has {kinds.count(kind)} entries of the kind {kind}"
         if "correction" in kinds and "settlement" not in kinds:
             yield f"I1: attempt {attempt_id} has a correction, but no settlement"
+
+
+def _lost(connection: Connection) -> Iterator[str]:
+    """Entries that no report would find: nobody is named who pays, or another day than that of the admission."""
+    ids = set(connection.scalars(select(payers.c.payer_id)))
+    for table in (ledger, attempts):
+        for payer_id in connection.scalars(select(table.c.payer_id).distinct().order_by(table.c.payer_id)):
+            if payer_id not in ids:
+                yield f"I2: the {table.name} name payer {payer_id}, which is not there"
+    wrong = select(ledger.c.attempt_id).where(ledger.c.day != ledger.c.admitted_at // DAY_MILLISECONDS)
+    for attempt_id in connection.scalars(wrong.order_by(ledger.c.attempt_id)):
+        yield f"I2: an entry of attempt {attempt_id} stands under another day than that of its admission"
 
 
 def _sums(connection: Connection, counters: dict[int, _Counter]) -> Iterator[str]:

@@ -40,13 +40,8 @@ def _paying() -> tuple[Column[Any], ...]:
     """Who and what an attempt is for: the same in `attempts` and, once it is settled, in `ledger`."""
     return (
         Column("operation_id", String(40), nullable=False),
-        Column("person_id", String(40), nullable=False),
-        Column("access_key", String(40), nullable=False, comment="the place among the person's devices"),
-        Column("team", Text, nullable=False),
-        Column("project", Text, nullable=False),
-        Column("model", Text, nullable=False),
-        Column("target", Text, nullable=False),
-        Column("price_version", String(32), nullable=False),
+        # No foreign key: it would be looked at for each row, and payers are never deleted. `ledger verify` looks.
+        Column("payer_id", BigInteger, nullable=False, comment="a row of payers"),
         Column("admitted_at", BigInteger, nullable=False),
         Column("counters", Text, nullable=False, comment="JSON list of the counters that it is charged to"),
     )
@@ -200,6 +195,23 @@ counters = Table(
     UniqueConstraint("budget", "period_key", name="uq_counters_period"),
 )
 
+payers = Table(
+    "payers",
+    metadata,
+    Column("payer_id", _serial, primary_key=True),
+    Column("person_id", String(40), nullable=False),
+    Column("access_key", String(40), nullable=False, comment="the place among the person's devices"),
+    Column("team", Text, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("price_version", String(32), nullable=False),
+    UniqueConstraint(
+        "person_id", "access_key", "team", "project", "model", "target", "price_version", name="uq_payers_person_id"
+    ),
+    comment="Who pays for what, by which prices: once, and not in every row. Rows are never changed nor deleted.",
+)
+
 attempts = Table(
     "attempts",
     metadata,
@@ -240,6 +252,7 @@ ledger = Table(
     Column("attempt_id", String(40), nullable=False),
     Column("kind", String(16), nullable=False, comment="settlement or correction: at most one of each"),
     *_paying(),
+    Column("day", Integer, nullable=False, comment="of admission: days since the epoch, UTC"),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("cache_read_tokens", BigInteger, nullable=False),
@@ -252,9 +265,8 @@ ledger = Table(
     Column("outcome", String(64), nullable=False),
     Column("settled_at", BigInteger, nullable=False),
     UniqueConstraint("attempt_id", "kind", name="uq_ledger_attempt"),
-    Index("ix_ledger_admitted_at", "admitted_at"),
-    # A person's own usage must not read a company's month.
-    Index("ix_ledger_person", "person_id", "admitted_at"),
+    # Some days of everybody, and each of these days of one person: that must not read a company's month.
+    Index("ix_ledger_day", "day", "payer_id"),
 )
 
 ledger_sums = Table(

@@ -12,7 +12,7 @@ from llmgw_gateway.money import verification
 from llmgw_gateway.money.amounts import NOTHING
 from llmgw_gateway.money.decide import BudgetRef
 from llmgw_gateway.money.estimate import Terms
-from llmgw_gateway.money.items import Admission, Paying, Renewal, Settlement
+from llmgw_gateway.money.items import Admission, Payer, Paying, Renewal, Settlement
 from llmgw_gateway.money.posting import Books
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def admission(
 
 
 def paying(attempt_id: str, now: int = 0) -> Paying:
-    return Paying(f"req_of_{attempt_id}", "per_1", "ses_1", "", "", "m", "v.m", "1", now)
+    return Paying(f"req_of_{attempt_id}", Payer("per_1", "ses_1", "", "", "m", "v.m", "1"), now)
 
 
 def settlement(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import NullPool, create_engine, insert
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.money.items import LEASE_EXPIRED, Admission, Admitted, Paying
+from llmgw_gateway.money.items import LEASE_EXPIRED, Admission, Admitted, Payer, Paying
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.store.schema import persons
 from tests.gateway.money import accounts
@@ -83,13 +83,15 @@ def _write(connection: Connection, books: Books, attempt_id: str, attempt: Attem
         attempt_id=attempt_id,
         paying=Paying(
             operation_id=attempt.operation or f"req_of_{attempt_id}",
-            person_id=attempt.person,
-            access_key=attempt.key,
-            team=attempt.team,
-            project=attempt.project,
-            model=attempt.model,
-            target=attempt.target,
-            price_version=attempt.price_version,
+            payer=Payer(
+                person_id=attempt.person,
+                access_key=attempt.key,
+                team=attempt.team,
+                project=attempt.project,
+                model=attempt.model,
+                target=attempt.target,
+                price_version=attempt.price_version,
+            ),
             admitted_at=attempt.admitted,
         ),
         terms=accounts.terms(attempt.hold),

@@ -25,8 +25,7 @@ PAST = [
     Attempt(0, cost=0, outcome="released", budgets=(USER,)),
 ]
 OPEN = """INSERT INTO attempts
-          SELECT 'att_open', operation_id, person_id, access_key, team, project, model, target, price_version,
-                 admitted_at, counters, 5, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0
+          SELECT 'att_open', operation_id, payer_id, admitted_at, counters, 5, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0
           FROM ledger WHERE attempt_id = 'att_0000'"""
 SWEPT = OPEN.replace("att_open", "att_0001").replace("0, 0, 0, 0, 0\n", "0, 0, 0, 0, 1\n").replace("12", "27")
 HELD = "UPDATE counters SET held = held + 5"

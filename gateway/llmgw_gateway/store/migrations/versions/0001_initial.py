@@ -38,13 +38,7 @@ def upgrade() -> None:
             "attempt_id", sa.String(length=40), nullable=False, comment="att_: a call; alw_: an allowance of a replica"
         ),
         sa.Column("operation_id", sa.String(length=40), nullable=False),
-        sa.Column("person_id", sa.String(length=40), nullable=False),
-        sa.Column("access_key", sa.String(length=40), nullable=False, comment="the place among the person's devices"),
-        sa.Column("team", sa.Text(), nullable=False),
-        sa.Column("project", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("target", sa.Text(), nullable=False),
-        sa.Column("price_version", sa.String(length=32), nullable=False),
+        sa.Column("payer_id", sa.BigInteger(), nullable=False, comment="a row of payers"),
         sa.Column("admitted_at", sa.BigInteger(), nullable=False),
         sa.Column("counters", sa.Text(), nullable=False, comment="JSON list of the counters that it is charged to"),
         sa.Column("hold", sa.BigInteger(), nullable=False, comment="micro-USD"),
@@ -165,15 +159,10 @@ def upgrade() -> None:
             "kind", sa.String(length=16), nullable=False, comment="settlement or correction: at most one of each"
         ),
         sa.Column("operation_id", sa.String(length=40), nullable=False),
-        sa.Column("person_id", sa.String(length=40), nullable=False),
-        sa.Column("access_key", sa.String(length=40), nullable=False, comment="the place among the person's devices"),
-        sa.Column("team", sa.Text(), nullable=False),
-        sa.Column("project", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("target", sa.Text(), nullable=False),
-        sa.Column("price_version", sa.String(length=32), nullable=False),
+        sa.Column("payer_id", sa.BigInteger(), nullable=False, comment="a row of payers"),
         sa.Column("admitted_at", sa.BigInteger(), nullable=False),
         sa.Column("counters", sa.Text(), nullable=False, comment="JSON list of the counters that it is charged to"),
+        sa.Column("day", sa.Integer(), nullable=False, comment="of admission: days since the epoch, UTC"),
         sa.Column("input_tokens", sa.BigInteger(), nullable=False),
         sa.Column("output_tokens", sa.BigInteger(), nullable=False),
         sa.Column("cache_read_tokens", sa.BigInteger(), nullable=False),
@@ -188,8 +177,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("entry_id", name=op.f("pk_ledger")),
         sa.UniqueConstraint("attempt_id", "kind", name="uq_ledger_attempt"),
     )
-    op.create_index("ix_ledger_admitted_at", "ledger", ["admitted_at"], unique=False)
-    op.create_index("ix_ledger_person", "ledger", ["person_id", "admitted_at"], unique=False)
+    op.create_index("ix_ledger_day", "ledger", ["day", "payer_id"], unique=False)
     op.create_table(
         "ledger_sums",
         sa.Column("sum_id", sa.String(length=64), nullable=False, comment="SHA-256 of what it is the sum of"),
@@ -215,6 +203,22 @@ def upgrade() -> None:
         comment="What retention has added up and removed from the ledger: with it, every sum is what it was.",
     )
     op.create_index("ix_ledger_sums_day", "ledger_sums", ["day"], unique=False)
+    op.create_table(
+        "payers",
+        sa.Column("payer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("person_id", sa.String(length=40), nullable=False),
+        sa.Column("access_key", sa.String(length=40), nullable=False, comment="the place among the person's devices"),
+        sa.Column("team", sa.Text(), nullable=False),
+        sa.Column("project", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("price_version", sa.String(length=32), nullable=False),
+        sa.PrimaryKeyConstraint("payer_id", name=op.f("pk_payers")),
+        sa.UniqueConstraint(
+            "person_id", "access_key", "team", "project", "model", "target", "price_version", name="uq_payers_person_id"
+        ),
+        comment="Who pays for what, by which prices: once, and not in every row. Rows are never changed nor deleted.",
+    )
     op.create_table(
         "persons",
         sa.Column("person_id", sa.String(length=40), nullable=False),
