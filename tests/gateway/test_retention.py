@@ -157,15 +157,16 @@ async def test_old_changes_go_and_their_chain_holds(column: Column, both: Databa
     assert await Retention(both, chosen).round() == Removed(changes=2)
     assert await Retention(both, chosen).round() == Removed()
     assert column.sql("SELECT number FROM changes ORDER BY number") == [(3,), (4,), (5,)]
-    assert await faults(both) == []
+    assert await faults(both, chosen) == []
     column.sql("DELETE FROM changes WHERE number = 3")
-    assert "was altered" in (await faults(both))[0]
+    assert "was altered" in (await faults(both, chosen))[0]
     column.sql("UPDATE changes SET number = number + 100")
-    assert await faults(both) != []
+    assert await faults(both, chosen) != []
 
 
-async def faults(both: Database) -> list[str]:
-    return await both.read(lambda connection: list(change_chain.faults(connection, {})))
+async def faults(both: Database, chosen: Settings) -> list[str]:
+    keys = [key_of(chosen.audit_secrets()[0])]
+    return await both.read(lambda connection: list(change_chain.faults(connection, {}, keys)))
 
 
 async def test_who_was_not_seen_for_long_is_erased_unless_a_directory_or_a_ban_has_them(

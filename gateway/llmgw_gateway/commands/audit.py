@@ -27,6 +27,7 @@ from llmgw_gateway.store.schema import audit_heads, persons
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from llmgw_gateway.observe.chain import Key
     from llmgw_gateway.settings import Settings
 
 DAY = click.DateTime(["%Y-%m-%d"])
@@ -58,7 +59,7 @@ def verify(config: Path, paths: tuple[Path, ...], day: datetime | None, form: st
         report = _verified(settings, paths, day)
         with reading(settings) as connection:
             if day is None:
-                report.faults += change_chain.faults(connection, report.changes)
+                report.faults += change_chain.faults(connection, report.changes, _keys(settings))
             changes = change_chain.count(connection)
     if form == "json":
         click.echo(
@@ -161,7 +162,7 @@ def export(
 
 def _verified(settings: Settings, paths: tuple[Path, ...], day: datetime | None) -> trail.Report:
     own = settings.path(settings.audit.path)
-    keys = [key_of(secret) for secret in settings.audit_secrets()]
+    keys = _keys(settings)
     wanted = f"{day:%Y-%m-%d}" if day else ""
     report = trail.Report()
     for _ in range(TIMES):
@@ -173,6 +174,10 @@ def _verified(settings: Settings, paths: tuple[Path, ...], day: datetime | None)
         if not report.faults or _files(own, paths, wanted) == found:
             break
     return report
+
+
+def _keys(settings: Settings) -> list[Key]:
+    return [key_of(secret) for secret in settings.audit_secrets()]
 
 
 def _files(own: Path, paths: tuple[Path, ...], day: str) -> list[trail.File]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import delete, select, update
 
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.observe.chain import anchor_seal
+from llmgw_gateway.observe.chain import anchor_seal, key_of
 from llmgw_gateway.store.polling import Poller
 from llmgw_gateway.store.schema import audit_heads, changes
 from llmgw_gateway.store.upsert import insert_if_absent
+from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.observe.audit import Audit
     from llmgw_gateway.observe.chain import Head, Key
+    from llmgw_gateway.settings import Settings
     from llmgw_gateway.store.database import Database
 
 PAUSE_SECONDS: Final = 1.0
@@ -40,7 +42,7 @@ class Anchors:
     """Follows one gateway's trail."""
 
     def __init__(self, database: Database, audit: Audit, keys: Callable[[], Key]) -> None:
-        """`keys` reads the key of the trail; OSError or ValueError when it cannot be read, and the last one stays."""
+        """`keys` reads the key of the trail; GatewayError when it cannot be read, and the last one stays."""
         self._database = database
         self._audit = audit
         self._keys = keys
@@ -85,7 +87,7 @@ class Anchors:
 
     def _follow_key(self) -> None:
         """A secret that was replaced counts at once: two small files are read, off no request's path."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(GatewayError):
             key = self._keys()
             if key != self._key:
                 self._key = key
@@ -98,6 +100,14 @@ class Anchors:
             row = anchor(self._key, head, self._audit.writer, int(time.time() * 1000))
             await self._database.submit(write, row)
             self._anchored = head
+
+
+def key_in_force(settings: Settings) -> Key:
+    """What the audit trail is sealed with now: its file is read again. GatewayError(INTERNAL) when it cannot be."""
+    try:
+        return key_of(settings.audit_secrets()[0])
+    except (OSError, ValueError) as error:
+        raise GatewayError(ErrorCode.INTERNAL, f"The key of the audit trail cannot be read: {error}.") from error
 
 
 def anchor(key: Key, head: Head, writer: str, now: int) -> dict[str, object]:
