@@ -154,6 +154,7 @@ class Retention:
         for each in found:
             if each.opening is not None:
                 self._audit.note({"kind": anchors.REMOVED, "chain": each.opening.chain, "day": each.opening.day})
+                await self._audit.on_disk()
                 await self._database.submit(anchors.forget, each.opening.chain)
                 await asyncio.to_thread(each.path.unlink, missing_ok=True)
         return len(found)
