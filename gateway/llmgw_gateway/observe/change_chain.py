@@ -58,10 +58,7 @@ def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
     wanted = [row["change_id"] for row in rows]
     there = frozenset(connection.scalars(select(changes.c.change_id).where(changes.c.change_id.in_(wanted))))
-    last = connection.execute(
-        select(changes.c.number, changes.c.hash).order_by(changes.c.number.desc()).limit(1)
-    ).first()
-    have, before = (last.number, last.hash) if last is not None else (0, FIRST)
+    have, before = last(connection) or (0, FIRST)
     chained: list[dict[str, Any]] = []
     new = (row for row in rows if row["change_id"] not in there)
     for number, row in enumerate(new, have + 1):
@@ -103,9 +100,9 @@ def naming(connection: Connection, replaced: Callable[[str], str]) -> dict[str, 
 
 def _naming(connection: Connection, replaced: Callable[[str], str]) -> Iterator[tuple[RowMapping, dict[str, str]]]:
     """Rows with a text that would be another, and these texts as they would be; so many in memory at a time."""
-    last = 0
+    seen = 0
     while True:
-        query = select(changes).where(changes.c.number > last).order_by(changes.c.number).limit(ROWS_AT_ONCE)
+        query = select(changes).where(changes.c.number > seen).order_by(changes.c.number).limit(ROWS_AT_ONCE)
         rows = connection.execute(query).mappings().all()
         for row in rows:
             texts = {name: row[name] for name in ERASABLE if row[name] is not None}
@@ -115,7 +112,7 @@ def _naming(connection: Connection, replaced: Callable[[str], str]) -> Iterator[
                 yield row, new
         if len(rows) < ROWS_AT_ONCE:
             return
-        last = rows[-1]["number"]
+        seen = rows[-1]["number"]
 
 
 def _without(name: str, text: str, replaced: Callable[[str], str]) -> str:
@@ -143,10 +140,10 @@ def _replaced(part: Any, replaced: Callable[[str], str]) -> Any:  # noqa: ANN401
 def oldest(connection: Connection, before: int, most: int) -> tuple[int, str] | None:
     """Number and hash of the last row of the beginning that is older than `before`, at most so many rows of it."""
     newer = connection.scalar(select(func.min(changes.c.number)).where(changes.c.at >= before))
-    first, last = connection.execute(select(func.min(changes.c.number), func.max(changes.c.number))).one()
+    first, newest = connection.execute(select(func.min(changes.c.number), func.max(changes.c.number))).one()
     if first is None:
         return None
-    end = min(last if newer is None else newer - 1, first + most - 1)
+    end = min(newest if newer is None else newer - 1, first + most - 1)
     found = connection.execute(select(changes.c.number, changes.c.hash).where(changes.c.number == end)).one_or_none()
     return (found.number, found.hash) if found is not None and end >= first else None
 
@@ -200,7 +197,8 @@ def faults(connection: Connection, heads: Mapping[int, str], keys: Sequence[Key]
     missing = [number for number in heads if number > reading.number]
     if missing:
         yield (
-            f"changes: the table ends at change {reading.number}, but the audit trail knows change {max(missing)}: "
+            f"changes: the table ends at change {reading.number}, but the audit trail or the kept report "
+            f"knows change {max(missing)}: "
             "rows were taken away"
         )
     for place, digest in reading.replaced.items():
@@ -215,6 +213,13 @@ def count(connection: Connection) -> int:
     return connection.scalar(select(func.count()).select_from(changes)) or 0
 
 
+def last(connection: Connection) -> tuple[int, str] | None:
+    """Number and hash of the newest row."""
+    query = select(changes.c.number, changes.c.hash).order_by(changes.c.number.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    return (row.number, row.hash) if row is not None else None
+
+
 def _fault(reading: _Reading, row: RowMapping, heads: Mapping[int, str]) -> str:
     number = row["number"]
     if number != reading.number + 1:
@@ -223,7 +228,7 @@ def _fault(reading: _Reading, row: RowMapping, heads: Mapping[int, str]) -> str:
     if {*salts} != {*ERASABLE} or _hash(reading.hash, row, salts) != row["hash"]:
         return f"changes: change {number} ({row['change_id']}, {row['action']}) was altered, or the one before it"
     if heads.get(number, row["hash"]) != row["hash"]:
-        return f"changes: change {number} ({row['change_id']}) is not the one that the audit trail knows"
+        return f"changes: change {number} ({row['change_id']}) is known otherwise to the audit trail or the kept report"
     for name in ERASABLE:
         if salts[name].startswith(COMMITTED):
             reading.replaced[number, name] = _digest(row[name])
@@ -258,8 +263,8 @@ def _removed_hash(connection: Connection, number: int) -> str | None:
     query = select(changes.c.after).where(changes.c.action == "retention.changes").order_by(changes.c.number.desc())
     for after in connection.scalars(query):
         match _document(after):
-            case {"removed": {"number": int(told), "hash": str(last)}} if told == number:
-                return last
+            case {"removed": {"number": int(up_to), "hash": str(digest)}} if up_to == number:
+                return digest
     return None
 
 

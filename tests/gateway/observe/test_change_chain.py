@@ -71,9 +71,9 @@ async def test_rows_that_were_taken_away_are_missed(column: Column, both: Databa
     ((last,),) = column.sql("SELECT hash FROM changes WHERE number = 4")
     column.sql("DELETE FROM changes WHERE number = 4")
     assert await faults(both) == [], "the end of a table says nothing by itself"
-    assert await faults(both, {4: last}) == [
-        "changes: the table ends at change 3, but the audit trail knows change 4: rows were taken away"
-    ]
+    (fault,) = await faults(both, {4: last})
+    assert fault.startswith("changes: the table ends at change 3, but the audit trail")
+    assert fault.endswith("knows change 4: rows were taken away")
     column.sql("DELETE FROM changes WHERE number = 2")
     assert await faults(both) == ["changes: change 2 is missing (the next one is 3)"]
     column.sql("DELETE FROM changes WHERE number = 1")
@@ -89,7 +89,9 @@ async def test_a_chain_that_was_written_anew_is_not_the_one_that_the_audit_trail
     for number in (3, 4):
         await both.submit(write, change(number, after={"amount": 1_000_000}))
     assert await faults(both) == []
-    assert await faults(both, heads) == ["changes: change 3 (chg_3) is not the one that the audit trail knows"]
+    assert await faults(both, heads) == [
+        "changes: change 3 (chg_3) is known otherwise to the audit trail or the kept report"
+    ]
 
 
 async def test_a_change_that_is_written_again_is_one_row(column: Column, both: Database) -> None:
