@@ -80,7 +80,7 @@ class Shared:
         self.ring = Ring(
             database, settings.server.public_url, *settings.cluster_secrets(), reread=settings.cluster_secrets
         )
-        self.revocations = Revocations(database, settings.tokens.life_seconds)
+        self.revocations = Revocations(database)
         self.adjustments = Adjustments(database)
         self.keys = ServiceKeys(database)
         self.parts = self.ring, self.revocations, self.adjustments, self.keys
@@ -195,7 +195,7 @@ class Gateway:
             peers,
             [each.unready for each in (*shared.parts, rates, relay, pipeline)],
         )
-        scim = Scim(database, keys, settings.tokens.life_seconds, peers, revocations.refresh)
+        scim = Scim(database, keys, peers, revocations.refresh)
         administrators = beside(admin, scim)
         runners = await self._listen(edge, administrators, operators(pipeline, edge, reloader), pipeline, peers)
         reloader.start()

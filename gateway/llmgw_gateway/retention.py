@@ -139,7 +139,7 @@ class Retention:
         names = await self._database.read(lambda connection: unseen(connection, before, MOST_PEOPLE))
         for name in names:
             by = Author(AUTHOR, AUTHOR, new_change_id())
-            order = Erasure(name, (), by, now, self._settings.tokens.life_seconds)
+            order = Erasure(name, (), by, now)
             await self._step(self._database.submit(erase, (order, anchors.key_in_force(self._settings))))
         if names:
             await self._database.purge()

@@ -51,9 +51,7 @@ def erase(config: Path, user: str, also: tuple[str, ...], dry_run: bool, yes: bo
             click.confirm(
                 f"Erase {tables.clean(person.email or person.name or person.person_id)} for good?", abort=True
             )
-        erasure = Erasure(
-            person.person_id, also, operator(who()), int(time.time() * 1000), settings.tokens.life_seconds
-        )
+        erasure = Erasure(person.person_id, also, operator(who()), int(time.time() * 1000))
         sealing = partial(key_in_force, settings)
         done = do(settings, control.ERASE, erasure, lambda database: erase_person(database, sealing, erasure))
     if done is None:

@@ -62,8 +62,6 @@ class Erasure:
     """What else the person was called: a former address, a nickname."""
     by: Author
     now: int
-    token_seconds: int
-    """How long a token that was given just now is good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +133,7 @@ def _erase(connection: Connection, erasure: Erasure, key: Key) -> Erased | None:
     row = connection.execute(select(persons).where(mine).with_for_update()).mappings().one_or_none()
     if row is None or is_recorded(connection, erasure.by):
         return None if row is None else Erased({})
-    ended = end_sessions(connection, erasure.person_id, erasure.now, erasure.token_seconds)
+    ended = end_sessions(connection, erasure.person_id, erasure.now)
     replaced = _replacing(row, erasure.also)
     elsewhere = list(_elsewhere(connection, replaced))
     for table, mine_there, values in elsewhere:

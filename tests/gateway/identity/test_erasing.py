@@ -99,7 +99,7 @@ async def test_no_table_names_an_erased_person_and_nothing_else_has_changed(
     named_store: Column, both: Database
 ) -> None:
     before = everything(named_store)
-    done = await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), ROOT, 0, 600))
+    done = await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), ROOT, 0))
     assert done == {
         "texts": {
             "adjustments.made_by": 1,
@@ -145,20 +145,20 @@ async def test_a_preview_says_what_an_erasure_does_and_does_nothing(named_store:
     before = everything(named_store)
     said = await both.read(lambda connection: preview(connection, "per_zoe", (FORMER,)))
     assert everything(named_store) == before
-    done = await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), ROOT, 0, 600))
+    done = await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), ROOT, 0))
     assert said is not None
     assert done is not None
     assert said.texts == done["texts"]
     assert await both.read(lambda connection: preview(connection, "per_nobody", ())) is None
-    assert await erase_person(both, lambda: KEY, Erasure("per_nobody", (), ROOT, 0, 600)) is None
+    assert await erase_person(both, lambda: KEY, Erasure("per_nobody", (), ROOT, 0)) is None
 
 
 async def test_an_erasure_that_is_done_again_does_nothing_more(named_store: Column, both: Database) -> None:
     for _ in range(2):
-        await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), ROOT, 0, 600))
+        await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), ROOT, 0))
     assert named_store.sql("SELECT count(*) FROM changes WHERE action = 'person.erase'") == [(1,)]
     again = Author("per_root", "admin", "chg_again")
-    done = await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), again, 0, 600))
+    done = await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), again, 0))
     assert done == {"texts": {}, "sessions": 0, "purged": True}
     assert await both.read(lambda connection: list(change_chain.faults(connection, {}, [KEY]))) == []
 
@@ -189,9 +189,9 @@ async def test_whoever_is_called_like_a_part_of_what_is_stored_takes_nothing_of_
         return [None]
 
     await both.submit(add, None)
-    await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), ROOT, 0, 600))
+    await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), ROOT, 0))
     before = everything(named_store)
-    await erase_person(both, lambda: KEY, Erasure("per_called", (), Author("per_root", "admin", "chg_4"), 0, 600))
+    await erase_person(both, lambda: KEY, Erasure("per_called", (), Author("per_root", "admin", "chg_4"), 0))
     after = everything(named_store)
     for table in ("service_keys", "teams"):
         assert after[table] == before[table]
