@@ -33,9 +33,8 @@ from llmgw_gateway.listener import Bounds, listen, redirecting
 from llmgw_gateway.money.adjustments import Adjustments
 from llmgw_gateway.money.holds import Money
 from llmgw_gateway.money.traffic import LEASE_SECONDS, Rates
-from llmgw_gateway.observe.anchors import Anchors, writer_of
+from llmgw_gateway.observe.anchors import Anchors, key_in_force, writer_of
 from llmgw_gateway.observe.audit import Audit
-from llmgw_gateway.observe.chain import Key, key_of
 from llmgw_gateway.observe.metrics import Metrics
 from llmgw_gateway.offer import policy
 from llmgw_gateway.operators import operators
@@ -81,7 +80,7 @@ class Shared:
         self.ring = Ring(
             database, settings.server.public_url, *settings.cluster_secrets(), reread=settings.cluster_secrets
         )
-        self.revocations = Revocations(database, settings.tokens.life_seconds)
+        self.revocations = Revocations(database)
         self.adjustments = Adjustments(database)
         self.keys = ServiceKeys(database)
         self.parts = self.ring, self.revocations, self.adjustments, self.keys
@@ -123,12 +122,12 @@ class Gateway:
         own = self._settings.audit
         audit = Audit(
             path,
-            self._audit_key(),
+            key_in_force(self._settings),
             writer=writer_of(path),
             most_waiting=own.most_waiting,
             most_bytes=own.file_megabytes << 20,
         )
-        anchors = Anchors(database, audit, self._audit_key)
+        anchors = Anchors(database, audit, partial(key_in_force, self._settings))
         try:
             audit.start()
         except OSError as error:
@@ -149,9 +148,6 @@ class Gateway:
             await anchors.stop()
             database.close()
         return not (unsettled or unwritten)
-
-    def _audit_key(self) -> Key:
-        return key_of(self._settings.audit_secrets()[0])
 
     async def _serve(self, database: Database, audit: Audit, http: aiohttp.ClientSession) -> int:
         settings = self._settings
@@ -199,7 +195,7 @@ class Gateway:
             peers,
             [each.unready for each in (*shared.parts, rates, relay, pipeline)],
         )
-        scim = Scim(database, keys, settings.tokens.life_seconds, peers, revocations.refresh)
+        scim = Scim(database, keys, peers, revocations.refresh)
         administrators = beside(admin, scim)
         runners = await self._listen(edge, administrators, operators(pipeline, edge, reloader), pipeline, peers)
         reloader.start()
@@ -226,7 +222,8 @@ class Gateway:
             return None
         people, roles = People(database, shared.revocations.refresh), Roles(database)
         door = socket_of(self._settings.path(file))
-        return Control(database, shared.adjustments, shared.keys, people, roles, retention, door)
+        sealing = partial(key_in_force, self._settings)
+        return Control(database, shared.adjustments, shared.keys, people, roles, retention, sealing, door)
 
     def _reload(self, reloader: Reloader) -> None:
         """SIGHUP: everything that comes from files, now."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.identity.roles import Roles
     from llmgw_gateway.identity.service_keys import ServiceKeys
     from llmgw_gateway.money.adjustments import Adjustments
+    from llmgw_gateway.observe.chain import Key
     from llmgw_gateway.retention import Retention
     from llmgw_gateway.store.database import Database
 
@@ -109,8 +110,10 @@ class Control:
         people: People,
         roles: Roles,
         retention: Retention,
+        sealing: Callable[[], Key],
         path: Path,
     ) -> None:
+        """`sealing` reads the key of the audit trail."""
         self._path = path
         self._orders: dict[str, tuple[type[Any], Work]] = {
             MAKE: (NewAdjustment, adjustments.make),
@@ -124,7 +127,7 @@ class Control:
             REVOKE_ROLE: (RoleEnd, roles.end),
             MAKE_CODE: (NewCode, roles.make_code),
             RETAIN: (Round, retention.begin),
-            ERASE: (Erasure, partial(erase_person, database, tell=people.tell)),
+            ERASE: (Erasure, partial(erase_person, database, sealing, tell=people.tell)),
             IMPORT: (Batch, Importing(database).write),
         }
         self._runner: web.AppRunner | None = None

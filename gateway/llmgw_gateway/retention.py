@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from llmgw_gateway.errors import GatewayError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from llmgw_gateway.observe.audit import Audit
+    from llmgw_gateway.observe.chain import Key
     from llmgw_gateway.settings import Settings
     from llmgw_gateway.store.database import Database
 
@@ -129,7 +130,8 @@ class Retention:
     async def _changes(self, before: int) -> int:
         whole = 0
         while True:
-            asked = _Oldest(before, int(self._database.now() * 1000), new_change_id())
+            key = anchors.key_in_force(self._settings)
+            asked = _Oldest(before, int(self._database.now() * 1000), new_change_id(), key)
             if not (count := await self._step(self._database.submit(_remove_changes, asked))):
                 return whole
             whole += count
@@ -138,8 +140,8 @@ class Retention:
         names = await self._database.read(lambda connection: unseen(connection, before, MOST_PEOPLE))
         for name in names:
             by = Author(AUTHOR, AUTHOR, new_change_id())
-            order = Erasure(name, (), by, now, self._settings.tokens.life_seconds)
-            await self._step(self._database.submit(erase, order))
+            order = Erasure(name, (), by, now)
+            await self._step(self._database.submit(erase, (order, anchors.key_in_force(self._settings))))
         if names:
             await self._database.purge()
         return len(names)
@@ -153,6 +155,7 @@ class Retention:
         for each in found:
             if each.opening is not None:
                 self._audit.note({"kind": anchors.REMOVED, "chain": each.opening.chain, "day": each.opening.day})
+                await self._audit.on_disk()
                 await self._database.submit(anchors.forget, each.opening.chain)
                 await asyncio.to_thread(each.path.unlink, missing_ok=True)
         return len(found)
@@ -176,6 +179,7 @@ class _Oldest:
     before: int
     now: int
     change_id: str
+    key: Key
 
 
 def _remove_changes(connection: Connection, batch: list[_Oldest]) -> list[int]:
@@ -194,7 +198,7 @@ def _remove(connection: Connection, asked: _Oldest) -> int:
         return 0
     number, last = found
     count = change_chain.up_to(connection, number)
-    after: dict[str, Any] = {change_chain.REMOVED: {"number": number, "hash": last}}
+    after = change_chain.told(asked.key, asked.change_id, change_chain.REMOVED, {"number": number, "hash": last})
     record(connection, Change(by, asked.now, "retention.changes", "changes", "", None, after))
     change_chain.remove(connection, number)
     return count

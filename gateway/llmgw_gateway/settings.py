@@ -28,6 +28,8 @@ from llmgw_wire.versions import FORM
 
 MIN_SECRET_BYTES = 32
 LEAST_LEDGER_DAYS = 40
+MOST_LIFE_SECONDS = 3600
+"""The longest life of a gateway token: who is revoked has to stay so for as long."""
 
 
 def secret_faults(key: str, path: Path) -> list[str]:
@@ -140,7 +142,7 @@ class Tokens(Section, frozen=True, kw_only=True):
     other_cluster_secret_file: str = ""
     """A second secret that is good, too, while the first is being replaced. The file need not be there."""
     audience: Text = "llmgw"
-    life_seconds: Annotated[int, Meta(ge=2, le=3600)] = 600
+    life_seconds: Annotated[int, Meta(ge=2, le=MOST_LIFE_SECONDS)] = 600
     enrol_seconds: Annotated[int, Meta(ge=60, le=86_400)] = 900
     """The oldest `auth_time` with which a new device is enrolled, where the provider gives one."""
     minimum_agent_version: Annotated[str, Meta(pattern=f"^{FORM.pattern}$")] = "0"

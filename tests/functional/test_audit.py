@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from tests.functional import ledger
@@ -71,6 +73,43 @@ def test_a_trail_that_was_cut_off_while_the_gateway_was_down_stays_evidence(gate
     code, out, _ = audit(gateway, "verify")
     assert code == 1
     assert "cut off" in out
+
+
+def test_a_trail_of_which_the_store_knows_nothing_any_more_does_not_become_whole_by_a_restart(
+    gateway: Gateway, ada: Device
+) -> None:
+    for _ in range(2):
+        assert ada.ask().status == 200
+    assert gateway.terminate() == 0
+    gateway.audit.write_bytes(b"".join(gateway.audit.read_bytes().splitlines(keepends=True)[:-1]))
+    with closing(sqlite3.connect(gateway.db)) as store, store:
+        store.execute("DELETE FROM audit_heads")
+    left = len(gateway.audit.read_bytes().splitlines())
+    gateway.restart()
+    assert ada.ask().status == 200
+    assert gateway.terminate() == 0
+    _, out, _ = audit(gateway, "verify")
+    assert f"line {left + 1}: a start found that the store knew nothing of the {left} records before" in out
+
+
+def test_what_was_kept_of_an_earlier_report_is_compared_with(gateway: Gateway, ada: Device, tmp_path: Path) -> None:
+    assert ada.ask().status == 200
+    assert gateway.terminate() == 0
+    kept = tmp_path / "kept.json"
+    kept.write_text(audit(gateway, "verify", "--format", "json")[1])
+    assert audit(gateway, "verify", "--against", kept)[0] == 0
+    document = json.loads(kept.read_text())
+    document["heads"][0]["count"] += 1
+    document["last_change"] = {"number": 1, "hash": "0" * 64}
+    kept.write_text(json.dumps(document))
+    code, out, _ = audit(gateway, "verify", "--against", kept)
+    assert code == 1
+    assert "and the kept report knows of" in out
+    assert "but the audit trail or the kept report knows change 1" in out
+    kept.write_text("[]")
+    code, _, err = audit(gateway, "verify", "--against", kept)
+    assert code == 2
+    assert "is no report of `audit verify --format json`" in err
 
 
 def test_records_are_shown_with_names_and_exported_without(gateway: Gateway, ada: Device) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from llmgw_gateway.identity.roles import Roles
 from llmgw_gateway.identity.service_keys import ServiceKeys
 from llmgw_gateway.money.adjustments import Adjustments, NewAdjustment, Withdrawal
 from llmgw_gateway.money.overrides import Adjustment
+from llmgw_gateway.observe.anchors import key_in_force
 from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.retention import Retention
 from llmgw_gateway.settings import load
@@ -66,7 +68,14 @@ async def served(place: Path) -> AsyncIterator[tuple[Unreadable, Path]]:
     settings = load(configuration.write(configuration.folder(place.parent), configuration.good()))
     retention = Retention(database, settings)
     listening = Control(
-        database, adjustments, ServiceKeys(database), People(database), Roles(database), retention, socket_of(place)
+        database,
+        adjustments,
+        ServiceKeys(database),
+        People(database),
+        Roles(database),
+        retention,
+        partial(key_in_force, settings),
+        socket_of(place),
     )
     await listening.start()
     yield backend, place

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import resource
 from collections import OrderedDict
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import pytest
 from sqlalchemy import insert, update
 
 from llmgw_gateway.call import Usage
+from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.money import verification
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.rollup import Slice, roll_up
@@ -19,7 +23,7 @@ from llmgw_gateway.money.usage import SUMMED_BY, Line, Span, total, usage
 from llmgw_gateway.observe import change_chain, trail
 from llmgw_gateway.observe.anchors import anchor
 from llmgw_gateway.observe.anchors import write as write_anchor
-from llmgw_gateway.observe.audit import Audit
+from llmgw_gateway.observe.audit import Audit, Entry
 from llmgw_gateway.observe.chain import Head, key_of
 from llmgw_gateway.observe.changes import Author, Change, record
 from llmgw_gateway.observe.spool import Spool
@@ -157,15 +161,16 @@ async def test_old_changes_go_and_their_chain_holds(column: Column, both: Databa
     assert await Retention(both, chosen).round() == Removed(changes=2)
     assert await Retention(both, chosen).round() == Removed()
     assert column.sql("SELECT number FROM changes ORDER BY number") == [(3,), (4,), (5,)]
-    assert await faults(both) == []
+    assert await faults(both, chosen) == []
     column.sql("DELETE FROM changes WHERE number = 3")
-    assert "was altered" in (await faults(both))[0]
+    assert "was altered" in (await faults(both, chosen))[0]
     column.sql("UPDATE changes SET number = number + 100")
-    assert await faults(both) != []
+    assert await faults(both, chosen) != []
 
 
-async def faults(both: Database) -> list[str]:
-    return await both.read(lambda connection: list(change_chain.faults(connection, {})))
+async def faults(both: Database, chosen: Settings) -> list[str]:
+    keys = [key_of(chosen.audit_secrets()[0])]
+    return await both.read(lambda connection: list(change_chain.faults(connection, {}, keys)))
 
 
 async def test_who_was_not_seen_for_long_is_erased_unless_a_directory_or_a_ban_has_them(
@@ -209,6 +214,39 @@ async def test_who_was_not_seen_for_long_is_erased_unless_a_directory_or_a_ban_h
     assert (actor, json.loads(after)["sessions"]) == ("retention", 0)
 
 
+async def test_a_file_goes_only_once_the_record_of_it_is_on_disk(both: Database, tmp_path: Path) -> None:
+    chosen = settings(tmp_path, audit_days=30)
+    path = chosen.path(chosen.audit.path)
+    key = key_of(chosen.audit_secrets()[0])
+    old = Spool(path, key, writer="w", most_bytes=1 << 20, now=lambda: both.now() - 90 * 86_400)
+    old.open()
+    old.turn()
+    old.take([b'{"request_id":"req_1"}'])
+    old.flush()
+    old.close()
+    audit = Audit(path, key, writer="w")
+    audit.start()
+    async with audit.entry(Entry("req_2", "GET", "/")):
+        pass
+    await audit.on_disk()
+    (aside,) = set(trail.of(path)) - {path}
+    before = path.read_bytes()
+    # A disk that takes nothing more: the kernel refuses what would make a file longer.
+    soft, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before), most))
+    try:
+        round_ = asyncio.create_task(Retention(both, chosen, audit).round())
+        while audit.unwritten == 0:  # noqa: ASYNC110 -- the trail tells nobody
+            await asyncio.sleep(0)
+        assert audit.close(seconds=0.1) == 1
+        with pytest.raises(GatewayError, match="cannot write its audit trail"):
+            await round_
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, most))
+    assert path.read_bytes() == before
+    assert aside.exists()
+
+
 async def test_old_files_of_the_audit_trail_go_and_the_rest_is_whole(both: Database, tmp_path: Path) -> None:
     chosen = settings(tmp_path, audit_days=30)
     path = chosen.path(chosen.audit.path)
@@ -226,6 +264,8 @@ async def test_old_files_of_the_audit_trail_go_and_the_rest_is_whole(both: Datab
     audit = Audit(path, key, writer="w")
     audit.start()
     assert await Retention(both, chosen, audit).round() == Removed(audit=2)
+    assert audit.head is not None
+    await both.submit(write_anchor, anchor(key, audit.head, "w", 0))
     assert audit.close() == 0
     found = trail.files(trail.of(path))
     with_heads = await both.read(lambda connection: connection.execute(audit_heads.select()).all())

@@ -163,8 +163,7 @@ def revoke(asking: Asking, connection: Connection, _body: Nothing) -> SessionsEn
 
 def _order(asking: Asking, connection: Connection, verb: Verb) -> SessionsEnded:
     person = asking.places["person"]
-    life = asking.settings.tokens.life_seconds
-    ended = carry_out(connection, [PersonOrder(verb, person, asking.by, asking.now, life)])[0]
+    ended = carry_out(connection, [PersonOrder(verb, person, asking.by, asking.now)])[0]
     if ended is None:
         raise missing("person")
     disabled = connection.scalar(select(persons.c.disabled_at).where(persons.c.person_id == person)) is not None

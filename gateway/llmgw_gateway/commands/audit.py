@@ -16,6 +16,7 @@ from sqlalchemy import select
 
 from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refusals
+from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.identity import people
 from llmgw_gateway.money.usage import Span
 from llmgw_gateway.observe import change_chain, trail
@@ -27,6 +28,7 @@ from llmgw_gateway.store.schema import audit_heads, persons
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from llmgw_gateway.observe.chain import Key
     from llmgw_gateway.settings import Settings
 
 DAY = click.DateTime(["%Y-%m-%d"])
@@ -46,20 +48,24 @@ def audit() -> None:
 @CONFIG
 @PATHS
 @click.option("--day", type=DAY, help="Only files of this day (UTC).")
+@click.option("--against", type=click.Path(path_type=Path, exists=True), help="An earlier report in JSON.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def verify(config: Path, paths: tuple[Path, ...], day: datetime | None, form: str) -> None:
+def verify(config: Path, paths: tuple[Path, ...], day: datetime | None, against: Path | None, form: str) -> None:
     """Check that no record was altered, removed, added, reordered or cut off, and name the first that was.
 
     PATHS are files and folders of audit trails, also of other replicas; without them, those of CONFIG's own. The store
-    says how long each file has to be, and which changes administrators have made. The exit status is 1 for any fault.
+    says how long each file has to be, and which changes administrators have made. What `--format json` once printed,
+    and was kept where nobody could change it, says so, too (--against). The exit status is 1 for any fault.
     """
     with refusals():
         settings, _ = read(config)
-        report = _verified(settings, paths, day)
+        kept = _kept(against)
+        report = _verified(settings, paths, day, kept.heads)
         with reading(settings) as connection:
             if day is None:
-                report.faults += change_chain.faults(connection, report.changes)
-            changes = change_chain.count(connection)
+                known = report.changes | ({kept.last_change.number: kept.last_change.hash} if kept.last_change else {})
+                report.faults += change_chain.faults(connection, known, _keys(settings))
+            changes, last = change_chain.count(connection), change_chain.last(connection)
     if form == "json":
         click.echo(
             tables.as_json(
@@ -70,6 +76,7 @@ def verify(config: Path, paths: tuple[Path, ...], day: datetime | None, form: st
                     "faults": report.faults,
                     "notes": report.notes,
                     "heads": [msgspec.to_builtins(head) for head in report.heads.values()],
+                    "last_change": {"number": last[0], "hash": last[1]} if last else None,
                 }
             )
         )
@@ -159,9 +166,34 @@ def export(
             click.echo(lines.partition("\n")[2])
 
 
-def _verified(settings: Settings, paths: tuple[Path, ...], day: datetime | None) -> trail.Report:
+class LastChange(msgspec.Struct, frozen=True):
+    """How far administrators' changes went."""
+
+    number: int
+    hash: str
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What counts of an earlier report."""
+
+    heads: tuple[Head, ...] = ()
+    last_change: LastChange | None = None
+
+
+def _kept(against: Path | None) -> Kept:
+    if against is None:
+        return Kept()
+    try:
+        return msgspec.json.decode(against.read_bytes(), type=Kept)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigurationError(str(against), [f"is no report of `audit verify --format json`: {error}"]) from error
+
+
+def _verified(
+    settings: Settings, paths: tuple[Path, ...], day: datetime | None, kept: tuple[Head, ...]
+) -> trail.Report:
     own = settings.path(settings.audit.path)
-    keys = [key_of(secret) for secret in settings.audit_secrets()]
+    keys = _keys(settings)
     wanted = f"{day:%Y-%m-%d}" if day else ""
     report = trail.Report()
     for _ in range(TIMES):
@@ -169,10 +201,14 @@ def _verified(settings: Settings, paths: tuple[Path, ...], day: datetime | None)
         anchors = [each for each in _anchors(settings) if wanted in ("", each.head.day)]
         found = _files(own, paths, wanted)
         with tables.progress("verifying", sum(each.path.stat().st_size for each in found)) as advance:
-            report = trail.verify(found, keys, anchors, writer_of(own), advance)
+            report = trail.verify(found, keys, anchors, writer_of(own), advance, day=wanted, kept=kept)
         if not report.faults or _files(own, paths, wanted) == found:
             break
     return report
+
+
+def _keys(settings: Settings) -> list[Key]:
+    return [key_of(secret) for secret in settings.audit_secrets()]
 
 
 def _files(own: Path, paths: tuple[Path, ...], day: str) -> list[trail.File]:

@@ -169,7 +169,6 @@ def _written(settings: Settings, work: Sequence[Any], outcomes: Sequence[Outcome
     batches = [
         Batch(
             by=by,
-            token_seconds=settings.tokens.life_seconds,
             people=tuple(each for each in lines if isinstance(each, PersonLine)),
             teams=tuple(each for each in lines if isinstance(each, TeamLine)),
         )

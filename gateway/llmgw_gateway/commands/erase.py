@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, read, refu
 from llmgw_gateway.commands.people import person_of
 from llmgw_gateway.commands.writing import do, who
 from llmgw_gateway.identity.erasing import Erased, Erasure, erase_person, preview
+from llmgw_gateway.observe.anchors import key_in_force
 from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.store.reading import reading
 
@@ -49,10 +51,9 @@ def erase(config: Path, user: str, also: tuple[str, ...], dry_run: bool, yes: bo
             click.confirm(
                 f"Erase {tables.clean(person.email or person.name or person.person_id)} for good?", abort=True
             )
-        erasure = Erasure(
-            person.person_id, also, operator(who()), int(time.time() * 1000), settings.tokens.life_seconds
-        )
-        done = do(settings, control.ERASE, erasure, lambda database: erase_person(database, erasure))
+        erasure = Erasure(person.person_id, also, operator(who()), int(time.time() * 1000))
+        sealing = partial(key_in_force, settings)
+        done = do(settings, control.ERASE, erasure, lambda database: erase_person(database, sealing, erasure))
     if done is None:
         click.echo(f"llmgw-gateway: {person.person_id} is not known any more", err=True)
         sys.exit(EXIT_FAULTS)

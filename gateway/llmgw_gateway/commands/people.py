@@ -156,7 +156,7 @@ def _order(config: Path, user: str, verb: Verb) -> tuple[str, int]:
         with reading(settings) as connection:
             person = person_of(connection, user).person_id
         now = int(time.time() * 1000)
-        order = PersonOrder(verb, person, operator(who()), now, settings.tokens.life_seconds)
+        order = PersonOrder(verb, person, operator(who()), now)
         ended = do(settings, control.PERSON, order, lambda database: People(database).carry_out(order))
     if ended is None:
         click.echo(f"llmgw-gateway: {person} is not known any more", err=True)

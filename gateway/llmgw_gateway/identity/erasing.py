@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Column, Connection, RowMapping, Table
 
+    from llmgw_gateway.observe.chain import Key
     from llmgw_gateway.store.database import Database
 
 ACTION: Final = "person.erase"
@@ -61,8 +62,6 @@ class Erasure:
     """What else the person was called: a former address, a nickname."""
     by: Author
     now: int
-    token_seconds: int
-    """How long a token that was given just now is good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +77,15 @@ class Erased:
 
 
 async def erase_person(
-    database: Database, erasure: Erasure, tell: Callable[[], Awaitable[None]] | None = None
+    database: Database, sealing: Callable[[], Key], erasure: Erasure, tell: Callable[[], Awaitable[None]] | None = None
 ) -> dict[str, Any] | None:
     """Erase somebody; what was done (the members of `Erased`), or None when there is no such person.
 
-    StoreAwayError tells whether it may have been done.
+    `sealing` reads the key of the audit trail, which vouches for what was replaced. StoreAwayError tells whether it may
+    have been done; other GatewayErrors that it was not.
     """
     erasure = replace(erasure, now=int(database.now() * 1000))
-    done = await database.submit(erase, erasure)
+    done = await database.submit(erase, (erasure, sealing()))
     if done is None:
         return None
     if tell is not None:
@@ -94,10 +94,10 @@ async def erase_person(
     return asdict(replace(done, purged=await database.purge()))
 
 
-def erase(connection: Connection, batch: list[Erasure]) -> list[Erased | None]:
+def erase(connection: Connection, batch: list[tuple[Erasure, Key]]) -> list[Erased | None]:
     """Carry erasures out. One that was carried out already answers that there was nothing left to do."""
-    order = sorted(range(len(batch)), key=lambda number: batch[number].person_id)
-    answers = {number: _erase(connection, batch[number]) for number in order}
+    order = sorted(range(len(batch)), key=lambda number: batch[number][0].person_id)
+    answers = {number: _erase(connection, *batch[number]) for number in order}
     return [answers[number] for number in range(len(batch))]
 
 
@@ -128,20 +128,21 @@ def preview(connection: Connection, person_id: str, also: Sequence[str]) -> Eras
     return Erased(_counted(connection, row, replaced, _elsewhere(connection, replaced)))
 
 
-def _erase(connection: Connection, erasure: Erasure) -> Erased | None:
+def _erase(connection: Connection, erasure: Erasure, key: Key) -> Erased | None:
     mine = is_person() & (persons.c.person_id == erasure.person_id)
     row = connection.execute(select(persons).where(mine).with_for_update()).mappings().one_or_none()
     if row is None or is_recorded(connection, erasure.by):
         return None if row is None else Erased({})
-    ended = end_sessions(connection, erasure.person_id, erasure.now, erasure.token_seconds)
+    ended = end_sessions(connection, erasure.person_id, erasure.now)
     replaced = _replacing(row, erasure.also)
     elsewhere = list(_elsewhere(connection, replaced))
-    for table, key, values in elsewhere:
-        connection.execute(update(table).where(*key).values(values))
+    for table, mine_there, values in elsewhere:
+        connection.execute(update(table).where(*mine_there).values(values))
     texts = _counted(connection, row, replaced, elsewhere)
     redactions = change_chain.redact(connection, replaced)
     _empty(connection, row, erasure.now)
-    after = {"texts": texts, "sessions": len(ended), change_chain.REDACTIONS: redactions}
+    after = {"texts": texts, "sessions": len(ended)}
+    after |= change_chain.told(key, erasure.by.change_id, change_chain.REDACTIONS, redactions)
     record(connection, Change(erasure.by, erasure.now, ACTION, KIND, erasure.person_id, None, after))
     return Erased(texts, len(ended))
 

@@ -74,7 +74,6 @@ class Batch:
     """Some lines of one file."""
 
     by: Author
-    token_seconds: int
     people: tuple[PersonLine, ...] = ()
     teams: tuple[TeamLine, ...] = ()
     now: int = 0
@@ -203,7 +202,7 @@ def _write(connection: Connection, batch: Batch) -> list[Outcome]:
 
 def _writing(batch: Batch, line: PersonLine | TeamLine) -> Writing:
     by = replace(batch.by, change_id=f"{batch.by.change_id}-{line.number}")
-    return Writing(by, "csv", line.home, batch.now, batch.token_seconds)
+    return Writing(by, "csv", line.home, batch.now)
 
 
 def _write_team(connection: Connection, batch: Batch, line: TeamLine, known: Present) -> Outcome:

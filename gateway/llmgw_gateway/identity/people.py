@@ -77,8 +77,6 @@ class PersonOrder:
     by: Author
     now: int
     """Milliseconds since the epoch."""
-    token_seconds: int
-    """How long a token that was given just now is good."""
 
 
 class People:
@@ -125,19 +123,19 @@ def _carry_out(connection: Connection, order: PersonOrder) -> int | None:
         connection.execute(update(persons).where(mine).values(disabled_at=disabled_at))
     ended: list[str] = []
     if order.verb != "enable":
-        ended = end_sessions(connection, order.person_id, order.now, order.token_seconds)
+        ended = end_sessions(connection, order.person_id, order.now)
     before = {"disabled_at": row.disabled_at, "sessions": ended}
     after = {"disabled_at": disabled_at, "sessions": []}
     record(connection, Change(order.by, order.now, f"person.{order.verb}", KIND, order.person_id, before, after))
     return len(ended)
 
 
-def end_sessions(connection: Connection, person_id: str, now: int, token_seconds: int) -> list[str]:
+def end_sessions(connection: Connection, person_id: str, now: int) -> list[str]:
     """End every session that a person has; their ids. The caller has locked the person's row."""
     mine = select(sessions.c.sid).where(sessions.c.person_id == person_id, sessions.c.ended_at.is_(None))
     ended = list(connection.scalars(mine.order_by(sessions.c.sid)).all())
     for session in ended:
-        end_session(connection, session, now, now + 2000 * token_seconds)
+        end_session(connection, session, now)
     return ended
 
 

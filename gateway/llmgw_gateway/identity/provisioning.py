@@ -39,8 +39,6 @@ class Writing:
     """The provider whose directory it is: nobody else's people are seen or touched."""
     now: int
     """Milliseconds since the epoch, by the store's clock."""
-    token_seconds: int
-    """How long a token that was given just now is good."""
 
 
 def also(writing: Writing, what: str = "also") -> Writing:
@@ -131,7 +129,7 @@ def alter_person(connection: Connection, writing: Writing, row: Row[Any], entry:
     values["changed_at"] = max(writing.now, row.changed_at + 1)
     connection.execute(update(persons).where(persons.c.person_id == row.person_id).values(values))
     if not entry.active:
-        end_sessions(connection, row.person_id, writing.now, writing.token_seconds)
+        end_sessions(connection, row.person_id, writing.now)
     before: dict[str, Any] = {"source": row.source, "active": was_active}
     told = sorted(name for name in changed if name in _TOLD)
     after = {"source": writing.source, "active": entry.active} | ({"changed": told} if told else {})
@@ -151,7 +149,7 @@ def remove_person(connection: Connection, writing: Writing, row: Row[Any]) -> No
     else:
         left = {"inactive_at": row.inactive_at or writing.now, "user_key": None, "source": "", "attributes": "{}"}
         connection.execute(update(persons).where(mine).values(left | {"changed_at": writing.now}))
-        end_sessions(connection, row.person_id, writing.now, writing.token_seconds)
+        end_sessions(connection, row.person_id, writing.now)
     _record(connection, writing, "person.remove", "person", row.person_id, {"active": row.inactive_at is None}, None)
 
 

@@ -5,10 +5,11 @@ Keyed by the session, never by the token's bytes: ES256 signatures are malleable
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import delete, select, update
 
+from llmgw_gateway.settings import MOST_LIFE_SECONDS
 from llmgw_gateway.store.polling import Poller
 from llmgw_gateway.store.schema import revocations, sessions
 from llmgw_gateway.store.upsert import insert_if_absent
@@ -19,20 +20,23 @@ if TYPE_CHECKING:
     from llmgw_gateway.store.database import Database
 
 
+KEPT_SECONDS: Final = 2 * MOST_LIFE_SECONDS
+"""What is revoked stays so until every token has ended, of whatever life: the configuration may change meanwhile."""
+
+
 class _Ended(NamedTuple):
-    """A session that ends; times in milliseconds since the epoch."""
+    """A session that ends; time in milliseconds since the epoch."""
 
     session: str
     now: int
-    expires_at: int
 
 
-def end_session(connection: Connection, session: str, now: int, expires_at: int) -> None:
-    """End one session; its tokens are refused until `expires_at`, when all have ended by themselves.
+def end_session(connection: Connection, session: str, now: int) -> None:
+    """End one session; its tokens are refused until all of them have ended by themselves.
 
-    Times in milliseconds since the epoch.
+    `now` in milliseconds since the epoch.
     """
-    insert_if_absent(connection, revocations, {"session": session, "expires_at": expires_at})
+    insert_if_absent(connection, revocations, {"session": session, "expires_at": now + KEPT_SECONDS * 1000})
     # The row stays: the place among the person's devices is taken again by who signs in next.
     ended = update(sessions).where(sessions.c.sid == session, sessions.c.ended_at.is_(None))
     connection.execute(ended.values(ended_at=now))
@@ -41,9 +45,8 @@ def end_session(connection: Connection, session: str, now: int, expires_at: int)
 class Revocations:
     """The sessions that have ended and whose tokens still live."""
 
-    def __init__(self, database: Database, token_seconds: int) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._token_seconds = token_seconds
         self._sessions: frozenset[str] = frozenset()
         self._poller = Poller("revocations", self.refresh)
         self.unready = self._poller.unready
@@ -62,9 +65,7 @@ class Revocations:
 
     async def end(self, session: str) -> None:
         """End a session: the device has to sign in again, and its tokens are refused at once."""
-        now = self._database.now()
-        ended = _Ended(session, int(now * 1000), int((now + 2 * self._token_seconds) * 1000))
-        await self._database.submit(_end, ended)
+        await self._database.submit(_end, _Ended(session, int(self._database.now() * 1000)))
         await self.refresh()
 
     async def refresh(self) -> None:
@@ -77,7 +78,7 @@ class Revocations:
 def _end(connection: Connection, batch: list[_Ended]) -> list[None]:
     # In one order at all replicas: two that end the same sessions would otherwise wait for each other.
     for each in sorted(batch):
-        end_session(connection, each.session, each.now, each.expires_at)
+        end_session(connection, each.session, each.now)
     over = select(revocations.c.session).where(revocations.c.expires_at < min(each.now for each in batch))
     connection.execute(delete(revocations).where(revocations.c.session.in_(over.with_for_update(skip_locked=True))))
     return [None] * len(batch)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import delete, select, update
 
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.observe.chain import anchor_seal
+from llmgw_gateway.observe import change_chain
+from llmgw_gateway.observe.chain import anchor_seal, key_of
 from llmgw_gateway.store.polling import Poller
-from llmgw_gateway.store.schema import audit_heads, changes
+from llmgw_gateway.store.schema import audit_heads
 from llmgw_gateway.store.upsert import insert_if_absent
+from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,12 +29,17 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.observe.audit import Audit
     from llmgw_gateway.observe.chain import Head, Key
+    from llmgw_gateway.settings import Settings
     from llmgw_gateway.store.database import Database
 
 PAUSE_SECONDS: Final = 1.0
 """Records of the last second may be lost unseen, together with the file's end: a crash could have taken them, too."""
 CHANGES: Final = "changes"
 REMOVED: Final = "removed"
+STORE: Final = "store"
+"""A record that the store cannot be told of heads from here on, or can again."""
+UNKNOWN: Final = "unknown_to_store"
+"""A record that a start has found a file, up to here, of which the store knows nothing."""
 log = logging.getLogger("llmgw.audit")
 
 
@@ -40,13 +47,14 @@ class Anchors:
     """Follows one gateway's trail."""
 
     def __init__(self, database: Database, audit: Audit, keys: Callable[[], Key]) -> None:
-        """`keys` reads the key of the trail; OSError or ValueError when it cannot be read, and the last one stays."""
+        """`keys` reads the key of the trail; GatewayError when it cannot be read, and the last one stays."""
         self._database = database
         self._audit = audit
         self._keys = keys
         self._key = keys()
         self._anchored: Head | None = None
         self._changes = 0
+        self._away = False
         self._poller = Poller("heads of the audit trail", self._round, lambda: PAUSE_SECONDS)
         self.unready = self._poller.unready
 
@@ -54,20 +62,26 @@ class Anchors:
         """Compare what is on disk with what the store was told, and go on telling it."""
         head = self._audit.head
         if head is not None:
-            known = await self._database.read(lambda connection: _known(connection, head.chain))
-            if known is not None and (
-                known.records > head.count or (known.records == head.count and known.seal != head.seal)
-            ):
-                log.error(
-                    "the audit trail has %d records of %s, and the store was told of %d: it goes on in a new file. "
-                    "Run: llmgw-gateway audit verify",
-                    head.count,
-                    head.chain,
-                    known.records,
-                )
-                self._audit.begin_anew()
-                self._anchored = head
+            await self._compare(head)
         self._poller.start()
+
+    async def _compare(self, head: Head) -> None:
+        known = await self._database.read(lambda connection: _known(connection, head.chain))
+        if known is None:
+            # By a crash in the file's first seconds, or because somebody has cut it and deleted the row: what is
+            # written from here on may not make it look whole.
+            log.warning("the store knows nothing of %s, which has %d records", head.chain, head.count)
+            self._audit.note({"kind": UNKNOWN, "records": head.count})
+        elif known.records > head.count or (known.records == head.count and known.seal != head.seal):
+            log.error(
+                "the audit trail has %d records of %s, and the store was told of %d: it goes on in a new file. "
+                "Run: llmgw-gateway audit verify",
+                head.count,
+                head.chain,
+                known.records,
+            )
+            self._audit.begin_anew()
+            self._anchored = head
 
     async def stop(self) -> None:
         """Tell the store of the last records; they are on disk whether it hears of them or not."""
@@ -76,16 +90,28 @@ class Anchors:
             await self._anchor()
 
     async def _round(self) -> None:
+        try:
+            await self._tell()
+        except GatewayError:
+            if not self._away:
+                self._away = True
+                self._audit.note({"kind": STORE, "away": True})
+            raise
+        if self._away:
+            self._away = False
+            self._audit.note({"kind": STORE, "away": False})
+
+    async def _tell(self) -> None:
         self._follow_key()
-        newest = await self._database.read(_newest_change)
-        if newest is not None and newest.number != self._changes:
-            self._changes = newest.number
-            self._audit.note({"kind": CHANGES, "number": newest.number, "hash": newest.hash})
+        newest = await self._database.read(change_chain.last)
+        if newest is not None and newest[0] != self._changes:
+            self._changes = newest[0]
+            self._audit.note({"kind": CHANGES, "number": newest[0], "hash": newest[1]})
         await self._anchor()
 
     def _follow_key(self) -> None:
         """A secret that was replaced counts at once: two small files are read, off no request's path."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(GatewayError):
             key = self._keys()
             if key != self._key:
                 self._key = key
@@ -98,6 +124,14 @@ class Anchors:
             row = anchor(self._key, head, self._audit.writer, int(time.time() * 1000))
             await self._database.submit(write, row)
             self._anchored = head
+
+
+def key_in_force(settings: Settings) -> Key:
+    """What the audit trail is sealed with now: its file is read again. GatewayError(INTERNAL) when it cannot be."""
+    try:
+        return key_of(settings.audit_secrets()[0])
+    except (OSError, ValueError) as error:
+        raise GatewayError(ErrorCode.INTERNAL, f"The key of the audit trail cannot be read: {error}.") from error
 
 
 def anchor(key: Key, head: Head, writer: str, now: int) -> dict[str, object]:
@@ -136,8 +170,3 @@ def writer_of(path: Path) -> str:
 
 def _known(connection: Connection, chain: str) -> Any:  # noqa: ANN401 -- a row
     return connection.execute(select(audit_heads).where(audit_heads.c.chain == chain)).one_or_none()
-
-
-def _newest_change(connection: Connection) -> Any:  # noqa: ANN401 -- a row
-    query = select(changes.c.number, changes.c.hash).order_by(changes.c.number.desc()).limit(1)
-    return connection.execute(query).one_or_none()

@@ -175,8 +175,9 @@ class Audit:
         self._collected: list[bytes] = []
         self._woken = float("-inf")
         """When the writer was woken last."""
-        # Counted by one thread each: what is begun on the loop's, what is on disk on the writer's.
+        # Counted by one thread each: what is begun and handed in on the loop's, what is on disk on the writer's.
         self._begun = 0
+        self._given = 0
         self._written = 0
         self._ended = False
         self.head: Head | None = None  # how far the chain goes on disk; replaced by the writer, never changed in place
@@ -222,9 +223,17 @@ class Audit:
         self._collect(_encoder.encode(entry.line()))
 
     def note(self, record: Mapping[str, object]) -> None:
-        """Write a record that is about no request. It has a `kind`; requests have none."""
+        """Write a record that is about no request. It has a `kind`, which stands first; requests have none."""
         self._begun += 1
-        self._collect(_encoder.encode(record))
+        self._collect(_encoder.encode({**record, "time": now()}))
+
+    async def on_disk(self) -> None:
+        """Wait until what was handed in is on disk; GatewayError(STORE_UNAVAILABLE) when it never will be."""
+        given = self._given
+        while self._written < given:
+            if self._ended or self._given_up.is_set():
+                raise GatewayError(ErrorCode.STORE_UNAVAILABLE, "The gateway cannot write its audit trail; try again.")
+            await asyncio.sleep(COLLECT_SECONDS)
 
     def begin_anew(self) -> None:
         """Write what comes in a new file: the one that is there has lost what the store was told of."""
@@ -241,6 +250,7 @@ class Audit:
             wait = self._woken + COLLECT_SECONDS - time.monotonic()
             asyncio.get_running_loop().call_later(max(0.0, wait), self._hand_over)
         self._collected.append(body)
+        self._given += 1
 
     def _hand_over(self) -> None:
         """Give the writer what was collected."""

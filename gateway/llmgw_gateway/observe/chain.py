@@ -74,5 +74,10 @@ def anchor_seal(key: Key, head: Head, writer: str) -> str:
     ).hex()
 
 
+def change_seal(key: Key, change_id: str, said: str) -> str:
+    """What vouches for a change that says why rows of changes are gone, or why their texts are others."""
+    return _tag(key.secret, f"change\n{change_id}\n{said}".encode()).hex()
+
+
 def _tag(secret: bytes, message: bytes) -> bytes:
     return hmac.digest(secret, message, "sha256")  # by its name: then all of it is done in C

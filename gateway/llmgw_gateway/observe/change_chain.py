@@ -5,7 +5,9 @@ erased, such a text is replaced and its salt gives way to the commitment: the ch
 by guessing what stood there, and a later row says which texts were replaced by which. Why so:
 docs/decisions/0011-audit-chain.md.
 
-No key is needed, so that commands and gateways can all write; the audit trail, which has one, names the newest hash.
+The chain has no key, so that whatever writes changes can write them; the audit trail, which has one, names the newest
+hash. Only a row that explains why others are gone or read differently is sealed: who can write the database, and does
+not have the key, cannot write such a row.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete, func, insert, select, update
 
+from llmgw_gateway.observe import chain
 from llmgw_gateway.store.schema import changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, RowMapping
+
+    from llmgw_gateway.observe.chain import Key
 
 FIRST: Final = "0" * 64
 OPEN: Final = ("number", "change_id", "at", "role", "action", "object_kind", "outcome", "request_id")
@@ -35,6 +40,9 @@ REDACTIONS: Final = "redactions"
 """In the `after` of a row about an erasure: what was replaced, as [number, column, SHA-256 of the new text]."""
 REMOVED: Final = "removed"
 """In the `after` of a row about retention: number and hash of the last row of the beginning that is gone."""
+SEAL: Final = "seal"
+"""Beside either of them: the id of the key, and what was made with it (`chain.change_seal`)."""
+NOT_SEALED: Final = "is not sealed by a gateway: it explains nothing"
 COMMITTED: Final = "="
 """How the salt begins of a text that was erased: what follows is the commitment to the old text."""
 LOCK: Final = 0x6C6C6D6763
@@ -50,10 +58,7 @@ def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
     wanted = [row["change_id"] for row in rows]
     there = frozenset(connection.scalars(select(changes.c.change_id).where(changes.c.change_id.in_(wanted))))
-    last = connection.execute(
-        select(changes.c.number, changes.c.hash).order_by(changes.c.number.desc()).limit(1)
-    ).first()
-    have, before = (last.number, last.hash) if last is not None else (0, FIRST)
+    have, before = last(connection) or (0, FIRST)
     chained: list[dict[str, Any]] = []
     new = (row for row in rows if row["change_id"] not in there)
     for number, row in enumerate(new, have + 1):
@@ -79,6 +84,15 @@ def redact(connection: Connection, replaced: Callable[[str], str]) -> list[list[
     return done
 
 
+def told(key: Key, change_id: str, name: str, said: object) -> dict[str, Any]:
+    """What the `after` of a row says about other rows, sealed: `name` is REDACTIONS or REMOVED."""
+    return {name: said, SEAL: [key.key_id, _seal(key, change_id, name, said)]}
+
+
+def _seal(key: Key, change_id: str, name: str, said: object) -> str:
+    return chain.change_seal(key, change_id, json.dumps([name, said], sort_keys=True))
+
+
 def naming(connection: Connection, replaced: Callable[[str], str]) -> dict[str, int]:
     """How many texts `redact` would replace, by column."""
     return dict(Counter(f"changes.{name}" for _, new in _naming(connection, replaced) for name in new))
@@ -86,9 +100,9 @@ def naming(connection: Connection, replaced: Callable[[str], str]) -> dict[str, 
 
 def _naming(connection: Connection, replaced: Callable[[str], str]) -> Iterator[tuple[RowMapping, dict[str, str]]]:
     """Rows with a text that would be another, and these texts as they would be; so many in memory at a time."""
-    last = 0
+    seen = 0
     while True:
-        query = select(changes).where(changes.c.number > last).order_by(changes.c.number).limit(ROWS_AT_ONCE)
+        query = select(changes).where(changes.c.number > seen).order_by(changes.c.number).limit(ROWS_AT_ONCE)
         rows = connection.execute(query).mappings().all()
         for row in rows:
             texts = {name: row[name] for name in ERASABLE if row[name] is not None}
@@ -98,7 +112,7 @@ def _naming(connection: Connection, replaced: Callable[[str], str]) -> Iterator[
                 yield row, new
         if len(rows) < ROWS_AT_ONCE:
             return
-        last = rows[-1]["number"]
+        seen = rows[-1]["number"]
 
 
 def _without(name: str, text: str, replaced: Callable[[str], str]) -> str:
@@ -117,7 +131,8 @@ def _replaced(part: Any, replaced: Callable[[str], str]) -> Any:  # noqa: ANN401
         return [_replaced(each, replaced) for each in part]
     if isinstance(part, dict):  # what vouches for other rows stays: somebody may be called like one of their columns
         return {
-            key: value if key in {REDACTIONS, REMOVED} else _replaced(value, replaced) for key, value in part.items()
+            key: value if key in {REDACTIONS, REMOVED, SEAL} else _replaced(value, replaced)
+            for key, value in part.items()
         }
     return part
 
@@ -125,10 +140,10 @@ def _replaced(part: Any, replaced: Callable[[str], str]) -> Any:  # noqa: ANN401
 def oldest(connection: Connection, before: int, most: int) -> tuple[int, str] | None:
     """Number and hash of the last row of the beginning that is older than `before`, at most so many rows of it."""
     newer = connection.scalar(select(func.min(changes.c.number)).where(changes.c.at >= before))
-    first, last = connection.execute(select(func.min(changes.c.number), func.max(changes.c.number))).one()
+    first, newest = connection.execute(select(func.min(changes.c.number), func.max(changes.c.number))).one()
     if first is None:
         return None
-    end = min(last if newer is None else newer - 1, first + most - 1)
+    end = min(newest if newer is None else newer - 1, first + most - 1)
     found = connection.execute(select(changes.c.number, changes.c.hash).where(changes.c.number == end)).one_or_none()
     return (found.number, found.hash) if found is not None and end >= first else None
 
@@ -156,14 +171,17 @@ class _Reading:
     """What later rows say about them."""
     removed: dict[int, str] = field(default_factory=dict)
     """What later rows say about a beginning that is gone."""
+    forged: list[str] = field(default_factory=list)
+    """Rows that say something about others, and are not sealed by whom it is up to."""
 
 
-def faults(connection: Connection, heads: Mapping[int, str]) -> Iterator[str]:
+def faults(connection: Connection, heads: Mapping[int, str], keys: Sequence[Key]) -> Iterator[str]:
     """What is wrong with the chain, each as a sentence; after the first break nothing more can be said.
 
-    `heads` are hashes by number that the audit trail has: it is another witness.
+    `heads` are hashes by number that the audit trail has: it is another witness. `keys` are those of the trail.
     """
     reading = _Reading()
+    known = {key.key_id: key for key in keys}
     query = select(changes).order_by(changes.c.number).execution_options(yield_per=ROWS_AT_ONCE)
     with connection.execute(query) as rows:
         for row in rows.mappings():
@@ -174,10 +192,13 @@ def faults(connection: Connection, heads: Mapping[int, str]) -> Iterator[str]:
             if fault := _fault(reading, row, heads):
                 yield fault
                 return
+            _learn(reading, row, known)
+    yield from reading.forged
     missing = [number for number in heads if number > reading.number]
     if missing:
         yield (
-            f"changes: the table ends at change {reading.number}, but the audit trail knows change {max(missing)}: "
+            f"changes: the table ends at change {reading.number}, but the audit trail or the kept report "
+            f"knows change {max(missing)}: "
             "rows were taken away"
         )
     for place, digest in reading.replaced.items():
@@ -192,41 +213,68 @@ def count(connection: Connection) -> int:
     return connection.scalar(select(func.count()).select_from(changes)) or 0
 
 
+def last(connection: Connection) -> tuple[int, str] | None:
+    """Number and hash of the newest row."""
+    query = select(changes.c.number, changes.c.hash).order_by(changes.c.number.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    return (row.number, row.hash) if row is not None else None
+
+
 def _fault(reading: _Reading, row: RowMapping, heads: Mapping[int, str]) -> str:
     number = row["number"]
     if number != reading.number + 1:
         return f"changes: change {reading.number + 1} is missing (the next one is {number})"
-    salts = json.loads(row["salts"])
-    if _hash(reading.hash, row, salts) != row["hash"]:
+    salts = _document(row["salts"])
+    if {*salts} != {*ERASABLE} or _hash(reading.hash, row, salts) != row["hash"]:
         return f"changes: change {number} ({row['change_id']}, {row['action']}) was altered, or the one before it"
     if heads.get(number, row["hash"]) != row["hash"]:
-        return f"changes: change {number} ({row['change_id']}) is not the one that the audit trail knows"
+        return f"changes: change {number} ({row['change_id']}) is known otherwise to the audit trail or the kept report"
     for name in ERASABLE:
         if salts[name].startswith(COMMITTED):
             reading.replaced[number, name] = _digest(row[name])
-    _learn(reading, row)
     reading.number, reading.hash = number, row["hash"]
     return ""
 
 
-def _learn(reading: _Reading, row: RowMapping) -> None:
-    """What a row says about others."""
+def _learn(reading: _Reading, row: RowMapping, keys: Mapping[str, Key]) -> None:
+    """What a row says about others, if whoever has the key wrote it."""
     if row["action"] not in {"person.erase", "retention.changes"} or row["after"] is None:
         return
-    after = json.loads(row["after"])
-    for place, name, digest in after.get(REDACTIONS, ()):
-        reading.allowed[place, name] = digest
-    if REMOVED in after:
-        reading.removed[after[REMOVED]["number"]] = after[REMOVED]["hash"]
+    after = _document(row["after"])
+    name = next((each for each in (REDACTIONS, REMOVED) if each in after), None)
+    if name is None:
+        return
+    match after:
+        case {"seal": [str(key_id), str(mac)]} if key_id in keys:
+            why = "" if mac == _seal(keys[key_id], row["change_id"], name, after[name]) else NOT_SEALED
+        case {"seal": [str(key_id), str()]}:
+            why = f"is sealed with another key ({key_id}); name its secret in audit.former_key_files"
+        case _:
+            why = NOT_SEALED
+    if why:
+        reading.forged.append(f"changes: change {row['number']} ({row['change_id']}, {row['action']}) {why}")
+    elif name == REDACTIONS:
+        reading.allowed |= {(place, column): digest for place, column, digest in after[name]}
+    else:
+        reading.removed[after[name]["number"]] = after[name]["hash"]
 
 
 def _removed_hash(connection: Connection, number: int) -> str | None:
     query = select(changes.c.after).where(changes.c.action == "retention.changes").order_by(changes.c.number.desc())
     for after in connection.scalars(query):
-        removed = json.loads(after or "{}").get(REMOVED, {})
-        if removed.get("number") == number:
-            return str(removed["hash"])
+        match _document(after):
+            case {"removed": {"number": int(up_to), "hash": str(digest)}} if up_to == number:
+                return digest
     return None
+
+
+def _document(text: str | None) -> dict[str, Any]:
+    """A JSON object; an empty one for whatever somebody has put in its place."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _hash(before: str, row: Mapping[str, Any] | RowMapping, salts: Mapping[str, str]) -> str:

@@ -99,17 +99,15 @@ class Scim:
         self,
         database: Database,
         keys: ServiceKeys,
-        token_seconds: int,
         peers: Peers,
         told: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`token_seconds`: the life of a gateway token. `peers`: who may send a key over a connection.
+        """`peers`: who may send a key over a connection.
 
         `told` is awaited after each change of a person: this replica need not wait for its poll of ended sessions.
         """
         self._database = database
         self._keys = keys
-        self._token_seconds = token_seconds
         self._peers = peers
         self._told = told
         self._denied_at = float("-inf")
@@ -239,7 +237,7 @@ class Scim:
     def _writing(self, asked: Asked) -> Writing:
         now = int(self._database.now() * 1000)
         author = Author(asked.key, ROLE, new_change_id(), asked.request_id)
-        return Writing(author, "scim", asked.home, now, self._token_seconds)
+        return Writing(author, "scim", asked.home, now)
 
     async def _denied(self, request: web.BaseRequest, request_id: str, error: GatewayError) -> None:
         """Write down that somebody without a good key was here; seldom, and never at the cost of the answer."""

@@ -112,7 +112,7 @@ class Office:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._ring = Ring(database, self.settings.server.public_url, secrets.token_bytes(32))
         self._ring.public = {KID: self._key.public_key()}
-        self._revocations = Revocations(database, 600)
+        self._revocations = Revocations(database)
         self._keys = ServiceKeys(database)
         self._adjustments = Adjustments(database)
         self.audit_file = folder / "audit.jsonl"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ISSUER, AUDIENCE = "https://gateway.example", "llmgw"
 # Before anything was published or revoked; neither asks its store for that.
 NO_STORE: Any = None
-NO_KEYS, NOTHING_REVOKED = Ring(NO_STORE, ISSUER, b"s" * 32), Revocations(NO_STORE, 600)
+NO_KEYS, NOTHING_REVOKED = Ring(NO_STORE, ISSUER, b"s" * 32), Revocations(NO_STORE)
 AMBIGUOUS, MISSING = ErrorCode.CREDENTIAL_AMBIGUOUS, ErrorCode.CREDENTIAL_MISSING
 
 
@@ -104,7 +104,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(database: Database) -> AsyncIterator[Bench]:
-    running = Bench(Ring(database, ISSUER, b"s" * 32), Revocations(database, 600))
+    running = Bench(Ring(database, ISSUER, b"s" * 32), Revocations(database))
     await running.ring.start()
     await running.revocations.start()
     yield running
@@ -167,7 +167,7 @@ async def test_a_session_that_was_ended_is_refused_at_once_although_its_token_wa
 async def test_a_session_stays_ended_after_a_restart(bench: Bench, database: Database) -> None:
     await bench.revocations.end("ses_1")
     await bench.revocations.end("ses_1")
-    again = Revocations(database, 600)
+    again = Revocations(database)
     await again.start()
     again.stop()
     assert "ses_1" in again

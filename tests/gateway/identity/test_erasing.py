@@ -10,6 +10,7 @@ from sqlalchemy import Text, insert
 
 from llmgw_gateway.identity.erasing import NAMELESS, Erasure, erase_person, preview
 from llmgw_gateway.observe import change_chain
+from llmgw_gateway.observe.chain import key_of
 from llmgw_gateway.observe.changes import Author, Change, record
 from llmgw_gateway.store import schema
 from llmgw_gateway.store.schema import adjustments, persons, service_keys, sessions, teams
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.store.database import Database
     from tests.gateway.columns import Column
 
+KEY = key_of(b"k" * 32)
 ROOT = Author("per_root", "admin", "chg_erase")
 NAME, EMAIL, SUBJECT, FORMER = "Zoë Čapek", "zoe.capek@example.com", "tid-1/oid-4711", "zoe@old.example"
 NAMES = (NAME, EMAIL, SUBJECT, FORMER, EMAIL.upper(), json.dumps(NAME)[1:-1])
@@ -97,7 +99,7 @@ async def test_no_table_names_an_erased_person_and_nothing_else_has_changed(
     named_store: Column, both: Database
 ) -> None:
     before = everything(named_store)
-    done = await erase_person(both, Erasure("per_zoe", (FORMER,), ROOT, 0, 600))
+    done = await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), ROOT, 0))
     assert done == {
         "texts": {
             "adjustments.made_by": 1,
@@ -127,7 +129,7 @@ async def test_no_table_names_an_erased_person_and_nothing_else_has_changed(
     assert (reason, amount) == ("for per_zoe (per_zoe), until per_zoe is back", 5)
     ((change,),) = named_store.sql("SELECT after FROM changes WHERE change_id = 'chg_1'")
     assert json.loads(change) == {"reason": "per_zoe asked", "amount": 4711}
-    assert await both.read(lambda connection: list(change_chain.faults(connection, {}))) == []
+    assert await both.read(lambda connection: list(change_chain.faults(connection, {}, [KEY]))) == []
     untouched = set(schema.metadata.tables) - {
         "persons",
         "sessions",
@@ -143,22 +145,22 @@ async def test_a_preview_says_what_an_erasure_does_and_does_nothing(named_store:
     before = everything(named_store)
     said = await both.read(lambda connection: preview(connection, "per_zoe", (FORMER,)))
     assert everything(named_store) == before
-    done = await erase_person(both, Erasure("per_zoe", (FORMER,), ROOT, 0, 600))
+    done = await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), ROOT, 0))
     assert said is not None
     assert done is not None
     assert said.texts == done["texts"]
     assert await both.read(lambda connection: preview(connection, "per_nobody", ())) is None
-    assert await erase_person(both, Erasure("per_nobody", (), ROOT, 0, 600)) is None
+    assert await erase_person(both, lambda: KEY, Erasure("per_nobody", (), ROOT, 0)) is None
 
 
 async def test_an_erasure_that_is_done_again_does_nothing_more(named_store: Column, both: Database) -> None:
     for _ in range(2):
-        await erase_person(both, Erasure("per_zoe", (FORMER,), ROOT, 0, 600))
+        await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), ROOT, 0))
     assert named_store.sql("SELECT count(*) FROM changes WHERE action = 'person.erase'") == [(1,)]
     again = Author("per_root", "admin", "chg_again")
-    done = await erase_person(both, Erasure("per_zoe", (FORMER,), again, 0, 600))
+    done = await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), again, 0))
     assert done == {"texts": {}, "sessions": 0, "purged": True}
-    assert await both.read(lambda connection: list(change_chain.faults(connection, {}))) == []
+    assert await both.read(lambda connection: list(change_chain.faults(connection, {}, [KEY]))) == []
 
 
 @pytest.mark.parametrize(
@@ -187,9 +189,9 @@ async def test_whoever_is_called_like_a_part_of_what_is_stored_takes_nothing_of_
         return [None]
 
     await both.submit(add, None)
-    await erase_person(both, Erasure("per_zoe", (FORMER,), ROOT, 0, 600))
+    await erase_person(both, lambda: KEY, Erasure("per_zoe", (FORMER,), ROOT, 0))
     before = everything(named_store)
-    await erase_person(both, Erasure("per_called", (), Author("per_root", "admin", "chg_4"), 0, 600))
+    await erase_person(both, lambda: KEY, Erasure("per_called", (), Author("per_root", "admin", "chg_4"), 0))
     after = everything(named_store)
     for table in ("service_keys", "teams"):
         assert after[table] == before[table]
@@ -198,7 +200,7 @@ async def test_whoever_is_called_like_a_part_of_what_is_stored_takes_nothing_of_
     ((change,),) = named_store.sql("SELECT after FROM changes WHERE change_id = 'chg_3'")
     made = {"reason": "per_called\nper_called", "ends_at": None, "good": True, "user": "u", "value": 1}
     assert json.loads(change) == made
-    assert await both.read(lambda connection: list(change_chain.faults(connection, {}))) == []
+    assert await both.read(lambda connection: list(change_chain.faults(connection, {}, [KEY]))) == []
 
 
 def test_tables_that_are_not_looked_through_hold_no_text_that_somebody_writes() -> None:

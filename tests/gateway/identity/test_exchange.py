@@ -178,7 +178,7 @@ async def test_a_disabled_person_is_refused_and_another_is_not(bench: Bench) -> 
 async def test_a_device_whose_session_was_ended_gets_another_one(bench: Bench) -> None:
     _, ended = await bench()
     _, elsewhere = await bench(device=OTHER_DEVICE)
-    revocations = Revocations(bench.database, 600)
+    revocations = Revocations(bench.database)
     await revocations.end(ended.session)
     _, again = await bench()
     assert again.person_id == ended.person_id
@@ -246,7 +246,7 @@ async def test_a_device_is_enrolled_only_while_the_sign_in_is_recent_and_then_ne
 
 async def test_an_ended_session_needs_a_recent_sign_in_again(bench: Bench) -> None:
     _, enrolled = await bench(signed_in=0)
-    await Revocations(bench.database, 600).end(enrolled.session)
+    await Revocations(bench.database).end(enrolled.session)
     assert await bench.refusal(signed_in=1000) is ErrorCode.SIGN_IN_INVALID
     _, again = await bench(signed_in=0)
     assert again.session != enrolled.session
@@ -256,7 +256,7 @@ async def test_an_ended_session_needs_a_recent_sign_in_again(bench: Bench) -> No
 async def test_signing_out_and_in_again_begins_no_budget_of_the_device_anew(bench: Bench, device: Any) -> None:
     # `llmgw logout` throws the device key away, so that by itself says nothing.
     _, first = await bench()
-    await Revocations(bench.database, 600).end(first.session)
+    await Revocations(bench.database).end(first.session)
     answer, again = await bench(device=device)
     assert again.session != first.session
     assert again.access_key == first.access_key
@@ -271,7 +271,7 @@ async def test_devices_that_are_signed_in_at_a_time_are_counted_apart(bench: Ben
     _, theirs = await bench("subject-2")
     assert len({each.access_key for each in (mine, elsewhere, theirs)}) == 3
     for each in (mine, elsewhere):
-        await Revocations(bench.database, 600).end(each.session)
+        await Revocations(bench.database).end(each.session)
     _, back_elsewhere = await bench(device=OTHER_DEVICE)
     _, back = await bench()
     assert (back.access_key, back_elsewhere.access_key) == (mine.access_key, elsewhere.access_key)

@@ -13,7 +13,7 @@ from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.service_keys import ISSUER
 from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.policy.accounts import Accounts
-from llmgw_gateway.settings import Team
+from llmgw_gateway.settings import MOST_LIFE_SECONDS, Team
 from llmgw_gateway.store.schema import persons, sessions, team_members, teams
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ PEOPLE: dict[str, tuple[str, list[str] | None]] = {
     "gus@example.com": ("Gus", ["läb"]),
     "": ("Hal", []),
 }
-TOKEN_SECONDS = 600
 
 
 def rows() -> list[dict[str, Any]]:
@@ -74,7 +73,7 @@ async def ids(database: Database, where: ColumnElement[bool], **more: Any) -> li
 
 
 def order(verb: Any, person_id: str = "per_ada") -> PersonOrder:
-    return PersonOrder(verb, person_id, operator("root@host"), 0, TOKEN_SECONDS)
+    return PersonOrder(verb, person_id, operator("root@host"), 0)
 
 
 async def test_everybody_is_listed_in_pages_and_no_service_key(known: Database) -> None:
@@ -143,7 +142,7 @@ def with_teams(connection: Connection, batch: list[None]) -> list[None]:
 async def test_whoever_is_disabled_or_revoked_has_no_session_on_any_replica(
     known: Database, column: Column, verb: Any
 ) -> None:
-    here, there = Revocations(known, TOKEN_SECONDS), Revocations(known, TOKEN_SECONDS)
+    here, there = Revocations(known), Revocations(known)
     assert await People(known, here.refresh).carry_out(order(verb)) == 2
     assert ["ses_1" in here, "ses_2" in here, "ses_3" in here] == [True, True, False]
     await there.refresh()
@@ -152,6 +151,8 @@ async def test_whoever_is_disabled_or_revoked_has_no_session_on_any_replica(
     assert [len(each) for each in left] == [0, 1]
     ((disabled,),) = column.sql("SELECT disabled_at FROM persons WHERE person_id = 'per_ada'")
     assert (disabled is not None) == (verb == "disable")
+    ((until,),) = column.sql("SELECT MIN(expires_at) FROM revocations")
+    assert until > (known.now() + MOST_LIFE_SECONDS) * 1000, "a token may be of a time with another tokens.life_seconds"
 
 
 async def test_what_was_done_is_recorded_once_and_without_a_name(known: Database, column: Column) -> None:

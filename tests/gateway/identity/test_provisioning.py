@@ -39,7 +39,7 @@ ADA = {"userName": "ada@example.com", "externalId": "00u1", "displayName": "Ada 
 
 def writing(**changed: Any) -> Writing:
     now = int(time.time() * 1000)
-    return replace(Writing(Author("key_1", "scim", new_change_id()), "scim", HOME, now, 600), **changed)
+    return replace(Writing(Author("key_1", "scim", new_change_id()), "scim", HOME, now), **changed)
 
 
 def sign_in(subject: str, email: str = "", name: str = "Somebody", issuer: Issuer = ISSUER) -> SignIn:
@@ -126,7 +126,7 @@ async def test_who_becomes_inactive_is_out_everywhere_and_may_come_back(director
     await directories(provisioning.add_person, "per_1", entry(ADA))
     session = (await directories.come("00u1")).session
     other = await directories.come("00u2")
-    elsewhere = Revocations(directories.database, 600)
+    elsewhere = Revocations(directories.database)
     await elsewhere.start()
     gone = entry(ADA | {"active": False})
     assert await directories(provisioning.alter_person, await directories.row("per_1"), gone) is True

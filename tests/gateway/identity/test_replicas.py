@@ -84,7 +84,7 @@ async def test_an_exchange_that_is_run_again_is_no_replay(both: Database) -> Non
 
 
 async def test_a_session_that_was_ended_is_refused_by_every_replica(replicas: tuple[Database, Database]) -> None:
-    here, there = (Revocations(database, 600) for database in replicas)
+    here, there = (Revocations(database) for database in replicas)
     await here.end("ses_1")
     assert "ses_1" in here
     await there.start()
@@ -95,7 +95,7 @@ async def test_a_session_that_was_ended_is_refused_by_every_replica(replicas: tu
 async def test_a_revocation_is_forgotten_when_all_tokens_of_the_session_have_ended(
     both: Database, column: Column
 ) -> None:
-    revocations = Revocations(both, 600)
+    revocations = Revocations(both)
     await revocations.end("old")
     column.sql("UPDATE revocations SET expires_at = 1")
     await revocations.end("new")

@@ -168,7 +168,7 @@ def headers(secret: Secret) -> CIMultiDictProxy[str]:
 
 
 async def test_a_secret_is_a_credential_like_a_token(keys: ServiceKeys, secret: Secret) -> None:
-    ring, revocations = Ring(NO_STORE, "https://gateway.example", b"s" * 32), Revocations(NO_STORE, 600)
+    ring, revocations = Ring(NO_STORE, "https://gateway.example", b"s" * 32), Revocations(NO_STORE)
     authenticator = Authenticator(ring, revocations, "https://gateway.example", "llmgw", keys)
     caller = authenticator.authenticate(headers(secret))
     assert isinstance(caller, Caller)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llmgw_gateway.observe import change_chain
+from llmgw_gateway.observe.chain import key_of
 from llmgw_gateway.observe.changes import Author, Change, record
 from llmgw_gateway.store.database import Database
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from llmgw_gateway.observe.chain import Key
     from tests.gateway.columns import Column
 
+KEY, OTHER = key_of(b"k" * 32), key_of(b"o" * 32)
 COLUMNS = (
     "change_id", "number", "at", "actor", "role", "action", "object_kind", "object_id", "before", "after", "outcome",
     "request_id", "salts", "hash",
@@ -39,7 +42,7 @@ def write(connection: Connection, batch: list[Change]) -> list[None]:
 
 
 async def faults(both: Database, heads: Mapping[int, str] | None = None) -> list[str]:
-    return await both.read(lambda connection: list(change_chain.faults(connection, heads or {})))
+    return await both.read(lambda connection: list(change_chain.faults(connection, heads or {}, [KEY])))
 
 
 async def filled(both: Database) -> None:
@@ -68,9 +71,9 @@ async def test_rows_that_were_taken_away_are_missed(column: Column, both: Databa
     ((last,),) = column.sql("SELECT hash FROM changes WHERE number = 4")
     column.sql("DELETE FROM changes WHERE number = 4")
     assert await faults(both) == [], "the end of a table says nothing by itself"
-    assert await faults(both, {4: last}) == [
-        "changes: the table ends at change 3, but the audit trail knows change 4: rows were taken away"
-    ]
+    (fault,) = await faults(both, {4: last})
+    assert fault.startswith("changes: the table ends at change 3, but the audit trail")
+    assert fault.endswith("knows change 4: rows were taken away")
     column.sql("DELETE FROM changes WHERE number = 2")
     assert await faults(both) == ["changes: change 2 is missing (the next one is 3)"]
     column.sql("DELETE FROM changes WHERE number = 1")
@@ -86,7 +89,9 @@ async def test_a_chain_that_was_written_anew_is_not_the_one_that_the_audit_trail
     for number in (3, 4):
         await both.submit(write, change(number, after={"amount": 1_000_000}))
     assert await faults(both) == []
-    assert await faults(both, heads) == ["changes: change 3 (chg_3) is not the one that the audit trail knows"]
+    assert await faults(both, heads) == [
+        "changes: change 3 (chg_3) is known otherwise to the audit trail or the kept report"
+    ]
 
 
 async def test_a_change_that_is_written_again_is_one_row(column: Column, both: Database) -> None:
@@ -122,8 +127,7 @@ async def test_a_text_can_be_erased_and_the_chain_holds_when_a_later_row_says_so
         done = change_chain.redact(connection, replacing("ada@host", "erased"))
         done += change_chain.redact(connection, replacing("for ada", "for erased"))
         if batch[0]:
-            author = Author("per_root", "admin", "chg_9")
-            record(connection, Change(author, 5_000, "person.erase", "person", "per_ada", None, {"redactions": done}))
+            record(connection, erasure(done, KEY))
         return [done]
 
     done = await both.submit(erase, item=False)
@@ -133,8 +137,68 @@ async def test_a_text_can_be_erased_and_the_chain_holds_when_a_later_row_says_so
         "changes: change 1: after was replaced, and no er",
     }
     assert not any("ada@host" in str(row) or "for ada" in str(row) for row in column.sql("SELECT * FROM changes"))
-    author = Author("per_root", "admin", "chg_9")
-    await both.submit(write, Change(author, 5_000, "person.erase", "person", "per_x", None, {"redactions": done}))
+    await both.submit(write, erasure(done, KEY))
     assert await faults(both) == []
     column.sql("UPDATE changes SET actor = 'per_eve' WHERE number = 1")
     assert await faults(both) == ["changes: change 1: actor was replaced, and no erasure says by this"]
+
+
+def erasure(done: object, key: Key, change_id: str = "chg_9") -> Change:
+    """The row that a gateway with this key writes about an erasure."""
+    told = change_chain.told(key, change_id, change_chain.REDACTIONS, done)
+    return Change(Author("per_root", "admin", change_id), 5_000, "person.erase", "person", "per_x", None, told)
+
+
+def removal(number: int, last: object, key: Key, change_id: str = "chg_9") -> Change:
+    """The row that a gateway with this key writes about what retention has removed."""
+    told = change_chain.told(key, change_id, change_chain.REMOVED, {"number": number, "hash": last})
+    return Change(Author("retention", "retention", change_id), 5_000, "retention.changes", "changes", "", None, told)
+
+
+async def test_who_writes_the_database_only_cannot_take_the_beginning_away(column: Column, both: Database) -> None:
+    await filled(both)
+    ((last,),) = column.sql("SELECT hash FROM changes WHERE number = 2")
+    genuine = removal(2, last, KEY)
+    unsealed = Change(genuine.by, 5_000, genuine.action, "changes", "", None, {"removed": genuine.after["removed"]})  # type: ignore[index] # it has one
+    copied = removal(2, last, OTHER)
+    copied.after["seal"][0] = KEY.key_id  # type: ignore[index] # it has one
+    column.sql("DELETE FROM changes WHERE number <= 2")
+    for forged in (unsealed, copied):
+        await both.submit(write, forged)
+        assert await faults(both) == [
+            "changes: change 5 (chg_9, retention.changes) is not sealed by a gateway: it explains nothing",
+            "changes: the first 2 rows are gone, and no retention says so",
+        ]
+        column.sql("DELETE FROM changes WHERE number = 5")
+    await both.submit(write, removal(2, last, OTHER))
+    assert "sealed with another key" in (await faults(both))[0]
+    column.sql("DELETE FROM changes WHERE number = 5")
+    await both.submit(write, genuine)
+    assert await faults(both) == []
+    column.sql("DELETE FROM changes WHERE number = 3")
+    assert await faults(both) != [], "it says how far"
+
+
+async def test_who_writes_the_database_only_cannot_replace_a_text_as_if_it_were_erased(
+    column: Column, both: Database
+) -> None:
+    await filled(both)
+
+    def replace(connection: Connection, _batch: list[None]) -> list[list[list[object]]]:
+        return [change_chain.redact(connection, replacing("per_ada", "per_eve"))]
+
+    done = await both.submit(replace, None)
+    await both.submit(write, erasure(done, OTHER))
+    assert any("sealed with another key" in fault for fault in await faults(both))
+    column.sql("UPDATE changes SET after = ? WHERE number = 5", json.dumps({"redactions": done}))
+    assert "altered" in (await faults(both))[0]
+    column.sql("DELETE FROM changes WHERE number = 5")
+    # A genuine row of another erasure vouches for nothing else.
+    await both.submit(write, erasure(done, KEY, "chg_8"))
+    ((after,),) = column.sql("SELECT after FROM changes WHERE number = 5")
+    column.sql("DELETE FROM changes WHERE number = 5")
+    moved = erasure(done, KEY)
+    await both.submit(write, Change(moved.by, 5_000, moved.action, "person", "per_x", None, json.loads(after)))
+    found = await faults(both)
+    assert "is not sealed by a gateway" in found[0]
+    assert len(found) == 5

@@ -9,22 +9,24 @@ import signal
 import subprocess
 import sys
 import textwrap
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from llmgw_gateway.observe import chain, trail
-from llmgw_gateway.observe.anchors import Anchors, anchor
+from llmgw_gateway.observe.anchors import STORE, UNKNOWN, Anchors, anchor
 from llmgw_gateway.observe.audit import Audit, Entry
 from llmgw_gateway.observe.chain import FIRST, Head, Key, key_of
 from llmgw_gateway.observe.spool import Spool
+from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.schema import audit_heads
+from tests.gateway.store.interrupted import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llmgw_gateway.store.database import Database
 
 KEY, OTHER = key_of(b"k" * 32), key_of(b"o" * 32)
 NOON = 1_800_000_000.0
@@ -68,11 +70,16 @@ def check(folder: Path, *anchors: trail.Anchor, keys: tuple[Key, ...] = (KEY,), 
     return trail.verify(trail.files([folder]), keys, anchors, writer)
 
 
-def written(folder: Path) -> tuple[Path, Head]:
-    """An opening record, and six requests."""
+def written(folder: Path, *bodies: bytes) -> tuple[Path, Head]:
+    """An opening record, and six requests; and other records behind them."""
     path = folder / "audit.jsonl"
     made = spool(path)
     head = put(made, *range(1, 7))
+    for body in bodies:
+        made.take([body])
+        made.flush()
+    assert made.head is not None
+    head = made.head
     made.close()
     return path, head
 
@@ -157,6 +164,101 @@ def test_an_anchor_that_somebody_else_wrote_into_the_store_is_not_believed(tmp_p
     assert check(tmp_path, forged).faults == [f"the store's record of {head.chain} ({head.day}) was altered"]
 
 
+def at(seconds: float, **members: object) -> bytes:
+    """A record so many seconds after the file's first one."""
+    time = datetime.fromtimestamp(NOON + seconds, UTC).isoformat(timespec="milliseconds")
+    return json.dumps(members | {"time": time}, separators=(",", ":")).encode()
+
+
+def lines_of(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def test_who_cuts_the_end_off_and_deletes_what_the_store_knows_is_found(tmp_path: Path) -> None:
+    """Whoever holds the disk and the database, and not the key."""
+    path, head = written(tmp_path, at(60, request_id="req_7"), at(61, request_id="req_8"))
+    assert check(tmp_path, told(head)).faults == []
+    path.write_bytes(b"".join(lines_of(path)[:-1]))
+    assert check(tmp_path).faults == [
+        "audit.jsonl: the store knows nothing of it (8 records): its record was deleted, and the end may be cut off"
+    ]
+    assert check(tmp_path, writer="gateway-2:/x").faults == []
+    assert "of another gateway" in check(tmp_path, writer="gateway-2:/x").notes[0]
+
+
+def test_a_crash_before_the_store_has_heard_of_a_file_is_no_fault(tmp_path: Path) -> None:
+    written(tmp_path, at(9, request_id="req_7"))
+    report = check(tmp_path)
+    assert report.faults == []
+    assert "a crash in its first seconds" in report.notes[0]
+
+
+def test_a_file_says_itself_that_the_store_was_away_and_is_excused_for_that_time_only(tmp_path: Path) -> None:
+    away = at(60, kind=STORE, away=True)
+    path, _ = written(tmp_path, away, at(90, request_id="req_7"))
+    report = check(tmp_path)
+    assert report.faults == []
+    assert "the store was away" in report.notes[0]
+    made = spool(path)
+    made.take([at(91, kind=STORE, away=False)])
+    made.flush()
+    made.close()
+    assert "its record was deleted" in check(tmp_path).faults[0]
+
+
+@pytest.mark.parametrize(("seconds", "faults"), [(60, 1), (5, 0)])
+def test_a_start_that_finds_no_word_of_its_file_does_not_make_it_whole(
+    tmp_path: Path, seconds: int, faults: int
+) -> None:
+    path, head = written(
+        tmp_path, at(seconds, request_id="req_7"), at(99, kind=UNKNOWN, records=8), at(100, request_id="req_9")
+    )
+    report = check(tmp_path, told(head))
+    found = report.faults if faults else report.notes
+    assert len(report.faults) == faults
+    assert found[0].startswith("audit.jsonl: line 9: a start found that the store knew nothing of the 8 records before")
+    assert path.exists()
+
+
+def test_what_was_kept_elsewhere_finds_store_and_files_that_were_put_back_together(tmp_path: Path) -> None:
+    path, head = written(tmp_path, at(60, request_id="req_7"))
+    kept = check(tmp_path, told(head)).heads.values()
+    earlier = lines_of(path)[:-2]
+    path.write_bytes(b"".join(earlier))
+    opened = chain.opened(earlier[-1])
+    assert opened is not None
+    before = Head(head.chain, head.day, len(earlier), opened[1].hex())
+    assert check(tmp_path, told(before)).faults == []
+    found = trail.verify(trail.files([tmp_path]), [KEY], [told(before)], WRITER, kept=kept)
+    assert found.faults == ["audit.jsonl: it ends after line 6, and the kept report knows of 8: cut off"]
+    path.unlink()
+    found = trail.verify([], [KEY], [], WRITER, kept=kept)
+    assert found.faults == [f"the file of {head.chain} ({head.day}, 8 records) is missing: the kept report knows of it"]
+    other = [Head(each.chain, each.day, each.count, "0" * 64) for each in kept]
+    _, head = written(tmp_path, at(60, request_id="req_7"))
+    same = [Head(head.chain, each.day, each.count, each.seal) for each in other]
+    found = trail.verify(trail.files([tmp_path]), [KEY], [told(head)], WRITER, kept=same)
+    assert found.faults == ["audit.jsonl: line 8: another record than the one that the kept report knows of"]
+
+
+def test_a_file_that_was_taken_away_while_the_gateway_was_down_leaves_a_gap(tmp_path: Path) -> None:
+    clock = Clock()
+    path = tmp_path / "audit.jsonl"
+    made = spool(path, clock=clock)
+    first = put(made, 1)
+    clock.now += DAY
+    put(made, 2)
+    made.close()
+    path.unlink()
+    clock.now += DAY
+    made = spool(path, clock=clock)
+    last = put(made, 3)
+    made.close()
+    report = check(tmp_path, told(first), told(last))
+    assert report.faults == []
+    assert report.notes == ["audit.jsonl: its gateway had found no file before it when it began this one"]
+
+
 def test_a_line_that_a_crash_has_torn_is_named_as_such_and_cut_off_at_the_next_start(tmp_path: Path) -> None:
     path, head = written(tmp_path)
     whole = path.read_bytes()
@@ -203,7 +305,12 @@ def test_each_day_has_a_file_that_names_the_end_of_the_last_one(tmp_path: Path) 
     assert check(tmp_path, told(second)).faults == ["the file before audit.jsonl ends after line 2, and had 3: cut off"]
     aside.unlink()
     assert "missing" in check(tmp_path, told(first), told(second)).faults[0]
-    assert "is not here" in check(tmp_path, told(second)).notes[0]
+    assert check(tmp_path, told(second)).faults == [
+        f"the file before audit.jsonl ({first.day}, 3 records) is missing, and no retention says so"
+    ]
+    assert "is not here" in check(tmp_path, told(second), writer="gateway-2:/x").notes[0]
+    by_day = trail.verify(trail.files([path]), [KEY], [told(second)], WRITER, day=second.day)
+    assert (by_day.faults, len(by_day.notes)) == ([], 1), "the other day was not asked for"
 
 
 def test_a_full_file_is_followed_by_another_of_the_same_day(tmp_path: Path) -> None:
@@ -285,6 +392,29 @@ def test_a_writer_that_is_killed_loses_nothing_that_was_flushed(tmp_path: Path) 
     assert report.faults == []
     seen = [json.loads(line)["seq"] for line in path.read_bytes().splitlines()]
     assert seen == list(range(len(seen)))
+
+
+async def test_the_trail_says_when_the_store_cannot_be_told(store: Path, tmp_path: Path) -> None:
+    backend = Interrupted(store)
+    database = Database(backend)
+    database.start()
+    path = tmp_path / "trail" / "audit.jsonl"
+    path.parent.mkdir()
+    audit = Audit(path, KEY, writer=WRITER)
+    audit.start()
+    anchors = Anchors(database, audit, lambda: KEY)
+    await anchors.start()
+    try:
+        for state, mark in (("away", b'"away":true'), ("here", b'"away":false')):
+            backend.state = state  # type: ignore[assignment] # one of its states
+            while mark not in path.read_bytes():  # noqa: ASYNC110 -- the trail tells nobody
+                await asyncio.sleep(0.05)
+    finally:
+        assert audit.close() == 0
+        await anchors.stop()
+        database.close()
+    found = trail.verify(trail.files([path]), [KEY], [], WRITER)
+    assert found.faults == []
 
 
 async def test_a_secret_that_is_replaced_counts_without_a_restart(database: Database, tmp_path: Path) -> None:

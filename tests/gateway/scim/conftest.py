@@ -86,7 +86,7 @@ async def keys(both: Database) -> ServiceKeys:
 async def client(both: Database, column: Column, keys: ServiceKeys) -> AsyncIterator[Client]:
     """SCIM as the gateway serves it, on a store of each kind in turn."""
     secret = await new_secret(keys, "key_1", HOME)
-    scim = Scim(both, keys, 600, Peers((), in_clear=False))
+    scim = Scim(both, keys, Peers((), in_clear=False))
 
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
         return await scim(request, "req_1")

@@ -217,7 +217,7 @@ async def test_a_key_that_comes_in_clear_past_the_proxies_is_refused(
         def admits(self, _address: str) -> bool:
             return False
 
-    scim = Scim(both, keys, 600, Strangers((), in_clear=True))
+    scim = Scim(both, keys, Strangers((), in_clear=True))
     request = make_mocked_request("GET", f"{ROOT}/Users", {"Authorization": f"Bearer {client.secret}"})
     answer = await scim(request, "req_1")
     assert answer.status == 400
@@ -250,7 +250,7 @@ async def test_every_change_has_a_row_by_the_key_that_made_it(client: Client) ->
 
 async def test_an_order_that_is_run_again_is_the_same_order(both: Database) -> None:
     """As the store does when it does not know whether a commit has gone through."""
-    by = Writing(Author("key_1", "scim", new_change_id()), "scim", HOME, 1_000, 600)
+    by = Writing(Author("key_1", "scim", new_change_id()), "scim", HOME, 1_000)
     order: writing.Order = writing.CreateUser(by, ROOT, "per_1", {"userName": "ada"})
     first = await both.submit(writing.carry_out, order)
     assert await both.submit(writing.carry_out, order) == first

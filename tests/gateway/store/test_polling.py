@@ -101,7 +101,7 @@ async def test_everything_that_follows_something_says_when_it_has_ended(database
     read = settings.load(configuration.write(configuration.folder(tmp_path), configuration.good()))
     watched: dict[str, Any] = {
         "signing keys are not followed any more": Ring(database, "https://llm.example.com", b"x" * 32),
-        "revocations are not followed any more": Revocations(database, 600),
+        "revocations are not followed any more": Revocations(database),
         "adjustments of limits are not followed any more": Adjustments(database),
         "slots are not renewed": Rates(read, prices.built_in(), Learned(), Metrics()),
     }
