@@ -9,6 +9,7 @@ import msgspec
 
 from llmgw_gateway.call import split_title
 from llmgw_gateway.errors import ConfigurationError
+from llmgw_gateway.policy.guards import Guards
 from llmgw_gateway.policy.models import Policy, ServedModel
 
 if TYPE_CHECKING:
@@ -44,12 +45,18 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
     served = [_served(model, catalogue.models[model.name]) for model in settings.models]
     contact, version = settings.organisation.contact, policy_version(settings)
     regions = {each.name: each.region for each in settings.regions}
-    return Policy(served, settings.bedrock.region, contact, settings.policies, version, settings.direct, regions)
+    guards = Guards(settings.guardrails, settings.organisation.guardrail)
+    return Policy(
+        served, settings.bedrock.region, contact, settings.policies, version, settings.direct, regions, guards
+    )
 
 
 def policy_version(settings: Settings) -> str:
     """A name for everything that decides who may use what: the same text has the same name, on every replica."""
-    deciding = (settings.policies, settings.models, settings.teams, settings.projects)
+    everywhere = settings.organisation.guardrail
+    deciding = (
+        settings.policies, settings.models, settings.teams, settings.projects, settings.guardrails, everywhere
+    )  # fmt: skip
     return hashlib.sha256(msgspec.json.encode(deciding)).hexdigest()[:12]
 
 

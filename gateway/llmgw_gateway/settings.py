@@ -16,7 +16,8 @@ from msgspec import Meta
 from llmgw_gateway import faults, sections
 from llmgw_gateway.administering import Administration, RoleRule
 from llmgw_gateway.budgeting import Budget  # noqa: TC001 -- msgspec reads the annotations
-from llmgw_gateway.call import split_title
+from llmgw_gateway.call import UNGUARDED, split_title
+from llmgw_gateway.guarding import Guardrail  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.limiting import Limit, Valkey
 from llmgw_gateway.permitting import Permission  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.requiring import required_faults
@@ -46,6 +47,8 @@ class Organisation(Section, frozen=True, kw_only=True):
     """IANA name; budget periods begin at midnight here."""
     contact: str = ""
     """Where to ask for more budget or access; shown in refusals."""
+    guardrail: str = ""
+    """Under which of `[[guardrails]]` every call is made for which no policy says otherwise; empty: under none."""
 
     def faults(self, _base: Path) -> list[str]:
         """A time zone that nobody knows."""
@@ -274,6 +277,7 @@ class Settings(Section, frozen=True, kw_only=True):
     projects: tuple[Project, ...] = ()
     limits: tuple[Limit, ...] = ()
     policies: tuple[Permission, ...] = ()
+    guardrails: tuple[Guardrail, ...] = ()
     administration: Administration = Administration()
     roles: tuple[RoleRule, ...] = ()
     regions: tuple[Region, ...] = ()
@@ -301,6 +305,7 @@ class Settings(Section, frozen=True, kw_only=True):
         upstreams = {"bedrock"} | {each.name for each in self.regions} | self.direct
         for number, entry in enumerate(self.policies):
             found += faults.permission_faults(f"policies[{number}]", entry, teams, models, upstreams)
+        found += self._guardrail_faults()
         for number, role in enumerate(self.roles):
             found += faults.role_faults(f"roles[{number}]", role, teams, {each.issuer for each in self.issuers})
         for number, project in enumerate(self.projects):
@@ -321,6 +326,19 @@ class Settings(Section, frozen=True, kw_only=True):
         if not listen or self.administration.faults(Path()) or server.certificate_file or server.trusted_proxies:
             return False
         return not faults.is_loopback(faults.listen_address(listen)[0])
+
+    def _guardrail_faults(self) -> list[str]:
+        """Guardrails that nobody has, or that are said of an upstream which has none."""
+        names, places = {each.name for each in self.guardrails}, {"bedrock"} | {each.name for each in self.regions}
+        wanted = [(f"policies[{number}].guardrail", entry.guardrail) for number, entry in enumerate(self.policies)]
+        wanted.append(("organisation.guardrail", self.organisation.guardrail))
+        return [
+            f"{key}: there is no guardrail {name!r}" for key, name in wanted if name not in {"", UNGUARDED} | names
+        ] + [
+            f"guardrails[{number}].upstream: {each.upstream!r} is neither bedrock nor one of [[regions]]"
+            for number, each in enumerate(self.guardrails)
+            if each.upstream not in places
+        ]
 
     def _upstream_faults(self) -> list[str]:
         """Two upstreams of one name, targets at one that is not there."""

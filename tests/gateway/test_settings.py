@@ -108,7 +108,37 @@ def test_all_faults_are_said_at_once_each_with_its_place(path: Path) -> None:
     assert len(said) == len(places)
 
 
+GUARDRAIL = {"name": "pii", "id": "gr1", "version": "1"}
 FAULTS: dict[str, tuple[str, object, str]] = {
+    "a guardrail that nobody has": (
+        "organisation.guardrail",
+        "pii",
+        "organisation.guardrail: there is no guardrail 'pii'",
+    ),
+    "a policy's guardrail that nobody has": (
+        "policies",
+        [{"guardrail": "pii"}],
+        "policies[0].guardrail: there is no guardrail 'pii'",
+    ),
+    "a guardrail for what is refused": (
+        "policies",
+        [{"action": "refuse", "guardrail": "none"}],
+        "policies[0].guardrail: does not go with action",
+    ),
+    "a guardrail at another upstream": (
+        "guardrails",
+        [GUARDRAIL | {"upstream": "west"}],
+        "guardrails[0].upstream: 'west' is neither",
+    ),
+    "two guardrails of one name": ("guardrails", [GUARDRAIL] * 2, "guardrails: 'pii at bedrock' stands there twice"),
+    "a guardrail called as none is": ("guardrails", [GUARDRAIL | {"name": "none"}], "guardrails[0].name: 'none' has"),
+    "an id with a line end": ("guardrails", [GUARDRAIL | {"id": "gr1\r\nx: y"}], "guardrails[0].id: 'gr1"),
+    "no version of a guardrail": ("guardrails", [GUARDRAIL | {"version": "latest"}], "guardrails[0].version: 'latest'"),
+    "a guardrail dearer than any": (
+        "guardrails",
+        [GUARDRAIL | {"usd_per_thousand_units": 11}],
+        "guardrails[0].usd_per_thousand_units: must be",
+    ),
     "an answer longer than the ledger waits for its truth": ("bedrock.total_seconds", 3601, "bedrock.total_seconds:"),
     "access tokens for any API": ("issuers.1.subject_token", "access_token", "issuers[1].audience: subject_token ="),
     "a limit below one micro-USD": ("budgets.0.limit_usd", 0.0000009, "budgets[0].limit_usd: 9E-7 has more than six"),

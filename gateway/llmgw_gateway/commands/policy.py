@@ -12,15 +12,18 @@ from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, load, place, refusals
 from llmgw_gateway.commands.people import person_of
 from llmgw_gateway.commands.simulate import simulate
+from llmgw_gateway.offer import policy as offered
 from llmgw_gateway.policy import residency
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.policy.permissions import Permissions
 from llmgw_gateway.store.reading import reading
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from llmgw_gateway.identity.people import Known
+    from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.permitting import Permission
     from llmgw_gateway.policy.permissions import Step, Verdict
     from llmgw_gateway.settings import Settings
@@ -37,13 +40,14 @@ def policy() -> None:
 @CONFIG
 def check(config: Path) -> None:
     """Say every fault of the configuration, and which policies can never decide anything."""
-    settings, _ = load(config)
+    settings, catalogue = load(config)
     permissions = _permissions(settings)
     warnings = [
         f"{place(config, settings, number)}: never decides, because entries before it do"
         for number in permissions.unreachable()
     ]
     warnings += [f"{model}: no policy allows it to anybody" for model in permissions.unusable()]
+    warnings += _unguarded(config, settings, catalogue)
     for warning in warnings:
         click.echo(f"warning: {warning}")
     count = len(settings.policies)
@@ -68,13 +72,14 @@ def explain(config: Path, user: str, model: str, form: str) -> None:
     account = Accounts(settings.teams, settings.projects, settings.policies).resolve(
         Caller(person.person_id, "", "", "", 0), person.email, person.groups, "", person.stored
     )
-    permissions = _permissions(settings)
-    verdict = permissions.decide(account, known.name)
-    steps = permissions.steps(account, known.name)
+    judge = offered(settings, catalogue)
+    verdict = judge.permissions.decide(account, known.name)
+    steps = judge.permissions.steps(account, known.name)
+    guardrail = judge.guardrail(account, known.name)
     if form == "json":
-        click.echo(tables.as_json(_document(person, account, known.name, verdict, steps)))
+        click.echo(tables.as_json(_document(person, account, known.name, verdict, steps) | {"guardrail": guardrail}))
     else:
-        for line in _sentences(config, settings, person, account, known.name, verdict, steps):
+        for line in _sentences(config, settings, person, account, known.name, verdict, steps, guardrail):
             click.echo(line)
     if not verdict.allowed:
         sys.exit(EXIT_FAULTS)
@@ -95,6 +100,7 @@ def _sentences(
     model: str,
     verdict: Verdict,
     steps: list[Step],
+    guardrail: str,
 ) -> list[str]:
     groups = "groups unknown (too many for a token)" if account.groups is None else _listed(account.groups)
     team = f"team {account.team}" if account.team else "in no team"
@@ -113,12 +119,31 @@ def _sentences(
         lines.append(f"  each call: {caps}")
     if verdict.allowed and verdict.entry is not None and (bounds := residency.bounds(verdict.entry)):
         lines.append(f"  only what is {bounds}")
+    if guardrail:
+        lines.append(f"  under the guardrail {guardrail}, where it can be applied")
     for step in steps:
         if step.number == verdict.number:
             break
         reason = "is not about them" if step.concerns == "no" else f"is not about {model}"
         lines.append(f"  passed over: {place(config, settings, step.number)}, {reason}")
     return lines
+
+
+def _unguarded(config: Path, settings: Settings, catalogue: Catalogue) -> Iterator[str]:
+    """Models that need a guardrail which nothing that serves them can apply; entries without one among others."""
+    judge = offered(settings, catalogue)
+    names = {place(config, settings, n): e for n, e in enumerate(settings.policies) if e.action == "allow"}
+    wanted = {where: judge.guards.wanted(entry) for where, entry in names.items()}
+    if not settings.policies:
+        wanted = {"organisation": judge.guards.wanted(None)}
+    for where, name in wanted.items():
+        entry = names.get(where)
+        models = [m for m in judge.models if entry is None or not entry.models or m.name in entry.models]
+        for model in models:
+            if name and not judge.can_apply(name, model):
+                yield f"{where}: refuses {model.name}: nothing that serves it can apply the guardrail {name!r}"
+        if not name and any(wanted.values()):
+            yield f"{where}: its calls need no guardrail, and those of others do"
 
 
 def _listed(groups: frozenset[str]) -> str:

@@ -27,7 +27,7 @@ from llmgw_gateway.money.learning import Learned
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.refusals import explain
 from llmgw_gateway.money.standby import Standby
-from llmgw_gateway.money.tariffs import Tariffs
+from llmgw_gateway.money.tariffs import Tariffs, version_for
 from llmgw_gateway.store.schema import counters
 from llmgw_wire.errors import ErrorCode
 
@@ -155,7 +155,7 @@ class Money:
                 account.project,
                 target.model,
                 target.title,
-                self._catalogue.version,
+                version_for(self._catalogue.version, target),
                 int(now * 1000),
             ),
             terms=self._terms(account, grant, call, tariff, now),

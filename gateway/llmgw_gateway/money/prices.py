@@ -76,6 +76,11 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True, rename={"effective"
             + usage.cache_write_1h * self.cache_write_1h
         )
 
+    def dearer_by(self, rate: int) -> Price:
+        """The same with a rate added to every class, such as that of a guardrail which looks at every token."""
+        classes = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
+        return msgspec.structs.replace(self, **{name: getattr(self, name) + rate for name in classes})
+
     def weight(self, amount: int) -> int:
         """How many millionths of an input token cost as much as `amount`, rounded up; where input is free, none."""
         return -(-amount * MICRO // self.input) if self.input else 0
@@ -163,6 +168,10 @@ class Tariff:
                 output=(max(money), max(tokens), max(weighted)),
             ),
         )
+
+    def dearer_by(self, rate: int) -> Tariff:
+        """The same with a rate added to every price."""
+        return Tariff.of((over, price.dearer_by(rate)) for over, price, _ in self.steps)
 
     def price(self, prompt_tokens: int) -> Price:
         """The price for a prompt of that size."""

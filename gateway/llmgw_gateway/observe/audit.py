@@ -73,6 +73,8 @@ class Entry:
     """Whether a policy lowered its `max_tokens`."""
     thinking_tokens: int | None = None
     """What a policy lowered its thinking budget to."""
+    guardrail: str = ""
+    """The guardrail of Bedrock under which the call was made."""
     stream: bool = False
     request_bytes: int = 0
     address: str = ""
@@ -111,6 +113,7 @@ class Entry:
     def permitted(self, grant: Grant) -> None:
         """Note what policy says."""
         self.policy, self.capped, self.thinking_tokens = grant.policy, grant.capped, grant.thinking_tokens
+        self.guardrail = grant.guardrail
         self.granted(grant.target)
 
     def line(self) -> Line:
@@ -131,6 +134,7 @@ class Entry:
             target=self.target,
             policy=self.policy,
             policy_version=self.policy_version,
+            guardrail=self.guardrail,
             stream=self.stream,
             request_bytes=self.request_bytes,
             address=self.address,

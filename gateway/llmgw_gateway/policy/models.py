@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llmgw_gateway.call import Grant, Target, geography_of, split_title
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.policy import caps, residency
+from llmgw_gateway.policy.guards import Guards
 from llmgw_gateway.policy.permissions import Permissions
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import CapView
@@ -75,11 +76,13 @@ class Policy:
         version: str = "",
         direct: Collection[str] = (),
         regions: Mapping[str, str] | None = None,
+        guards: Guards | None = None,
     ) -> None:
         """`version` names what decides, in the audit trail; `direct` are the upstreams of the Anthropic format.
 
-        `regions` are those of the further upstreams at Bedrock, by their names.
+        `regions` are those of the further upstreams at Bedrock, by their names; `guards` the guardrails, if there are.
         """
+        self.guards = guards or Guards()
         self._regions = {"": region} | dict(regions or {})
         self.version = version
         self._direct = direct
@@ -165,6 +168,8 @@ class Policy:
                 else tuple(self._target(model, each) for each in (*self.profiles(model), first.foundation_id))
             )
             first, others = self._within(account, model, verdict, own, others)
+        if name := self.guards.wanted(verdict.entry):
+            first, others = self._guarded(account, model, verdict, name, (first, *others))
         # Not cut to the model's cap: what is judged here is what is sent, and the provider says so if it is too much.
         most = max_tokens or min(cap, default or cap)
         return Grant(first, most, others, policy=verdict.title)
@@ -191,6 +196,30 @@ class Policy:
             raise self._refusal(account, model.kind, f"{what}{residency.bounds(entry)}.")
         first, *rest = (*mine, *further)
         return first, tuple(rest)
+
+    def _guarded(
+        self, account: Account, model: ServedModel, verdict: Verdict, name: str, targets: tuple[Target, ...]
+    ) -> tuple[Target, tuple[Target, ...]]:
+        """The targets that can apply a guardrail; GatewayError(MODEL_NOT_ALLOWED) when none can."""
+        found = self.guards.applied(name, targets) if model.kind == "text" else ()
+        if not found:
+            by = f" by {verdict.title}" if verdict.title else ""
+            where = ", ".join(_quoted(each.title) for each in targets)
+            why = f"which cannot be applied at {where}" if model.kind == "text" else "which does not look at embeddings"
+            what = f"The model {model.name} is allowed{by} only under the guardrail {name!r}, {why}."
+            raise self._refusal(account, model.kind, what)
+        return found[0], found[1:]
+
+    def guardrail(self, account: Account, model: str) -> str:
+        """The guardrail that calls of an account for a served model need; "" for none."""
+        verdict = self.permissions.decide(account, model)
+        return self.guards.wanted(verdict.entry) if verdict.allowed else ""
+
+    def can_apply(self, name: str, model: ServedModel) -> bool:
+        """Whether anything that serves a model can apply a guardrail."""
+        first = self._target(model, model.target or self._profile(model))
+        others = tuple(self._target(model, other) for other in model.fallbacks)
+        return model.kind == "text" and bool(self.guards.applied(name, (first, *others)))
 
     def within_caps(self, account: Account, call: Call, grant: Grant) -> Grant:
         """The grant of a call within the caps of its policy; the call is changed accordingly.
