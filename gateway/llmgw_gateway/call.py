@@ -234,11 +234,13 @@ class Grant(Struct, frozen=True, gc=False):
     fallbacks: tuple[Target, ...] = ()
     """Where else the call may go, in this order, when a target refuses it before it has begun to answer."""
     capped: bool = False
-    """Whether policy allows less output than was asked for."""
+    """Whether the output cap is a policy's or a default, and not the one that was asked for."""
     thinking_tokens: int | None = None
     """The thinking budget that is sent instead of the one asked for; None: the one asked for."""
     policy: str = ""
     """Which policy allowed it; empty where there are none."""
+    instead: bool = False
+    """Whether the model is not the one that was named: the caller's default, asked for or in the place of another."""
 
     @property
     def guardrail(self) -> str:

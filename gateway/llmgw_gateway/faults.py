@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmgw_gateway.administering import RoleRule
+    from llmgw_gateway.defaulting import Default
     from llmgw_gateway.permitting import Permission
     from llmgw_gateway.sections import Rule
     from llmgw_wire.secret import Secret
@@ -128,6 +129,14 @@ def permission_faults(
     found = [f"{place}.teams: there is no team {name!r}" for name in entry.teams if name not in teams]
     found += [f"{place}.upstreams: there is no upstream {name!r}" for name in entry.upstreams if name not in upstreams]
     return found + [f"{place}.models: {name!r} is not served here" for name in entry.models if name not in models]
+
+
+def default_faults(place: str, entry: Default, teams: set[str], models: set[str]) -> list[str]:
+    """A team or a model that a default names and that is not there."""
+    found = [f"{place}.teams: there is no team {name!r}" for name in entry.teams if name not in teams]
+    if entry.model and entry.model not in models:
+        found.append(f"{place}.model: {entry.model!r} is not served here")
+    return found
 
 
 def role_faults(place: str, rule: RoleRule, teams: set[str], issuers: set[str]) -> list[str]:

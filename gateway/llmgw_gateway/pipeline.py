@@ -131,6 +131,7 @@ class Pipeline:
         kind = call.kind or self.policy.kind_of(call.model)
         grant = self.policy.authorize(account, call.model, call.max_tokens, kind=kind, default=call.default_max_tokens)
         if not question:
+            grant = self.policy.filled(account, call, grant) if kind == "text" else grant
             grant = self.policy.within_caps(account, call, grant)
         if call.kind is None and kind == "embedding":
             embeddings.prepare(call)
@@ -343,6 +344,8 @@ def answer_headers(entry: Entry, hold: Hold) -> dict[str, str]:
         ours[headers.MAX_TOKENS] = str(hold.max_tokens)
     if entry.thinking_tokens is not None:
         ours[headers.THINKING_TOKENS] = str(entry.thinking_tokens)
+    if entry.asked:
+        ours[headers.MODEL] = entry.model
     if entry.guardrail:
         ours[headers.GUARDRAIL] = entry.guardrail
     return ours

@@ -17,6 +17,7 @@ from llmgw_gateway import faults, sections
 from llmgw_gateway.administering import Administration, RoleRule
 from llmgw_gateway.budgeting import Budget  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.call import UNGUARDED, split_title
+from llmgw_gateway.defaulting import Default  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.guarding import Guardrail  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.limiting import Limit, Valkey
 from llmgw_gateway.permitting import Permission  # noqa: TC001 -- msgspec reads the annotations
@@ -278,6 +279,7 @@ class Settings(Section, frozen=True, kw_only=True):
     limits: tuple[Limit, ...] = ()
     policies: tuple[Permission, ...] = ()
     guardrails: tuple[Guardrail, ...] = ()
+    defaults: tuple[Default, ...] = ()
     administration: Administration = Administration()
     roles: tuple[RoleRule, ...] = ()
     regions: tuple[Region, ...] = ()
@@ -306,6 +308,8 @@ class Settings(Section, frozen=True, kw_only=True):
         for number, entry in enumerate(self.policies):
             found += faults.permission_faults(f"policies[{number}]", entry, teams, models, upstreams)
         found += self._guardrail_faults()
+        for number, default in enumerate(self.defaults):
+            found += faults.default_faults(f"defaults[{number}]", default, teams, models)
         for number, role in enumerate(self.roles):
             found += faults.role_faults(f"roles[{number}]", role, teams, {each.issuer for each in self.issuers})
         for number, project in enumerate(self.projects):
@@ -354,6 +358,11 @@ class Settings(Section, frozen=True, kw_only=True):
         return found
 
     @property
+    def deciding(self) -> tuple[Permission | Default, ...]:
+        """All that is decided by groups and teams."""
+        return (*self.policies, *self.defaults)
+
+    @property
     def direct(self) -> frozenset[str]:
         """The upstreams with Anthropic's own prices."""
         return frozenset(each.name for each in self.anthropic)
@@ -362,7 +371,7 @@ class Settings(Section, frozen=True, kw_only=True):
     def names_people(self) -> bool:
         """Whether somebody is a member of a team, or has a policy, budget or limit of their own, by e-mail."""
         rules: tuple[Budget | Limit, ...] = (*self.budgets, *self.limits)
-        members = [*(team.members for team in self.teams), *(entry.members for entry in self.policies)]
+        members = [*(team.members for team in self.teams), *(entry.members for entry in self.deciding)]
         return any(members) or any(each.level == "user" and each.of for each in rules)
 
     def path(self, name: str) -> Path:

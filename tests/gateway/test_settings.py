@@ -108,6 +108,24 @@ def test_all_faults_are_said_at_once_each_with_its_place(path: Path) -> None:
     assert len(said) == len(places)
 
 
+DEFAULTS_FAULTS: dict[str, tuple[object, str]] = {
+    "a default of nothing": ({"name": "x"}, "defaults[0].model: one of model, max_tokens"),
+    "a substitute without a model": ({"max_tokens": 9, "substitute": True}, "defaults[0].substitute: needs a model"),
+    "a default that is not served": ({"model": "gpt"}, "defaults[0].model: 'gpt' is not served here"),
+    "a default for no team": ({"max_tokens": 9, "teams": ["x"]}, "defaults[0].teams: there is no team 'x'"),
+    "no room after the thinking": (
+        {"max_tokens": 2000, "thinking_tokens": 2000}, "defaults[0].thinking_tokens: must be less",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(DEFAULTS_FAULTS))
+def test_a_default_that_could_not_count_is_a_fault(path: Path, case: str) -> None:
+    entry, fault = DEFAULTS_FAULTS[case]
+    (said,) = faults(path, changed("defaults", [entry]))
+    assert said.startswith(fault)
+
+
 GUARDRAIL = {"name": "pii", "id": "gr1", "version": "1"}
 FAULTS: dict[str, tuple[str, object, str]] = {
     "a guardrail that nobody has": (

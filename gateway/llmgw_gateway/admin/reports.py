@@ -165,7 +165,7 @@ def explain(asking: Asking, connection: Connection, query: ExplainQuery) -> Expl
     if query.model not in served:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, f"This model is not served. Served: {', '.join(served)}.")
     person, settings = people[0], asking.settings
-    account = Accounts(settings.teams, settings.projects, settings.policies).resolve(
+    account = Accounts(settings.teams, settings.projects, settings.deciding).resolve(
         Caller(person.person_id, "", "", "", 0), person.email, person.groups, "", person.stored
     )
     verdict = asking.policy.permissions.decide(account, query.model)

@@ -15,6 +15,7 @@ from llmgw_gateway.commands.simulate import simulate
 from llmgw_gateway.offer import policy as offered
 from llmgw_gateway.policy import residency
 from llmgw_gateway.policy.accounts import Accounts
+from llmgw_gateway.policy.defaults import NAME
 from llmgw_gateway.policy.permissions import Permissions
 from llmgw_gateway.store.reading import reading
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.identity.people import Known
     from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.permitting import Permission
+    from llmgw_gateway.policy.models import Policy
     from llmgw_gateway.policy.permissions import Step, Verdict
     from llmgw_gateway.settings import Settings
 
@@ -63,25 +65,31 @@ def check(config: Path) -> None:
 def explain(config: Path, user: str, model: str, form: str) -> None:
     """Say whether USER (e-mail address, id, or subject at the provider) may use MODEL, and which entry decides."""
     settings, catalogue = load(config)
-    known = next((each for each in catalogue.models.values() if model in each.names()), None)
-    served = [each.name for each in settings.models]
-    if known is None or known.name not in served:
-        raise click.UsageError(f"The model {tables.clean(model)!r} is not served here. Served: {', '.join(served)}.")
+    judge = offered(settings, catalogue)
+    if model != NAME and judge.named(model) is None:
+        served = ", ".join(each.name for each in judge.models)
+        raise click.UsageError(f"The model {tables.clean(model)!r} is not served here. Served: {served}.")
     with refusals(), reading(settings) as connection:
         person = person_of(connection, user)
-    account = Accounts(settings.teams, settings.projects, settings.policies).resolve(
+    account = Accounts(settings.teams, settings.projects, settings.deciding).resolve(
         Caller(person.person_id, "", "", "", 0), person.email, person.groups, "", person.stored
     )
-    judge = offered(settings, catalogue)
-    verdict = judge.permissions.decide(account, known.name)
-    steps = judge.permissions.steps(account, known.name)
-    guardrail = judge.guardrail(account, known.name)
+    found = judge.named(judge.meant(account, model))
+    if found is None:
+        click.echo(f"{_who(person, account)}\nno entry of [[defaults]] names a default model for them")
+        sys.exit(EXIT_FAULTS)
+    verdict = judge.permissions.decide(account, found.name)
+    steps = judge.permissions.steps(account, found.name)
+    guardrail = judge.guardrail(account, found.name)
+    answers = judge.answering(account, model)
     if form == "json":
-        click.echo(tables.as_json(_document(person, account, known.name, verdict, steps) | {"guardrail": guardrail}))
+        further = {"guardrail": guardrail, "answers": answers, "defaults": _filled(judge, account)}
+        click.echo(tables.as_json(_document(person, account, found.name, verdict, steps) | further))
     else:
-        for line in _sentences(config, settings, person, account, known.name, verdict, steps, guardrail):
+        lines = _sentences(config, settings, person, account, found.name, verdict, steps, guardrail)
+        for line in [*lines, *_default_lines(judge, account, found.name, answers)]:
             click.echo(line)
-    if not verdict.allowed:
+    if not answers:
         sys.exit(EXIT_FAULTS)
 
 
@@ -102,9 +110,7 @@ def _sentences(
     steps: list[Step],
     guardrail: str,
 ) -> list[str]:
-    groups = "groups unknown (too many for a token)" if account.groups is None else _listed(account.groups)
-    team = f"team {account.team}" if account.team else "in no team"
-    who = tables.clean(f"{person.email or person.name or person.person_id}: {team}, {groups}")
+    who = _who(person, account)
     by = {
         "open": "because there are no policies",
         "no_entry": "because no policy allows it",
@@ -127,6 +133,41 @@ def _sentences(
         reason = "is not about them" if step.concerns == "no" else f"is not about {model}"
         lines.append(f"  passed over: {place(config, settings, step.number)}, {reason}")
     return lines
+
+
+def _who(person: Known, account: Account) -> str:
+    groups = "groups unknown (too many for a token)" if account.groups is None else _listed(account.groups)
+    team = f"team {account.team}" if account.team else "in no team"
+    return tables.clean(f"{person.email or person.name or person.person_id}: {team}, {groups}")
+
+
+def _default_lines(judge: Policy, account: Account, model: str, answers: str) -> Iterator[str]:
+    """What defaults do for somebody."""
+    entry = judge.defaults.of(account)
+    if entry is None:
+        return
+    by = f"defaults[{judge.defaults.place(entry)}]" + (f" ({entry.name})" if entry.name else "")
+    if answers not in {"", model}:
+        yield f"  {answers} answers in its place, by {by}"
+    if entry.model:
+        yield f"  the name {NAME!r} means {entry.model}, by {by}"
+    if entry.max_tokens:
+        yield f"  where a request names no max_tokens: {entry.max_tokens:,}, by {by}"
+    if entry.thinking_tokens:
+        yield f"  where it says nothing of thinking, and the model takes a budget: {entry.thinking_tokens:,}, by {by}"
+
+
+def _filled(judge: Policy, account: Account) -> dict[str, object] | None:
+    entry = judge.defaults.of(account)
+    if entry is None:
+        return None
+    return {
+        "number": judge.defaults.place(entry),
+        "name": entry.name,
+        "model": entry.model,
+        "max_tokens": entry.max_tokens,
+        "thinking_tokens": entry.thinking_tokens,
+    }
 
 
 def _unguarded(config: Path, settings: Settings, catalogue: Catalogue) -> Iterator[str]:

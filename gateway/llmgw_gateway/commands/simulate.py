@@ -148,7 +148,7 @@ class _Judge:
         self._served = {model.name for model in settings.models}
         self._policy = policy(settings, catalogue)
         self._permissions = self._policy.permissions
-        self._accounts = Accounts(settings.teams, settings.projects, settings.policies)
+        self._accounts = Accounts(settings.teams, settings.projects, settings.deciding)
         self._people = {each.person_id: each for each in found(connection, true())}
         self._keys = {row.key_id: row for row in connection.execute(select(service_keys))}
         self._teams = all_teams(connection)
