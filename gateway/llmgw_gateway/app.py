@@ -172,7 +172,7 @@ class Gateway:
             audit=audit,
             metrics=metrics,
             authenticator=authenticator,
-            directory=Directory(database, Accounts(settings.teams, settings.projects, settings.policies)),
+            directory=Directory(database, Accounts(settings.teams, settings.projects, settings.deciding)),
             policy=policy(settings, self._catalogue),
             rates=rates,
             money=money,
@@ -376,7 +376,7 @@ def _follow(
     """Take another configuration into use between two requests; ConfigurationError leaves all as it was."""
     authorizing = policy(settings, catalogue)
     pipeline.policy = authorizing
-    pipeline.directory.follow(Accounts(settings.teams, settings.projects, settings.policies))
+    pipeline.directory.follow(Accounts(settings.teams, settings.projects, settings.deciding))
     pipeline.money.follow(settings, catalogue)
     pipeline.rates.follow(settings, catalogue)
     verifier.names_people = settings.names_people

@@ -187,6 +187,22 @@ class Call(Struct):
         self.members = None
 
 
+UNGUARDED = "none"
+"""In the place of a guardrail's name: the call needs none, whatever the organisation's is."""
+
+
+class Guard(Struct, frozen=True, gc=False):
+    """A guardrail of Bedrock, as the upstream of a target knows it."""
+
+    name: str
+    """How policies call it."""
+    id: str
+    version: str
+    trace: str = "disabled"
+    rate: int = 0
+    """Micro-USD for a million tokens that it looks at; 0: it has no price here."""
+
+
 class Target(Struct, frozen=True, gc=False):
     """Where a call goes: a model, profile or ARN at a provider."""
 
@@ -200,6 +216,8 @@ class Target(Struct, frozen=True, gc=False):
     """The model without a profile: what is named where Bedrock takes no profiles."""
     upstream: str = ""
     """Which of the configured upstreams; empty: the one of `[bedrock]`."""
+    guard: Guard | None = None
+    """Under which guardrail it is asked; None: under none."""
 
     @property
     def title(self) -> str:
@@ -216,11 +234,18 @@ class Grant(Struct, frozen=True, gc=False):
     fallbacks: tuple[Target, ...] = ()
     """Where else the call may go, in this order, when a target refuses it before it has begun to answer."""
     capped: bool = False
-    """Whether policy allows less output than was asked for."""
+    """Whether the output cap is a policy's or a default, and not the one that was asked for."""
     thinking_tokens: int | None = None
     """The thinking budget that is sent instead of the one asked for; None: the one asked for."""
     policy: str = ""
     """Which policy allowed it; empty where there are none."""
+    instead: bool = False
+    """Whether the model is not the one that was named: the caller's default, asked for or in the place of another."""
+
+    @property
+    def guardrail(self) -> str:
+        """The guardrail that is required; empty: none is."""
+        return self.target.guard.name if self.target.guard is not None else ""
 
 
 class Outcome(Struct):

@@ -158,7 +158,10 @@ class OpenAIChat:
 
     def answer(self, body: bytes, meter: Meter) -> bytes:
         """A whole answer in this dialect."""
-        return _converted(openai_chat.answer(body, model=self._model, created=self.created, usage=meter.usage))
+        answered = openai_chat.answer(
+            body, model=self._model, created=self.created, usage=meter.usage, intervened=meter.intervened
+        )
+        return _converted(answered)
 
     def refusal(self, status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:  # noqa: ARG002 -- others need it
         """A refusal of the provider in OpenAI's envelope."""
@@ -197,7 +200,9 @@ class OpenAIResponses:
 
     def answer(self, body: bytes, meter: Meter) -> bytes:
         """A whole answer in this dialect."""
-        answered = openai_response_events.answer(body, echo=self._echo, created=self.created, usage=meter.usage)
+        answered = openai_response_events.answer(
+            body, echo=self._echo, created=self.created, usage=meter.usage, intervened=meter.intervened
+        )
         return _converted(answered)
 
     def refusal(self, status: int, body: bytes, *, billed: bool) -> tuple[int, bytes]:  # noqa: ARG002 -- others need it

@@ -9,7 +9,11 @@ import msgspec
 
 from llmgw_gateway.call import split_title
 from llmgw_gateway.errors import ConfigurationError
+from llmgw_gateway.policy import defaults
+from llmgw_gateway.policy.defaults import Defaults
+from llmgw_gateway.policy.guards import Guards
 from llmgw_gateway.policy.models import Policy, ServedModel
+from llmgw_gateway.providers import bridge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     from llmgw_gateway.sections.upstream import Model
     from llmgw_gateway.settings import Settings
 
+BUDGET: Final = "thinking.budget_tokens"
+"""What the bridging table calls a thinking budget."""
 GOVERNMENT: Final = "us-gov"
 """How the regions of GovCloud begin, and the ids of models that have its prices."""
 
@@ -44,12 +50,44 @@ def policy(settings: Settings, catalogue: Catalogue) -> Policy:
     served = [_served(model, catalogue.models[model.name]) for model in settings.models]
     contact, version = settings.organisation.contact, policy_version(settings)
     regions = {each.name: each.region for each in settings.regions}
-    return Policy(served, settings.bedrock.region, contact, settings.policies, version, settings.direct, regions)
+    guards = Guards(settings.guardrails, settings.organisation.guardrail)
+    return Policy(
+        served,
+        settings.bedrock.region,
+        contact,
+        settings.policies,
+        version,
+        settings.direct,
+        regions,
+        guards,
+        _defaults(settings, catalogue),
+    )
+
+
+def _defaults(settings: Settings, catalogue: Catalogue) -> Defaults:
+    taken = {name for model in catalogue.models.values() for name in model.names()}
+    named = [(f"defaults[{number}].model", entry.model) for number, entry in enumerate(settings.defaults)]
+    faults = [f"{key}: {name!r} gives embeddings" for key, name in named if _gives_embeddings(catalogue, name)]
+    if defaults.NAME in taken and any(name for _, name in named):
+        faults.append(f"defaults: {defaults.NAME!r} is the name of a model in prices.file")
+    if faults:
+        raise ConfigurationError("defaults", faults)
+    file = settings.bedrock.bridge_file
+    budgeted = bridge.load(settings.path(file) if file else None, catalogue.models).features[BUDGET].models
+    return Defaults(settings.defaults, catalogue.no_dearer, budgeted)
+
+
+def _gives_embeddings(catalogue: Catalogue, name: str) -> bool:
+    return name in catalogue.models and catalogue.models[name].kind == "embedding"
 
 
 def policy_version(settings: Settings) -> str:
     """A name for everything that decides who may use what: the same text has the same name, on every replica."""
-    deciding = (settings.policies, settings.models, settings.teams, settings.projects)
+    everywhere = settings.organisation.guardrail
+    deciding = (
+        settings.policies, settings.models, settings.teams, settings.projects, settings.guardrails, everywhere,
+        settings.defaults,
+    )  # fmt: skip
     return hashlib.sha256(msgspec.json.encode(deciding)).hexdigest()[:12]
 
 

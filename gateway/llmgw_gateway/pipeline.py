@@ -24,6 +24,7 @@ from llmgw_gateway.providers.answers import OK, REFUSED_BY_ROLE, Refused
 from llmgw_gateway.providers.upstreams import able
 from llmgw_gateway.streams import sse
 from llmgw_gateway.streams.eventstream import FrameParser
+from llmgw_gateway.streams.meter import INTERVENED
 from llmgw_gateway.streams.presence import Presence, gone
 from llmgw_gateway.streams.refusals import StreamRefused
 from llmgw_gateway.streams.sse import EventParser
@@ -130,6 +131,7 @@ class Pipeline:
         kind = call.kind or self.policy.kind_of(call.model)
         grant = self.policy.authorize(account, call.model, call.max_tokens, kind=kind, default=call.default_max_tokens)
         if not question:
+            grant = self.policy.filled(account, call, grant) if kind == "text" else grant
             grant = self.policy.within_caps(account, call, grant)
         if call.kind is None and kind == "embedding":
             embeddings.prepare(call)
@@ -237,11 +239,13 @@ class Pipeline:
             raise await answers.refusal(upstream, hold.outcome)
         ours = answer_headers(entry, hold)
         meter = EmbeddingMeter(upstream.input_tokens) if call.kind == "embedding" else dialect.meter(call)
+        meter.guarded = target.guard is not None
         answers.check_form(upstream, hold.outcome, stream=entry.stream)
         if not entry.stream:
             call.release()
             body = await answers.whole(upstream, meter, hold.outcome)
             self.health.answered(target)
+            _note(meter, hold.outcome)
             self.authenticator.check(entry.session)  # 401: paid and settled, but not for who must not have it
             if meter.completeness == "complete":
                 ours |= {headers.COST: f"{hold.cost(meter.usage) / MICRO:.6f}"}
@@ -271,9 +275,16 @@ class Pipeline:
             )
         except StreamRefused as refused:
             raise answers.refused_in_stream(refused, hold.outcome) from refused
+        _note(meter, hold.outcome)
         if not meter.started and hold.outcome.note.startswith("upstream_"):
             self.failed(target, 0)  # after the head: nobody else could be asked any more
         return response
+
+
+def _note(meter: Meter, outcome: Outcome) -> None:
+    """An answer that is whole, and not the model's: a guardrail has intervened."""
+    if meter.intervened and outcome.note == "ok":
+        outcome.note = INTERVENED
 
 
 class Watch:
@@ -333,4 +344,8 @@ def answer_headers(entry: Entry, hold: Hold) -> dict[str, str]:
         ours[headers.MAX_TOKENS] = str(hold.max_tokens)
     if entry.thinking_tokens is not None:
         ours[headers.THINKING_TOKENS] = str(entry.thinking_tokens)
+    if entry.asked:
+        ours[headers.MODEL] = entry.model
+    if entry.guardrail:
+        ours[headers.GUARDRAIL] = entry.guardrail
     return ours

@@ -27,7 +27,19 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 2
 RELOADED = frozenset(
-    {"models", "prices", "budgets", "limits", "teams", "projects", "policies", "roles", "organisation"}
+    {
+        "models",
+        "prices",
+        "budgets",
+        "limits",
+        "teams",
+        "projects",
+        "policies",
+        "guardrails",
+        "defaults",
+        "roles",
+        "organisation",
+    }
 )
 """The sections that are taken into use; of `organisation` all but the time zone, which periods in progress hang on."""
 log = logging.getLogger("llmgw.configuration")

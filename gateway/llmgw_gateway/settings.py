@@ -13,10 +13,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from llmgw_gateway.call import split_title
+from llmgw_gateway.call import UNGUARDED, split_title
 from llmgw_gateway.sections import faults, names, reading
 from llmgw_gateway.sections.administering import Administration, RoleRule
 from llmgw_gateway.sections.budgeting import Budget  # noqa: TC001 -- msgspec reads the annotations
+from llmgw_gateway.sections.defaulting import Default  # noqa: TC001 -- msgspec reads the annotations
+from llmgw_gateway.sections.guarding import Guardrail  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.sections.limiting import Limit, Valkey
 from llmgw_gateway.sections.permitting import Permission  # noqa: TC001 -- msgspec reads the annotations
 from llmgw_gateway.sections.reading import Section, Text
@@ -48,6 +50,8 @@ class Organisation(Section, frozen=True, kw_only=True):
     """IANA name; budget periods begin at midnight here."""
     contact: str = ""
     """Where to ask for more budget or access; shown in refusals."""
+    guardrail: str = ""
+    """Under which of `[[guardrails]]` every call is made for which no policy says otherwise; empty: under none."""
 
     def faults(self, _base: Path) -> list[str]:
         """A time zone that nobody knows."""
@@ -276,6 +280,8 @@ class Settings(Section, frozen=True, kw_only=True):
     projects: tuple[Project, ...] = ()
     limits: tuple[Limit, ...] = ()
     policies: tuple[Permission, ...] = ()
+    guardrails: tuple[Guardrail, ...] = ()
+    defaults: tuple[Default, ...] = ()
     administration: Administration = Administration()
     roles: tuple[RoleRule, ...] = ()
     regions: tuple[Region, ...] = ()
@@ -303,6 +309,9 @@ class Settings(Section, frozen=True, kw_only=True):
         upstreams = {"bedrock"} | {each.name for each in self.regions} | self.direct
         for number, entry in enumerate(self.policies):
             found += names.permission_faults(f"policies[{number}]", entry, teams, models, upstreams)
+        found += self._guardrail_faults()
+        for number, default in enumerate(self.defaults):
+            found += names.default_faults(f"defaults[{number}]", default, teams, models)
         for number, role in enumerate(self.roles):
             found += names.role_faults(f"roles[{number}]", role, teams, {each.issuer for each in self.issuers})
         for number, project in enumerate(self.projects):
@@ -324,6 +333,19 @@ class Settings(Section, frozen=True, kw_only=True):
             return False
         return not faults.is_loopback(faults.listen_address(listen)[0])
 
+    def _guardrail_faults(self) -> list[str]:
+        """Guardrails that nobody has, or that are said of an upstream which has none."""
+        names, places = {each.name for each in self.guardrails}, {"bedrock"} | {each.name for each in self.regions}
+        wanted = [(f"policies[{number}].guardrail", entry.guardrail) for number, entry in enumerate(self.policies)]
+        wanted.append(("organisation.guardrail", self.organisation.guardrail))
+        return [
+            f"{key}: there is no guardrail {name!r}" for key, name in wanted if name not in {"", UNGUARDED} | names
+        ] + [
+            f"guardrails[{number}].upstream: {each.upstream!r} is neither bedrock nor one of [[regions]]"
+            for number, each in enumerate(self.guardrails)
+            if each.upstream not in places
+        ]
+
     def _upstream_faults(self) -> list[str]:
         """Two upstreams of one name, targets at one that is not there."""
         names = [*(each.name for each in self.regions), *(each.name for each in self.anthropic)]
@@ -338,6 +360,11 @@ class Settings(Section, frozen=True, kw_only=True):
         return found
 
     @property
+    def deciding(self) -> tuple[Permission | Default, ...]:
+        """All that is decided by groups and teams."""
+        return (*self.policies, *self.defaults)
+
+    @property
     def direct(self) -> frozenset[str]:
         """The upstreams with Anthropic's own prices."""
         return frozenset(each.name for each in self.anthropic)
@@ -346,7 +373,7 @@ class Settings(Section, frozen=True, kw_only=True):
     def names_people(self) -> bool:
         """Whether somebody is a member of a team, or has a policy, budget or limit of their own, by e-mail."""
         rules: tuple[Budget | Limit, ...] = (*self.budgets, *self.limits)
-        members = [*(team.members for team in self.teams), *(entry.members for entry in self.policies)]
+        members = [*(team.members for team in self.teams), *(entry.members for entry in self.deciding)]
         return any(members) or any(each.level == "user" and each.of for each in rules)
 
     def path(self, name: str) -> Path:

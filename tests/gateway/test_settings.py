@@ -109,7 +109,55 @@ def test_all_faults_are_said_at_once_each_with_its_place(path: Path) -> None:
     assert len(said) == len(places)
 
 
+DEFAULTS_FAULTS: dict[str, tuple[object, str]] = {
+    "a default of nothing": ({"name": "x"}, "defaults[0].model: one of model, max_tokens"),
+    "a substitute without a model": ({"max_tokens": 9, "substitute": True}, "defaults[0].substitute: needs a model"),
+    "a default that is not served": ({"model": "gpt"}, "defaults[0].model: 'gpt' is not served here"),
+    "a default for no team": ({"max_tokens": 9, "teams": ["x"]}, "defaults[0].teams: there is no team 'x'"),
+    "no room after the thinking": (
+        {"max_tokens": 2000, "thinking_tokens": 2000}, "defaults[0].thinking_tokens: must be less",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(DEFAULTS_FAULTS))
+def test_a_default_that_could_not_count_is_a_fault(path: Path, case: str) -> None:
+    entry, fault = DEFAULTS_FAULTS[case]
+    (said,) = faults(path, changed("defaults", [entry]))
+    assert said.startswith(fault)
+
+
+GUARDRAIL = {"name": "pii", "id": "gr1", "version": "1"}
 FAULTS: dict[str, tuple[str, object, str]] = {
+    "a guardrail that nobody has": (
+        "organisation.guardrail",
+        "pii",
+        "organisation.guardrail: there is no guardrail 'pii'",
+    ),
+    "a policy's guardrail that nobody has": (
+        "policies",
+        [{"guardrail": "pii"}],
+        "policies[0].guardrail: there is no guardrail 'pii'",
+    ),
+    "a guardrail for what is refused": (
+        "policies",
+        [{"action": "refuse", "guardrail": "none"}],
+        "policies[0].guardrail: does not go with action",
+    ),
+    "a guardrail at another upstream": (
+        "guardrails",
+        [GUARDRAIL | {"upstream": "west"}],
+        "guardrails[0].upstream: 'west' is neither",
+    ),
+    "two guardrails of one name": ("guardrails", [GUARDRAIL] * 2, "guardrails: 'pii at bedrock' stands there twice"),
+    "a guardrail called as none is": ("guardrails", [GUARDRAIL | {"name": "none"}], "guardrails[0].name: 'none' has"),
+    "an id with a line end": ("guardrails", [GUARDRAIL | {"id": "gr1\r\nx: y"}], "guardrails[0].id: 'gr1"),
+    "no version of a guardrail": ("guardrails", [GUARDRAIL | {"version": "latest"}], "guardrails[0].version: 'latest'"),
+    "a guardrail dearer than any": (
+        "guardrails",
+        [GUARDRAIL | {"usd_per_thousand_units": 11}],
+        "guardrails[0].usd_per_thousand_units: must be",
+    ),
     "an answer longer than the ledger waits for its truth": ("bedrock.total_seconds", 3601, "bedrock.total_seconds:"),
     "access tokens for any API": ("issuers.1.subject_token", "access_token", "issuers[1].audience: subject_token ="),
     "a limit below one micro-USD": ("budgets.0.limit_usd", 0.0000009, "budgets[0].limit_usd: 9E-7 has more than six"),

@@ -107,6 +107,17 @@ def test_each_effect_is_named_with_the_line_that_decides(config: Path) -> None:
     assert document["refused"] == {"attempts": 7, "saved": 4_000 + 77 + 500 + 40 + 7 + 3}
 
 
+def test_what_no_target_can_be_asked_under_is_refused(config: Path) -> None:
+    text = config.read_text().replace('name = "payments"\nteams', 'name = "payments"\nguardrail = "company"\nteams')
+    section = '[[guardrails]]\nname = "company"\nupstream = "west"\nid = "gr1"\nversion = "1"\n'
+    config.write_text(f'{text}\n{section}\n[[regions]]\nname = "west"\nregion = "us-west-2"\n')
+    _, out, err = run(config, "--since", "2026-11-01", "--format", "json")
+    assert err == ""
+    found = {(row["who"], row["model"]): row["by"] for row in json.loads(out)["rows"]}
+    where = f"policies[2] (payments), line {line(config, 'guardrail = ')}, guardrail"
+    assert found["ada@example.com", OPUS] == found["ci", SONNET] == where
+
+
 def test_a_table_and_a_spreadsheet_say_the_same(config: Path) -> None:
     _, out, _ = run(config, "--since", "2026-11-01")
     assert "refused: 7 of 11 attempts, USD 0.0046 of 0.0498" in out

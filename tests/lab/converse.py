@@ -80,6 +80,8 @@ def _tool(call: Call) -> dict[str, Any]:
 
 
 def _reason(call: Call) -> str:
+    if call.guarding.blocked is not None:
+        return "guardrail_intervened"
     return "tool_use" if call.answer.tool else "end_turn"
 
 

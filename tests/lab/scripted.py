@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from tests.lab import aws_frames, converse, sigv4
+from tests.lab import aws_frames, converse, guardrails, sigv4
 from tests.lab.ministack import REGION, AwsKey
 from tests.lab.threaded import ThreadedServer
 from tests.lab.usage import Usage
@@ -69,6 +69,8 @@ class Call:
     converse: bool
     body: dict[str, Any]
     answer: Answer
+    guarding: guardrails.Guarding
+    """The guardrail that it names, and what that did."""
     _server: ThreadedServer
     _released: asyncio.Event
     _steps: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
@@ -125,6 +127,8 @@ class ScriptedBedrock(ThreadedServer):
         """The questions for the tokens of a prompt."""
         self.counting: tuple[int, bytes] | None = None
         """Status and body of every CountTokens; None: there is no such operation."""
+        self.guardrails: list[guardrails.Guardrail] = []
+        """Those of the account."""
         self._script: deque[Answer] = deque()
         self._tool_loop: tuple[Answer, Answer] | None = None
         self._numbers = itertools.count(1)
@@ -142,6 +146,7 @@ class ScriptedBedrock(ThreadedServer):
         self.forget_script()
         self._tool_loop = None
         self.counting = None
+        self.guardrails.clear()
         self.counted.clear()
         self.calls.clear()
         self.refused.clear()
@@ -184,6 +189,8 @@ class ScriptedBedrock(ThreadedServer):
             return _aws_error(404, "UnknownOperationException", f"no such operation: {request.raw_path}")
         call = self._register(received, unquote(path["model"]), path["action"])
         try:
+            if call.guarding.fault:
+                return _aws_error(call.status, "ValidationException", call.guarding.fault)
             return await self.answer(request, call)
         finally:
             call.ended.set()
@@ -201,9 +208,13 @@ class ScriptedBedrock(ThreadedServer):
             answer = replace(answer, usage=Usage(input=sum(len(text.split()) for text in texts_of(body))))
         number = next(self._numbers)
         streaming, converse = action.endswith("-stream"), action.startswith("converse")
+        guarding = guardrails.look(self.guardrails, received, body, converse=converse)
+        if guarding.blocked is not None:
+            answer = replace(answer, text=guarding.blocked, tool="", usage=Usage(0, 0))
         call = Call(
-            number, model, streaming, received, converse, body, answer, self, asyncio.Event(), status=answer.status
-        )
+            number, model, streaming, received, converse, body, answer, guarding, self, asyncio.Event(),
+            status=400 if guarding.fault else answer.status,
+        )  # fmt: skip
         self.calls.append(call)
         return call
 
@@ -288,7 +299,7 @@ def message(call: Call) -> dict[str, Any]:
     content: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.text else []
     if answer.tool:
         content.append({**_tool_block(call), "input": answer.tool_input})
-    document = _head(call) | {"content": content, "stop_reason": _stop_reason(answer)}
+    document = _head(call) | {"content": content, "stop_reason": _stop_reason(call)} | call.guarding.members()
     return document | ({"usage": answer.usage.anthropic()} if answer.usage else {})
 
 
@@ -311,10 +322,10 @@ def events(call: Call) -> list[dict[str, Any]]:
         found.append({"type": "content_block_stop", "index": index})
     delta = {
         "type": "message_delta",
-        "delta": {"stop_reason": _stop_reason(answer), "stop_sequence": None},
+        "delta": {"stop_reason": _stop_reason(call), "stop_sequence": None},
     }
     found.append(delta | ({"usage": {"output_tokens": answer.usage.output}} if answer.usage else {}))
-    found.append({"type": "message_stop"} | _metrics(answer))
+    found.append({"type": "message_stop"} | _metrics(answer) | call.guarding.members())
     return found
 
 
@@ -327,8 +338,8 @@ def _tool_block(call: Call) -> dict[str, Any]:
     return {"type": "tool_use", "id": f"toolu_bdrk_{call.number:020d}", "name": call.answer.tool}
 
 
-def _stop_reason(answer: Answer) -> str:
-    return "tool_use" if answer.tool else "end_turn"
+def _stop_reason(call: Call) -> str:
+    return call.guarding.stop_reason or ("tool_use" if call.answer.tool else "end_turn")
 
 
 def _metrics(answer: Answer) -> dict[str, Any]:

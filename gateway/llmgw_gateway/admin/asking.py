@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Caller
     from llmgw_gateway.identity.roles import Standing
     from llmgw_gateway.observe.changes import Author
-    from llmgw_gateway.policy.permissions import Permissions
+    from llmgw_gateway.policy.models import Policy
     from llmgw_gateway.settings import Settings
     from llmgw_wire.secret import Secret
 
@@ -80,7 +80,7 @@ class Asking:
     """One request. Made on the event loop, once: a transaction that is run again finds the same ids in it."""
 
     settings: Settings
-    permissions: Permissions
+    policy: Policy
     reloading: Reloading
     caller: Caller
     standing: Standing

@@ -132,7 +132,7 @@ class AdminEdge:
         change_id = _change_id(request, route, caller, body)
         return Asking(
             settings=self.settings,
-            permissions=self.pipeline.policy.permissions,
+            policy=self.pipeline.policy,
             reloading=self.reloading(),
             caller=caller,
             standing=NOBODY,  # until the store has been asked

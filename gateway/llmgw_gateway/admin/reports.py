@@ -69,6 +69,8 @@ class Explanation(Document, frozen=True):
     policy: int | None
     """The place of the entry that decided, from 0."""
     name: str
+    guardrail: str
+    """Under which guardrail their calls are made; empty: under none."""
 
 
 class UsageQuery(Document, frozen=True):
@@ -163,10 +165,10 @@ def explain(asking: Asking, connection: Connection, query: ExplainQuery) -> Expl
     if query.model not in served:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, f"This model is not served. Served: {', '.join(served)}.")
     person, settings = people[0], asking.settings
-    account = Accounts(settings.teams, settings.projects, settings.policies).resolve(
+    account = Accounts(settings.teams, settings.projects, settings.deciding).resolve(
         Caller(person.person_id, "", "", "", 0), person.email, person.groups, "", person.stored
     )
-    verdict = asking.permissions.decide(account, query.model)
+    verdict = asking.policy.permissions.decide(account, query.model)
     return Explanation(
         person=person.person_id,
         team=account.team,
@@ -175,6 +177,7 @@ def explain(asking: Asking, connection: Connection, query: ExplainQuery) -> Expl
         why=verdict.why,
         policy=verdict.number,
         name="" if verdict.entry is None else verdict.entry.name,
+        guardrail=asking.policy.guardrail(account, query.model),
     )
 
 

@@ -12,15 +12,20 @@ from llmgw_gateway.commands import tables
 from llmgw_gateway.commands.configuration import CONFIG, EXIT_FAULTS, load, place, refusals
 from llmgw_gateway.commands.people import person_of
 from llmgw_gateway.commands.simulate import simulate
+from llmgw_gateway.offer import policy as offered
 from llmgw_gateway.policy import residency
 from llmgw_gateway.policy.accounts import Accounts
+from llmgw_gateway.policy.defaults import NAME
 from llmgw_gateway.policy.permissions import Permissions
 from llmgw_gateway.store.reading import reading
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from llmgw_gateway.identity.people import Known
+    from llmgw_gateway.money.prices import Catalogue
+    from llmgw_gateway.policy.models import Policy
     from llmgw_gateway.policy.permissions import Step, Verdict
     from llmgw_gateway.sections.permitting import Permission
     from llmgw_gateway.settings import Settings
@@ -37,13 +42,14 @@ def policy() -> None:
 @CONFIG
 def check(config: Path) -> None:
     """Say every fault of the configuration, and which policies can never decide anything."""
-    settings, _ = load(config)
+    settings, catalogue = load(config)
     permissions = _permissions(settings)
     warnings = [
         f"{place(config, settings, number)}: never decides, because entries before it do"
         for number in permissions.unreachable()
     ]
     warnings += [f"{model}: no policy allows it to anybody" for model in permissions.unusable()]
+    warnings += _unguarded(config, settings, catalogue)
     for warning in warnings:
         click.echo(f"warning: {warning}")
     count = len(settings.policies)
@@ -59,24 +65,31 @@ def check(config: Path) -> None:
 def explain(config: Path, user: str, model: str, form: str) -> None:
     """Say whether USER (e-mail address, id, or subject at the provider) may use MODEL, and which entry decides."""
     settings, catalogue = load(config)
-    known = next((each for each in catalogue.models.values() if model in each.names()), None)
-    served = [each.name for each in settings.models]
-    if known is None or known.name not in served:
-        raise click.UsageError(f"The model {tables.clean(model)!r} is not served here. Served: {', '.join(served)}.")
+    judge = offered(settings, catalogue)
+    if model != NAME and judge.named(model) is None:
+        served = ", ".join(each.name for each in judge.models)
+        raise click.UsageError(f"The model {tables.clean(model)!r} is not served here. Served: {served}.")
     with refusals(), reading(settings) as connection:
         person = person_of(connection, user)
-    account = Accounts(settings.teams, settings.projects, settings.policies).resolve(
+    account = Accounts(settings.teams, settings.projects, settings.deciding).resolve(
         Caller(person.person_id, "", "", "", 0), person.email, person.groups, "", person.stored
     )
-    permissions = _permissions(settings)
-    verdict = permissions.decide(account, known.name)
-    steps = permissions.steps(account, known.name)
+    found = judge.named(judge.meant(account, model))
+    if found is None:
+        click.echo(f"{_who(person, account)}\nno entry of [[defaults]] names a default model for them")
+        sys.exit(EXIT_FAULTS)
+    verdict = judge.permissions.decide(account, found.name)
+    steps = judge.permissions.steps(account, found.name)
+    guardrail = judge.guardrail(account, found.name)
+    answers = judge.answering(account, model)
     if form == "json":
-        click.echo(tables.as_json(_document(person, account, known.name, verdict, steps)))
+        further = {"guardrail": guardrail, "answers": answers, "defaults": _filled(judge, account)}
+        click.echo(tables.as_json(_document(person, account, found.name, verdict, steps) | further))
     else:
-        for line in _sentences(config, settings, person, account, known.name, verdict, steps):
+        lines = _sentences(config, settings, person, account, found.name, verdict, steps, guardrail)
+        for line in [*lines, *_default_lines(judge, account, found.name, answers)]:
             click.echo(line)
-    if not verdict.allowed:
+    if not answers:
         sys.exit(EXIT_FAULTS)
 
 
@@ -95,10 +108,9 @@ def _sentences(
     model: str,
     verdict: Verdict,
     steps: list[Step],
+    guardrail: str,
 ) -> list[str]:
-    groups = "groups unknown (too many for a token)" if account.groups is None else _listed(account.groups)
-    team = f"team {account.team}" if account.team else "in no team"
-    who = tables.clean(f"{person.email or person.name or person.person_id}: {team}, {groups}")
+    who = _who(person, account)
     by = {
         "open": "because there are no policies",
         "no_entry": "because no policy allows it",
@@ -113,12 +125,66 @@ def _sentences(
         lines.append(f"  each call: {caps}")
     if verdict.allowed and verdict.entry is not None and (bounds := residency.bounds(verdict.entry)):
         lines.append(f"  only what is {bounds}")
+    if guardrail:
+        lines.append(f"  under the guardrail {guardrail}, where it can be applied")
     for step in steps:
         if step.number == verdict.number:
             break
         reason = "is not about them" if step.concerns == "no" else f"is not about {model}"
         lines.append(f"  passed over: {place(config, settings, step.number)}, {reason}")
     return lines
+
+
+def _who(person: Known, account: Account) -> str:
+    groups = "groups unknown (too many for a token)" if account.groups is None else _listed(account.groups)
+    team = f"team {account.team}" if account.team else "in no team"
+    return tables.clean(f"{person.email or person.name or person.person_id}: {team}, {groups}")
+
+
+def _default_lines(judge: Policy, account: Account, model: str, answers: str) -> Iterator[str]:
+    """What defaults do for somebody."""
+    entry = judge.defaults.of(account)
+    if entry is None:
+        return
+    by = f"defaults[{judge.defaults.place(entry)}]" + (f" ({entry.name})" if entry.name else "")
+    if answers not in {"", model}:
+        yield f"  {answers} answers in its place, by {by}"
+    if entry.model:
+        yield f"  the name {NAME!r} means {entry.model}, by {by}"
+    if entry.max_tokens:
+        yield f"  where a request names no max_tokens: {entry.max_tokens:,}, by {by}"
+    if entry.thinking_tokens:
+        yield f"  where it says nothing of thinking, and the model takes a budget: {entry.thinking_tokens:,}, by {by}"
+
+
+def _filled(judge: Policy, account: Account) -> dict[str, object] | None:
+    entry = judge.defaults.of(account)
+    if entry is None:
+        return None
+    return {
+        "number": judge.defaults.place(entry),
+        "name": entry.name,
+        "model": entry.model,
+        "max_tokens": entry.max_tokens,
+        "thinking_tokens": entry.thinking_tokens,
+    }
+
+
+def _unguarded(config: Path, settings: Settings, catalogue: Catalogue) -> Iterator[str]:
+    """Models that need a guardrail which nothing that serves them can apply; entries without one among others."""
+    judge = offered(settings, catalogue)
+    names = {place(config, settings, n): e for n, e in enumerate(settings.policies) if e.action == "allow"}
+    wanted = {where: judge.guards.wanted(entry) for where, entry in names.items()}
+    if not settings.policies:
+        wanted = {"organisation": judge.guards.wanted(None)}
+    for where, name in wanted.items():
+        entry = names.get(where)
+        models = [m for m in judge.models if entry is None or not entry.models or m.name in entry.models]
+        for model in models:
+            if name and not judge.can_apply(name, model):
+                yield f"{where}: refuses {model.name}: nothing that serves it can apply the guardrail {name!r}"
+        if not name and any(wanted.values()):
+            yield f"{where}: its calls need no guardrail, and those of others do"
 
 
 def _listed(groups: frozenset[str]) -> str:

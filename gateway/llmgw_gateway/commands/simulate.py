@@ -20,8 +20,8 @@ from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity.directory import all_teams
 from llmgw_gateway.identity.people import found
 from llmgw_gateway.money.usage import ENTRIES, Span
+from llmgw_gateway.offer import policy
 from llmgw_gateway.policy.accounts import Accounts
-from llmgw_gateway.policy.permissions import Permissions
 from llmgw_gateway.store.reading import reading
 from llmgw_gateway.store.schema import ledger, payers, service_keys
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from llmgw_gateway.money.prices import Catalogue
+    from llmgw_gateway.sections.permitting import Permission
     from llmgw_gateway.settings import Settings
 
 ROWS_AT_ONCE: Final = 5_000
@@ -147,8 +148,9 @@ class _Judge:
         self._settings = settings
         self._catalogue = catalogue
         self._served = {model.name for model in settings.models}
-        self._permissions = Permissions(settings.policies, [model.name for model in settings.models])
-        self._accounts = Accounts(settings.teams, settings.projects, settings.policies)
+        self._policy = policy(settings, catalogue)
+        self._permissions = self._policy.permissions
+        self._accounts = Accounts(settings.teams, settings.projects, settings.deciding)
         self._people = {each.person_id: each for each in found(connection, true())}
         self._keys = {row.key_id: row for row in connection.execute(select(service_keys))}
         self._teams = all_teams(connection)
@@ -173,7 +175,23 @@ class _Judge:
         by = WHY[verdict.why] if verdict.number is None else self._place(verdict.number)
         if not verdict.allowed:
             return "refused", by, cost
-        entry, usage = verdict.entry, Usage(*(int(getattr(row, name)) for name in TOKENS))
+        if nowhere := self._nowhere(account, row.model):
+            return "refused", f"{by}, {nowhere}".removeprefix(", "), cost
+        return self._capped(row, verdict.entry, by, cost)
+
+    def _nowhere(self, account: Account, model: str) -> str:
+        """What keeps a model that is allowed from being asked anywhere; "" for nothing."""
+        try:
+            self._policy.authorize(account, model, 0, kind=self._policy.kind_of(model))
+        except GatewayError:
+            guardrail, served = self._policy.guardrail(account, model), self._policy.named(model)
+            applied = served is not None and self._policy.can_apply(guardrail, served)
+            return "guardrail" if guardrail and not applied else "geographies or upstreams"
+        return ""
+
+    def _capped(self, row: Any, entry: Permission | None, by: str, cost: int) -> tuple[str, str, int]:  # noqa: ANN401 -- a row
+        """What the caps of an entry would have done."""
+        usage = Usage(*(int(getattr(row, name)) for name in TOKENS))
         if entry is not None and entry.context_tokens is not None and usage.prompt > entry.context_tokens:
             return "refused", f"{by}, context_tokens", cost
         if entry is not None and entry.max_tokens is not None and usage.output > entry.max_tokens:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def read(body: bytes, betas: str) -> Call:
     """Read a request. `betas` is the `anthropic-beta` header; GatewayError(REQUEST_MALFORMED) names a bad member."""
     members = messages.members_of(body)
+    messages.refuse_guarding(members)
     return Call(
         dialect="anthropic",
         model=messages.text_of(members, "model"),

@@ -35,6 +35,7 @@ def read(body: bytes, model: str, *, stream: bool) -> Call:
     """Read a request; the model stands in the path, already percent-decoded."""
     members = messages.members_of(body)
     messages.refuse_compaction(members)
+    messages.refuse_guarding(members)
     return Call(
         dialect="bedrock",
         model=model,

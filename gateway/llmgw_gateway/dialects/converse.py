@@ -53,7 +53,9 @@ class _CachePoint(Struct):
 
 
 class _Block(Struct, rename="camel"):
-    """A part of a message, as far as it matters here."""
+    """A part of a message or of the system prompt, as far as it matters here."""
+
+    guard_content: Raw = NONE
 
     image: _Media | None = None
     document: _Media | None = None
@@ -103,12 +105,11 @@ def read(body: bytes, model: str, *, stream: bool) -> Call:
         raise _refusal("'serviceTier' is available through this gateway only as default: leave it out.")
     if _member(members, "performanceConfig", _Performance, _Performance()).latency != "standard":
         raise _refusal("'performanceConfig' is available through this gateway only as standard: leave it out.")
-    media = tuple(
-        found
-        for message in _member(members, "messages", tuple[_Message, ...], ())
-        for block in message.content
-        for found in block.media
-    )
+    blocks = [block for message in _member(members, "messages", tuple[_Message, ...], ()) for block in message.content]
+    media = tuple(found for block in blocks for found in block.media)
+    if any(block.guard_content != NONE for block in (*blocks, *_member(members, "system", tuple[_Block, ...], ()))):
+        # A guardrail would look at what is marked so, and at nothing else.
+        raise _refusal("'guardContent' is not available through this gateway: send it as text.")
     if any(each.source is not None and each.source.s3_location != NONE for each in media):
         raise _refusal("'s3Location' is not available through this gateway: send the content itself, as bytes.")
     further = _further(members)
@@ -136,7 +137,9 @@ def _further(members: Mapping[str, Raw]) -> _Further:
     raw = members.get(name, NONE)
     if raw == NONE:
         return _Further()
-    messages.refuse_compaction(_member(members, name, dict[str, Raw], {}))
+    outer = _member(members, name, dict[str, Raw], {})
+    messages.refuse_compaction(outer)
+    messages.refuse_guarding(outer)
     further = _member(members, name, _Further, _Further())
     if further.max_tokens != NONE:
         raise _refusal(f"{name}.max_tokens would go past the cap that a budget knows: say inferenceConfig.maxTokens.")

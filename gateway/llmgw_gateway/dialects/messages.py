@@ -137,6 +137,19 @@ def refuse_compaction(members: dict[str, msgspec.Raw]) -> None:
         )
 
 
+GUARDING = "amazon-bedrock-guardrailConfig"
+
+
+def refuse_guarding(members: dict[str, msgspec.Raw]) -> None:
+    """GatewayError(REQUEST_MALFORMED) for a body that says what of it a guardrail looks at, and when."""
+    if GUARDING in members:
+        raise GatewayError(
+            ErrorCode.REQUEST_MALFORMED,
+            f"{GUARDING!r} is not available through this gateway: guardrails belong to the company's account. "
+            "Leave it out.",
+        )
+
+
 def wants_long_context(betas: Iterable[str]) -> bool:
     """Whether a prompt may be longer than the model's usual window."""
     return any(beta.startswith("context-1m") for beta in betas)

@@ -9,6 +9,7 @@ from msgspec import Raw, Struct
 
 from llmgw_gateway.dialects import messages, openai
 from llmgw_gateway.dialects.anthropic import kind_of
+from llmgw_gateway.streams.meter import INTERVENED
 from llmgw_gateway.streams.refusals import error_type, message_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ FINISH: Final = {
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
+    "guardrail_intervened": "content_filter",
 }
 """Anthropic's stop reasons in OpenAI's words; every other is `stop`."""
 
@@ -57,8 +59,11 @@ def read_message(body: bytes) -> Message | None:
         return None
 
 
-def answer(body: bytes, *, model: str, created: int, usage: Usage) -> bytes | None:
-    """A whole answer as a `chat.completion`; None when the provider's cannot be read."""
+def answer(body: bytes, *, model: str, created: int, usage: Usage, intervened: bool = False) -> bytes | None:
+    """A whole answer as a `chat.completion`; None when the provider's cannot be read.
+
+    `intervened`: a guardrail has, whatever the provider says why the answer ended.
+    """
     message = read_message(body)
     if message is None:
         return None
@@ -77,7 +82,7 @@ def answer(body: bytes, *, model: str, created: int, usage: Usage) -> bytes | No
         "index": 0,
         "message": spoken | ({"tool_calls": calls} if calls else {}),
         "logprobs": None,
-        "finish_reason": finish(message.stop_reason),
+        "finish_reason": finish(INTERVENED if intervened else message.stop_reason),
     }
     return msgspec.json.encode(
         {
@@ -138,6 +143,8 @@ class EventWriter:
         self._head = self._head_of("chatcmpl-")
         self._tools: dict[int, int] = {}
         """Which tool call, counted from 0, a content block is."""
+        self._reason: str | None = None
+        """Why the answer has ended, until that is told: a guardrail may still say otherwise."""
 
     def write(self, _raw: bytes, events: Sequence[tuple[str, bytes]], broken: Frame | None) -> bytes:
         """The bytes for all events of one upstream read, joined into one write."""
@@ -152,7 +159,7 @@ class EventWriter:
 
     def _chunk(self, kind: str, data: bytes) -> bytes:
         if kind == "message_stop":
-            return (self._usage() if self._include_usage else b"") + openai.DONE
+            return self._ended() + (self._usage() if self._include_usage else b"") + openai.DONE
         if kind == "error":
             return self.failure(error_type(data) or "api_error", openai.provider_text(data))
         try:
@@ -186,8 +193,17 @@ class EventWriter:
             said = bytes(delta.partial_json)
             return self._choice(b'{"tool_calls":[{"index":' + number + b',"function":{"arguments":' + said + b"}}]}")
         if delta.stop_reason is not None:
-            return self._choice(b"{}", b'"' + finish(delta.stop_reason).encode() + b'"')
+            self._reason = delta.stop_reason
+            return b"" if self._meter.guarded else self._ended()
         return b""
+
+    def _ended(self) -> bytes:
+        """Why the answer ended, once."""
+        reason, self._reason = self._reason, None
+        if reason is None:
+            return b""
+        reason = INTERVENED if self._meter.intervened else reason
+        return self._choice(b"{}", b'"' + finish(reason).encode() + b'"')
 
     def _choice(self, delta: bytes, finish_reason: bytes = b"null") -> bytes:
         start = self._head + b'"choices":[{"index":0,"delta":'

@@ -15,6 +15,7 @@ from llmgw_gateway.dialects import messages, openai
 from llmgw_gateway.dialects.anthropic import kind_of
 from llmgw_gateway.dialects.openai_chat import event_decoder, read_message
 from llmgw_gateway.streams import sse
+from llmgw_gateway.streams.meter import INTERVENED
 from llmgw_gateway.streams.refusals import error_type, message_of
 
 if TYPE_CHECKING:
@@ -30,12 +31,13 @@ INCOMPLETE: Final = {
     "max_tokens": "max_output_tokens",
     "model_context_window_exceeded": "max_output_tokens",
     "refusal": "content_filter",
+    "guardrail_intervened": "content_filter",
 }
 """Anthropic's stop reasons for an answer that is not whole, in OpenAI's words."""
 
 
-def answer(body: bytes, *, echo: Table, created: int, usage: Usage) -> bytes | None:
-    """A whole answer as a `response`; None when the provider's cannot be read."""
+def answer(body: bytes, *, echo: Table, created: int, usage: Usage, intervened: bool = False) -> bytes | None:
+    """A whole answer as a `response`; None when the provider's cannot be read. `intervened`: a guardrail has."""
     message = read_message(body)
     if message is None:
         return None
@@ -44,7 +46,8 @@ def answer(body: bytes, *, echo: Table, created: int, usage: Usage) -> bytes | N
         for index, block in enumerate(message.content)
         if block.type in {"text", "tool_use"}
     ]
-    return msgspec.json.encode(_response(message.id, echo, created, output, message.stop_reason, usage))
+    reason = INTERVENED if intervened else message.stop_reason
+    return msgspec.json.encode(_response(message.id, echo, created, output, reason, usage))
 
 
 @dataclass(slots=True)
@@ -163,7 +166,8 @@ class EventWriter:
     def _whole(self, status: str | None) -> Table:
         """The response as it stands; None: its status follows from why the answer ended."""
         usage = self._meter.usage if status is None else None
-        whole = _response(self._id, self._echo, self._created, self._output, self._reason, usage)
+        reason = INTERVENED if self._meter.intervened else self._reason
+        whole = _response(self._id, self._echo, self._created, self._output, reason, usage)
         return whole if status is None else whole | {"status": status, "incomplete_details": None}
 
     def _say(self, kind: str, **members: object) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.money.amounts import MONEY, NOTHING, TOKENS, Amounts, difference, larger, only, smaller
+from llmgw_gateway.money.amounts import MONEY, NOTHING, TOKENS, difference, larger, only, smaller
 from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, Level, decide, throttled
 from llmgw_gateway.money.items import (
     CORRECTION,

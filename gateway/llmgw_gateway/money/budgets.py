@@ -14,6 +14,7 @@ from llmgw_gateway.money.decide import BudgetRef, Throttle
 from llmgw_gateway.money.items import Payer
 from llmgw_gateway.money.overrides import Overrides
 from llmgw_gateway.money.scope import LEVELS, applies, particularity, subject, whose
+from llmgw_gateway.money.tariffs import version_for
 from llmgw_wire.messages import BudgetView
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Budgets:
                 account.project,
                 target.model,
                 target.title,
-                self._price_version,
+                version_for(self._price_version, target),
             )
             known = self._charged[account, target] = Charged(self.concerning(account, now, target.model), payer)
         return known

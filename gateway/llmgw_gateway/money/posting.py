@@ -1,8 +1,8 @@
 """One transaction of the books: lock what the items concern, let `book.py` apply them, write what changed.
 
 Everything that is locked is locked here and in one order in every transaction of every replica (missing counters,
-missing payers, attempts by id, counters by id), so that two of them never wait for each other in a circle. The attempt row is the
-durable mark that something may be dispatched: no upstream byte precedes its commit.
+missing payers, attempts by id, counters by id), so that two of them never wait for each other in a circle. The attempt
+row is the durable mark that something may be dispatched: no upstream byte precedes its commit.
 """
 
 from __future__ import annotations

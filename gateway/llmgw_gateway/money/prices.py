@@ -76,6 +76,16 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True, rename={"effective"
             + usage.cache_write_1h * self.cache_write_1h
         )
 
+    def dearer_by(self, rate: int) -> Price:
+        """The same with a rate added to every class, such as that of a guardrail which looks at every token."""
+        classes = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
+        return msgspec.structs.replace(self, **{name: getattr(self, name) + rate for name in classes})
+
+    def within(self, other: Price) -> bool:
+        """Whether no class of tokens costs more than by another price."""
+        classes = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
+        return all(getattr(self, name) <= getattr(other, name) for name in classes)
+
     def weight(self, amount: int) -> int:
         """How many millionths of an input token cost as much as `amount`, rounded up; where input is free, none."""
         return -(-amount * MICRO // self.input) if self.input else 0
@@ -164,6 +174,10 @@ class Tariff:
             ),
         )
 
+    def dearer_by(self, rate: int) -> Tariff:
+        """The same with a rate added to every price."""
+        return Tariff.of((over, price.dearer_by(rate)) for over, price, _ in self.steps)
+
     def price(self, prompt_tokens: int) -> Price:
         """The price for a prompt of that size."""
         return self.step(prompt_tokens)[1]
@@ -231,6 +245,25 @@ class Catalogue:
         return Tariff.of(
             (size, self.price(model, geography=geography, day=day, prompt_tokens=size + 1)) for size in sizes | {0}
         )
+
+    def no_dearer(self, one: tuple[str, Geography], other: tuple[str, Geography]) -> bool:
+        """Whether a model costs no more than another in any class of tokens, on any day with prices.
+
+        Each is a model and the geography that it is asked in. Of prompts those count that the other one takes.
+        """
+        days = {price.effective for name, _ in (one, other) for price in self.models[name].prices}
+        compared = False
+        for day in days:
+            try:
+                mine, its = (self.tariff(name, geography=geography, day=day) for name, geography in (one, other))
+            except LookupError:
+                continue  # one of them cannot be had that day
+            sizes = {step[0] + 1 for tariff in (mine, its) for step in tariff.steps}
+            asked = [size for size in sizes if size <= self.models[other[0]].context_tokens]
+            if not all(mine.price(size).within(its.price(size)) for size in asked):
+                return False
+            compared = True
+        return compared
 
 
 def built_in(*, embeddings: bool = False) -> Catalogue:

@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 
 from llmgw_gateway.call import Usage, geography_of
 from llmgw_gateway.money.posting import USAGE
+from llmgw_gateway.money.tariffs import surcharge_in
 from llmgw_gateway.money.usage import ADMITTED, ENTRIES, UNKNOWN
 from llmgw_gateway.store.schema import ledger, payers
 
@@ -109,4 +110,4 @@ def _cost(catalogue: Catalogue, row: Row[Any], direct: Collection[str]) -> int |
         )
     except LookupError:
         return None
-    return price.cost(usage)
+    return price.dearer_by(surcharge_in(row.price_version)).cost(usage)

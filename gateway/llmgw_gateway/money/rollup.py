@@ -109,7 +109,7 @@ def _roll_up(connection: Connection, asked: Slice) -> Rolled:
     return Rolled(len(ids), tuple(new))
 
 
-def _oldest(connection: Connection, day: int) -> Sequence[Row[Any]]:
+def _oldest(connection: Connection, day: int) -> Sequence[Row[str, str]]:
     """Some attempts of days before `day` that are over, and a few ahead of them; none when none is left.
 
     The ledger begins with what was settled first, which is what was admitted first; what was settled late is found by
@@ -120,7 +120,7 @@ def _oldest(connection: Connection, day: int) -> Sequence[Row[Any]]:
     most = MOST_ATTEMPTS + AHEAD
     first = select(ledger).order_by(ledger.c.entry_id).limit(most).subquery()
     open_ = select(attempts.c.attempt_id)
-    found: Sequence[Row[Any]] = ()
+    found: Sequence[Row[str, str]] = ()
     for entries, order in ((first, first.c.entry_id), (ledger, ledger.c.day)):
         over = ~open_.where(attempts.c.attempt_id == entries.c.attempt_id).exists()
         query = select(entries.c.attempt_id, entries.c.operation_id).where(entries.c.day < day, over)

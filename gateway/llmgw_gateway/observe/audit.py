@@ -73,6 +73,10 @@ class Entry:
     """Whether a policy lowered its `max_tokens`."""
     thinking_tokens: int | None = None
     """What a policy lowered its thinking budget to."""
+    asked: str = ""
+    """The name that the client gave where that is not what answers."""
+    guardrail: str = ""
+    """The guardrail of Bedrock under which the call was made."""
     stream: bool = False
     request_bytes: int = 0
     address: str = ""
@@ -111,6 +115,8 @@ class Entry:
     def permitted(self, grant: Grant) -> None:
         """Note what policy says."""
         self.policy, self.capped, self.thinking_tokens = grant.policy, grant.capped, grant.thinking_tokens
+        self.guardrail = grant.guardrail
+        self.asked = self.model if grant.instead else ""
         self.granted(grant.target)
 
     def line(self) -> Line:
@@ -131,6 +137,8 @@ class Entry:
             target=self.target,
             policy=self.policy,
             policy_version=self.policy_version,
+            asked=self.asked,
+            guardrail=self.guardrail,
             stream=self.stream,
             request_bytes=self.request_bytes,
             address=self.address,

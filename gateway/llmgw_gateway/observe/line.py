@@ -39,6 +39,8 @@ class Line(msgspec.Struct, gc=False):
     target: str
     policy: str
     policy_version: str
+    asked: str
+    guardrail: str
     stream: bool
     request_bytes: int
     address: str

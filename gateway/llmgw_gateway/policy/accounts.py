@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmgw_gateway.call import Caller, Memberships
-    from llmgw_gateway.sections.permitting import Permission
+    from llmgw_gateway.policy.permissions import Concerning
     from llmgw_gateway.settings import Project, Team
 
 
 class Accounts:
     """Resolves accounts by the configured teams and projects."""
 
-    def __init__(self, teams: Sequence[Team], projects: Sequence[Project], policies: Sequence[Permission] = ()) -> None:
+    def __init__(self, teams: Sequence[Team], projects: Sequence[Project], policies: Sequence[Concerning] = ()) -> None:
+        """`policies`: whatever is decided by groups and teams, defaults among it."""
         self._teams = teams
         self._deciding = frozenset(group for entry in policies for group in entry.groups)
         self._groups_matter = any(entry.groups or entry.teams for entry in policies)

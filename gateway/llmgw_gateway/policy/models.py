@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from llmgw_gateway.call import Grant, Target, geography_of, split_title
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.policy import caps, residency
+from llmgw_gateway.policy.defaults import NAME, Defaults
+from llmgw_gateway.policy.guards import Guards
 from llmgw_gateway.policy.permissions import Permissions
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import CapView
@@ -75,11 +77,16 @@ class Policy:
         version: str = "",
         direct: Collection[str] = (),
         regions: Mapping[str, str] | None = None,
+        guards: Guards | None = None,
+        defaults: Defaults | None = None,
     ) -> None:
         """`version` names what decides, in the audit trail; `direct` are the upstreams of the Anthropic format.
 
-        `regions` are those of the further upstreams at Bedrock, by their names.
+        `regions` are those of the further upstreams at Bedrock, by their names; `guards` the guardrails,
+        `defaults` what counts for whom, if there are.
         """
+        self.defaults = defaults or Defaults()
+        self.guards = guards or Guards()
         self._regions = {"": region} | dict(regions or {})
         self.version = version
         self._direct = direct
@@ -143,18 +150,30 @@ class Policy:
         A name is looked up, never built upon: no text of a client reaches an upstream path unless the table has it.
         `default` is the output cap of a call that names none; 0: the model's own.
         """
-        asked = _unwrapped(asked, self._region)
+        said, asked = asked, self.meant(account, _unwrapped(asked, self._region))
         model = self._names.get(asked)
+        if said == NAME and not asked:
+            raise self._refusal(account, kind, "There is no default model for you here: name one.")
         if model is None:
             raise self._refusal(account, kind, f"The model {_quoted(asked)} is not served here.")
         if model.kind != kind:
             what = "gives embeddings" if model.kind == "embedding" else "gives no embeddings"
             raise self._refusal(account, kind, f"The model {_quoted(asked)} {what}.")
         verdict = self.permissions.decide(account, model.name)
-        if not verdict.allowed:
-            raise self._refusal(account, kind, _not_allowed(model.name, verdict))
-        invoke_id = model.target or (asked if asked in model.invocable else self._profile(model))
+        if verdict.allowed:
+            first, others = self._targets(account, model, asked, verdict)
+        else:
+            model, verdict, first, others = self._substitute(account, model, asked, verdict)
         cap = model.max_output_tokens
+        # Not cut to the model's cap: what is judged here is what is sent, and the provider says so if it is too much.
+        most = max_tokens or min(cap, default or cap)
+        return Grant(first, most, others, policy=verdict.title, instead=self.named(said) is not model)
+
+    def _targets(
+        self, account: Account, model: ServedModel, asked: str, verdict: Verdict
+    ) -> tuple[Target, tuple[Target, ...]]:
+        """Where a model that is allowed is asked, and where else; GatewayError(MODEL_NOT_ALLOWED) when nowhere."""
+        invoke_id = self._invoked(model, asked)
         first = self._target(model, invoke_id)
         others = tuple(self._target(model, other) for other in model.fallbacks if other != invoke_id)
         if verdict.entry is not None and (verdict.entry.geographies or verdict.entry.upstreams):
@@ -165,9 +184,56 @@ class Policy:
                 else tuple(self._target(model, each) for each in (*self.profiles(model), first.foundation_id))
             )
             first, others = self._within(account, model, verdict, own, others)
-        # Not cut to the model's cap: what is judged here is what is sent, and the provider says so if it is too much.
-        most = max_tokens or min(cap, default or cap)
-        return Grant(first, most, others, policy=verdict.title)
+        if name := self.guards.wanted(verdict.entry):
+            first, others = self._guarded(account, model, verdict, name, (first, *others))
+        return first, others
+
+    def _invoked(self, model: ServedModel, asked: str) -> str:
+        """What is named towards Bedrock: a fixed target, or what the client named, or the region's profile."""
+        return model.target or (asked if asked in model.invocable else self._profile(model))
+
+    def meant(self, account: Account, asked: str) -> str:
+        """The name itself, or that of the caller's default model; "" where that is asked for and there is none."""
+        if asked != NAME or NAME in self._names:
+            return asked
+        entry = self.defaults.of(account)
+        return entry.model if entry is not None else ""
+
+    def answering(self, account: Account, asked: str) -> str:
+        """The model that answers an account which names one that is served, or asks for its default; "": none."""
+        model = self.named(self.meant(account, asked))
+        if model is None:
+            return ""
+        try:
+            return self.authorize(account, asked, 0, kind=model.kind).target.model
+        except GatewayError:
+            return ""
+
+    def _substitute(
+        self, account: Account, model: ServedModel, asked: str, verdict: Verdict
+    ) -> tuple[ServedModel, Verdict, Target, tuple[Target, ...]]:
+        """What answers in the place of a model that is not allowed: the default, where it may and is not dearer.
+
+        With where it is asked, and where else. GatewayError(MODEL_NOT_ALLOWED) otherwise.
+        """
+        why = _not_allowed(model.name, verdict)
+        entry = self.defaults.of(account)
+        if entry is None or not entry.substitute or model.kind != "text" or verdict.why == "groups_unknown":
+            raise self._refusal(account, model.kind, why)
+        other = self._models[entry.model]
+        judged = self.permissions.decide(account, other.name)
+        if not judged.allowed:
+            raise self._refusal(account, model.kind, why)
+        first, others = self._targets(account, other, other.name, judged)
+        wanted = self._target(model, self._invoked(model, asked))
+        found = [each for each in (first, *others) if self.defaults.is_no_dearer(each, wanted)]
+        if not found:
+            raise self._refusal(account, model.kind, f"{why} Your default, {other.name}, would be dearer.")
+        return other, judged, found[0], tuple(found[1:])
+
+    def filled(self, account: Account, call: Call, grant: Grant) -> Grant:
+        """The grant of a call with the defaults for what it leaves out; the call is changed accordingly."""
+        return self.defaults.fill(account, call, grant, self._models[grant.target.model].max_output_tokens)
 
     def _within(
         self,
@@ -191,6 +257,30 @@ class Policy:
             raise self._refusal(account, model.kind, f"{what}{residency.bounds(entry)}.")
         first, *rest = (*mine, *further)
         return first, tuple(rest)
+
+    def _guarded(
+        self, account: Account, model: ServedModel, verdict: Verdict, name: str, targets: tuple[Target, ...]
+    ) -> tuple[Target, tuple[Target, ...]]:
+        """The targets that can apply a guardrail; GatewayError(MODEL_NOT_ALLOWED) when none can."""
+        found = self.guards.applied(name, targets) if model.kind == "text" else ()
+        if not found:
+            by = f" by {verdict.title}" if verdict.title else ""
+            where = ", ".join(_quoted(each.title) for each in targets)
+            why = f"which cannot be applied at {where}" if model.kind == "text" else "which does not look at embeddings"
+            what = f"The model {model.name} is allowed{by} only under the guardrail {name!r}, {why}."
+            raise self._refusal(account, model.kind, what)
+        return found[0], found[1:]
+
+    def guardrail(self, account: Account, model: str) -> str:
+        """The guardrail that calls of an account for a served model need; "" for none."""
+        verdict = self.permissions.decide(account, model)
+        return self.guards.wanted(verdict.entry) if verdict.allowed else ""
+
+    def can_apply(self, name: str, model: ServedModel) -> bool:
+        """Whether anything that serves a model can apply a guardrail."""
+        first = self._target(model, model.target or self._profile(model))
+        others = tuple(self._target(model, other) for other in model.fallbacks)
+        return model.kind == "text" and bool(self.guards.applied(name, (first, *others)))
 
     def within_caps(self, account: Account, call: Call, grant: Grant) -> Grant:
         """The grant of a call within the caps of its policy; the call is changed accordingly.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +110,27 @@ class Permissions:
         )
 
 
-def concerns(entry: Permission, account: Account) -> Concern:
+class Concerning(Protocol):
+    """An entry that is about some people, or about everyone."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Of the identity provider."""
+
+    @property
+    def teams(self) -> tuple[str, ...]:
+        """That pay."""
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """By e-mail."""
+
+    @property
+    def everyone(self) -> bool:
+        """Whether it names nobody."""
+
+
+def concerns(entry: Concerning, account: Account) -> Concern:
     """Whether an entry is about an account."""
     if entry.everyone or (account.email and account.email in entry.members):
         return "yes"

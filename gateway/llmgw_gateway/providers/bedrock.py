@@ -19,7 +19,7 @@ from llmgw_gateway.providers.sending import Attempt, Question, Sender, Upstream,
 from llmgw_gateway.providers.sigv4 import Place, Signer
 
 if TYPE_CHECKING:
-    from llmgw_gateway.call import Call, Target
+    from llmgw_gateway.call import Call, Guard, Target
     from llmgw_gateway.providers.connections import Answer
     from llmgw_gateway.providers.credentials import AwsCredentials
     from llmgw_gateway.sections.upstream import Bedrock as BedrockSettings
@@ -60,7 +60,7 @@ class Bedrock:
         region = region or settings.region
         self._sender = Sender(endpoint or f"https://bedrock-runtime.{region}.amazonaws.com", settings, CALLED)
         self._signer = Signer(region, SERVICE)
-        self._places: dict[tuple[str, str], tuple[str, Place]] = {}
+        self._places: dict[tuple[str, str, Guard | None], tuple[str, Place]] = {}
 
     def close(self) -> None:
         """Close every connection, when nothing is asked any more."""
@@ -75,11 +75,20 @@ class Bedrock:
 
         GatewayError(UPSTREAM_UNREACHABLE) when nothing was sent, UPSTREAM_TIMEOUT when no head came until `head_by`.
         """
-        body = bridge.invoke_body(call, target.model, self._table)
+        guard = target.guard
+        body = bridge.invoke_body(call, target.model, self._table, _converse_guard(call, guard))
         if not again:
             call.release()
         action = ACTIONS[call.operation][call.stream]
-        return self._ask(target.invoke_id, action, body, outcome, head_by, stream=call.stream)
+        return self._ask(
+            target.invoke_id,
+            action,
+            body,
+            outcome,
+            head_by,
+            stream=call.stream,
+            guard=None if call.operation == "converse" else guard,
+        )
 
     async def count_tokens(self, target: Target, call: Call) -> tuple[int, bytes]:
         """Ask Bedrock how many tokens a prompt has (CountTokens, free of charge), by the model: it knows no profiles.
@@ -98,9 +107,17 @@ class Bedrock:
         return (upstream.status, answer) if count is None else (200, json.dumps({"input_tokens": count}).encode())
 
     def _ask(
-        self, invoke_id: str, action: str, body: bytes, outcome: Outcome, head_by: float, *, stream: bool
+        self,
+        invoke_id: str,
+        action: str,
+        body: bytes,
+        outcome: Outcome,
+        head_by: float,
+        *,
+        stream: bool,
+        guard: Guard | None = None,
     ) -> Attempt:
-        opening, place = self._place(invoke_id, action)
+        opening, place = self._place(invoke_id, action, guard)
         question = Question(opening, body, partial(self._sign, place), head_by, stream)
         return Attempt(self._sender, question, outcome, _heard)
 
@@ -109,14 +126,37 @@ class Bedrock:
         digest = await asyncio.to_thread(_sha256, body) if len(body) >= LARGE else _sha256(body)
         return self._signer.headers(credentials, place, digest, time.time())
 
-    def _place(self, invoke_id: str, action: str) -> tuple[str, Place]:
+    def _place(self, invoke_id: str, action: str, guard: Guard | None) -> tuple[str, Place]:
         """How a request to a model begins, and what of it is signed. Only the models of the configuration come here."""
-        known = self._places.get((invoke_id, action))
+        known = self._places.get((invoke_id, action, guard))
         if known is None:
             path = f"/model/{quote(invoke_id, safe='')}/{action}"
-            place = Place.of(self._sender.host, self._sender.path(path))
-            known = self._places[invoke_id, action] = (self._sender.opening(path), place)
+            place = Place.of(self._sender.host, self._sender.path(path), _invoke_guard(guard))
+            known = self._places[invoke_id, action, guard] = (self._sender.opening(path), place)
         return known
+
+
+def _invoke_guard(guard: Guard | None) -> dict[str, str]:
+    """The headers that name a guardrail (API reference, InvokeModel); none without one."""
+    if guard is None:
+        return {}
+    return {
+        "x-amzn-bedrock-guardrailidentifier": guard.id,
+        "x-amzn-bedrock-guardrailversion": guard.version,
+        "x-amzn-bedrock-trace": guard.trace.upper(),
+    }
+
+
+def _converse_guard(call: Call, guard: Guard | None) -> dict[str, msgspec.Raw]:
+    """The member that names it in Converse (API reference, GuardrailConfiguration, GuardrailStreamConfiguration).
+
+    Streams wait for it: nothing reaches a client that the guardrail has not looked at.
+    """
+    if guard is None or call.operation != "converse":
+        return {}
+    named = {"guardrailIdentifier": guard.id, "guardrailVersion": guard.version, "trace": guard.trace}
+    waits = {"streamProcessingMode": "sync"} if call.stream else {}
+    return {"guardrailConfig": msgspec.Raw(msgspec.json.encode(named | waits))}
 
 
 def _heard(answer: Answer, sent_at: float) -> Upstream:

@@ -154,9 +154,12 @@ def load(file: Path | None, models: Collection[str]) -> Table:
     return extended(table(), text, str(file), models)
 
 
-def invoke_body(call: Call, model: str, known: Table | None = None) -> bytes:
+def invoke_body(
+    call: Call, model: str, known: Table | None = None, further: Mapping[str, msgspec.Raw] | None = None
+) -> bytes:
     """The body of InvokeModel for a call of a catalogue's `model`, by the table `known` or the one that ships.
 
+    `further` are members of the gateway's own, which replace a client's.
     GatewayError(REQUEST_MALFORMED) names what cannot be carried over.
     """
     known = known or table()
@@ -164,6 +167,8 @@ def invoke_body(call: Call, model: str, known: Table | None = None) -> bytes:
     if call.dialect != "bedrock" and call.kind != "embedding":
         _demand(call.features, model, known)
         members = _bridge(members, call.betas, model, known)
+    if further:
+        members.update(further)
     return msgspec.json.encode(members)
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from botocore.credentials import ReadOnlyCredentials
 
 _INNER: Final = bytes(each ^ 0x36 for each in range(256))
@@ -29,11 +31,13 @@ class Place:
     """What the `Host` header says: with the port, where it is not the scheme's own."""
     path: str
     """Quoted once more than it is sent: the rule for every service but S3."""
+    further: tuple[tuple[str, str], ...] = ()
+    """Headers that are sent and signed beside the usual ones, by name. All come after `x-amz-security-token`."""
 
     @classmethod
-    def of(cls, host: str, sent_path: str) -> Place:
+    def of(cls, host: str, sent_path: str, further: Mapping[str, str] | None = None) -> Place:
         """`sent_path` is the path as it stands in the request line: already quoted, and without dot segments."""
-        return cls(host, quote(sent_path, safe="/~"))
+        return cls(host, quote(sent_path, safe="/~"), tuple(sorted((further or {}).items())))
 
 
 class Signer:
@@ -58,6 +62,9 @@ class Signer:
         token = credentials.token
         names = "content-type;host;x-amz-date;x-amz-security-token" if token else "content-type;host;x-amz-date"
         extra = f"x-amz-security-token:{token}\n" if token else ""
+        for name, value in place.further:
+            names += f";{name}"
+            extra += f"{name}:{value}\n"
         canonical = (
             f"POST\n{place.path}\n\n"
             f"content-type:application/json\nhost:{place.host}\nx-amz-date:{stamp}\n{extra}\n"
@@ -79,6 +86,8 @@ class Signer:
         }
         if token:
             headers["X-Amz-Security-Token"] = token
+        if place.further:
+            headers.update(place.further)
         return headers
 
     def _derive(self, secret: str, day: str) -> None:

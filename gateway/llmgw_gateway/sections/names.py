@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmgw_gateway.sections.administering import RoleRule
+    from llmgw_gateway.sections.defaulting import Default
     from llmgw_gateway.sections.permitting import Permission
     from llmgw_gateway.sections.reading import Rule
 
@@ -29,6 +30,14 @@ def permission_faults(
     found = [f"{place}.teams: there is no team {name!r}" for name in entry.teams if name not in teams]
     found += [f"{place}.upstreams: there is no upstream {name!r}" for name in entry.upstreams if name not in upstreams]
     return found + [f"{place}.models: {name!r} is not served here" for name in entry.models if name not in models]
+
+
+def default_faults(place: str, entry: Default, teams: set[str], models: set[str]) -> list[str]:
+    """A team or a model that a default names and that is not there."""
+    found = [f"{place}.teams: there is no team {name!r}" for name in entry.teams if name not in teams]
+    if entry.model and entry.model not in models:
+        found.append(f"{place}.model: {entry.model!r} is not served here")
+    return found
 
 
 def role_faults(place: str, rule: RoleRule, teams: set[str], issuers: set[str]) -> list[str]:

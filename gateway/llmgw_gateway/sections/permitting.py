@@ -49,6 +49,8 @@ class Permission(Section, frozen=True, kw_only=True):
     anywhere."""
     upstreams: tuple[Text, ...] = ()
     """Where they may be sent: names of `[[regions]]` and `[[anthropic]]`, and `bedrock`; empty: to all."""
+    guardrail: str = ""
+    """Under which of `[[guardrails]]` they are asked; empty: the organisation's, `none`: under none."""
 
     @property
     def everyone(self) -> bool:
@@ -63,7 +65,7 @@ class Permission(Section, frozen=True, kw_only=True):
     def faults(self, _base: Path) -> list[str]:
         """A combination that means nothing."""
         caps = [name for name in ("max_tokens", "thinking_tokens", "context_tokens") if getattr(self, name) is not None]
-        caps += [name for name in ("geographies", "upstreams") if getattr(self, name)]
+        caps += [name for name in ("geographies", "upstreams", "guardrail") if getattr(self, name)]
         found = [f'{name}: does not go with action = "refuse"' for name in caps if self.action == "refuse"]
         found += [
             f"geographies: {name!r} is none of {', '.join(GEOGRAPHIES)}, and no region such as eu-central-1"

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.streams.meter import UNREADABLE, Count, Meter
+from llmgw_gateway.streams.meter import INTERVENED, UNREADABLE, Count, Meter
 
 if TYPE_CHECKING:
     from llmgw_gateway.streams.eventstream import Frame
@@ -33,10 +33,11 @@ class _Usage(Struct, rename="camel"):
     cache_details: tuple[_Written, ...] = ()
 
 
-class _Answer(Struct):
-    """A whole answer, or the `metadata` event."""
+class _Answer(Struct, rename="camel"):
+    """A whole answer, the `metadata` event, or `messageStop`."""
 
     usage: _Usage | None = None
+    stop_reason: str | None = None
 
 
 _answer = msgspec.json.Decoder(_Answer)
@@ -59,6 +60,7 @@ class ConverseMeter(Meter):
             self.started = True
         elif kind == "messageStop":
             self.stopped = True
+            self._read(data[len(kind) :])
         elif kind == "metadata":
             self._read(data[len(kind) :])
         return kind
@@ -66,7 +68,7 @@ class ConverseMeter(Meter):
     def answer(self, body: bytes) -> bool:
         """Take a whole, unstreamed answer; False when it is no JSON object."""
         try:
-            self._count(_answer.decode(body).usage)
+            self._understand(_answer.decode(body))
         except msgspec.ValidationError:
             return body.lstrip().startswith(b"{")  # well-formed, with a usage that is none
         except UNREADABLE:
@@ -75,9 +77,13 @@ class ConverseMeter(Meter):
 
     def _read(self, payload: bytes) -> None:
         try:
-            self._count(_answer.decode(payload).usage)
+            self._understand(_answer.decode(payload))
         except UNREADABLE:
             return
+
+    def _understand(self, said: _Answer) -> None:
+        self._count(said.usage)
+        self.intervened = self.intervened or said.stop_reason == INTERVENED
 
     def _count(self, seen: _Usage | None) -> None:
         if seen is None:

@@ -76,11 +76,29 @@ class _Event(Struct):
         return isinstance(self.delta, dict) and self.delta.get("stop_reason") is not None
 
 
+INTERVENED = "guardrail_intervened"
+"""The reason for which an answer ended (Amazon Bedrock API reference, StopReason)."""
+ACTED = frozenset({"INTERVENED", "GUARDRAIL_INTERVENED"})
+
+
+class _Delta(Struct):
+    stop_reason: str | None = None
+
+
+class _Guarded(Struct):
+    """What an answer or an event says of a guardrail (Amazon Bedrock API reference, InvokeModel, examples)."""
+
+    action: str = msgspec.field(default="", name="amazon-bedrock-guardrailAction")
+    stop_reason: str | None = None
+    delta: _Delta | None = None
+
+
 LONGEST_NAME = 64
 """Bytes of the longest type of an event; what is longer is none that anybody knows."""
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _event = msgspec.json.Decoder(_Event)
 _message = msgspec.json.Decoder(_Message)
+_guarded = msgspec.json.Decoder(_Guarded)
 
 
 class Meter:
@@ -100,12 +118,18 @@ class Meter:
         """Whether a `message_stop` was seen: anything that breaks after it is no failure."""
         self.pieces = 0
         """Pieces of output so far (`content_block_delta`): each is a token or more."""
+        self.guarded = False
+        """Whether a guardrail looks at the answer: then what it did is followed, too."""
+        self.intervened = False
+        """Whether it has put its own words in the place of some or all of the answer."""
         self._input_known = False
         self._output_known = False
 
     def event(self, data: bytes) -> str:
         """Take one event's JSON and return its type ("" for none). Malformed JSON is ignored: it carries no usage."""
         kind = event_type(data)
+        if self.guarded and kind != "content_block_delta":
+            self._look(data)
         if kind == "content_block_delta":
             self.pieces += 1
         elif kind in {"message_start", "message_delta"}:
@@ -133,7 +157,23 @@ class Meter:
             return False
         self._take(message.usage, final=True)
         self._whole()
+        if self.guarded:
+            self._look(body)
         return True
+
+    def _look(self, data: bytes) -> None:
+        """Take what an event or an answer says of a guardrail: by a member of its own, or as the reason to stop.
+
+        InvokeModel documents the member; of the models, some say `end_turn` all the same.
+        """
+        if b"guardrail" not in data:
+            return
+        try:
+            said = _guarded.decode(data)
+        except UNREADABLE:
+            return
+        reasons = (said.stop_reason, said.delta.stop_reason if said.delta is not None else None)
+        self.intervened = self.intervened or said.action in ACTED or INTERVENED in reasons
 
     def _whole(self) -> None:
         """The answer is at its end: the usage is complete, if all of it was told."""

@@ -21,10 +21,11 @@ from llmgw_gateway.identity.service_keys import ISSUER, ServiceKeys, fresh
 from llmgw_gateway.identity.tokens import TokenClaims, mint
 from llmgw_gateway.listener import listen
 from llmgw_gateway.money.adjustments import Adjustments
+from llmgw_gateway.money.prices import built_in
 from llmgw_gateway.observe.audit import Audit
 from llmgw_gateway.observe.chain import key_of
+from llmgw_gateway.offer import policy
 from llmgw_gateway.peers import Peers
-from llmgw_gateway.policy.permissions import Permissions
 from llmgw_gateway.reloading import Standing
 from llmgw_gateway.store.schema import adjustments, persons, role_grants, service_keys, sessions
 from llmgw_wire.errors import ErrorCode
@@ -95,8 +96,7 @@ class Parts:
         self.audit = audit
         self.authenticator = authenticator
         self.rates = Questions()
-        self.policy = self
-        self.permissions = Permissions(settings.policies, [model.name for model in settings.models])
+        self.policy = policy(settings, built_in(embeddings=True))
 
 
 class Office:

@@ -162,3 +162,19 @@ def test_a_refusal_of_the_provider_keeps_its_words(status: int, body: bytes, exp
     error = json.loads(document)["error"]
     assert (found, error["type"]) == expected
     assert said in error["message"]
+
+
+@pytest.mark.parametrize("intervened", [False, True])
+def test_why_it_ended_is_told_when_the_guardrail_has_said_its_last_word(*, intervened: bool) -> None:
+    """Bedrock may say at the very end that it was the guardrail which spoke."""
+    meter = Meter()
+    meter.guarded = True
+    writer = openai_chat.EventWriter(meter, model="m", created=1, include_usage=False)
+    delta = json.dumps({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}).encode()
+    action = {"amazon-bedrock-guardrailAction": "INTERVENED" if intervened else "NONE"}
+    stop = json.dumps({"type": "message_stop"} | action).encode()
+    assert writer.write(b"", [(meter.event(delta), delta)], None) == b""
+    said = writer.write(b"", [(meter.event(stop), stop)], None)
+    reason = "content_filter" if intervened else "stop"
+    assert said.count(b'"finish_reason":"' + reason.encode() + b'"') == 1
+    assert said.endswith(b"data: [DONE]\n\n")

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from llmgw_gateway.call import Geography, Usage
+from llmgw_gateway.call import Geography, Target, Usage
 from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.money import prices
 from llmgw_gateway.money.prices import Catalogue, CatalogueModel, Price
+from llmgw_gateway.money.tariffs import version_for
+from llmgw_gateway.sections.guarding import MOST_USD, Guardrail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -187,6 +189,10 @@ def test_every_model_that_ships_has_sound_prices(name: str) -> None:
 
 def test_the_ledger_can_hold_the_version_of_the_catalogue_that_ships() -> None:
     assert 0 < len(BUILT_IN.version) <= 32
+    # With an operator's file, and the dearest guardrail.
+    dearest = Guardrail(name="g", id="g", version="1", usd_per_thousand_units=MOST_USD).guard
+    target = Target("bedrock", "m", "v.m", "global", guard=dearest)
+    assert len(version_for(f"{BUILT_IN.version}+{'0' * prices.DIGEST}", target)) <= 32
 
 
 def test_what_anthropics_own_api_costs_says_nothing_of_bedrock() -> None:
@@ -215,3 +221,38 @@ def test_anthropics_list_is_what_global_profiles_cost() -> None:
                 assert pair[0] == pair[1], model.name
                 compared += 1
     assert compared > 10
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "no_dearer"),
+    [
+        (("cheap", "global"), ("dear", "global"), True),
+        (("dear", "global"), ("cheap", "global"), False),
+        (("cheap", "global"), ("cheap", "global"), True),
+        (("cheap", "regional"), ("cheap", "global"), False),  # the same model at another place
+        (("mixed", "global"), ("dear", "global"), False),  # one class of tokens is enough
+        (("raised", "global"), ("dear", "global"), False),  # and one day that is known
+        (("long", "global"), ("short", "global"), True),  # what the other cannot be asked has no price there
+        (("long", "global"), ("dear", "global"), False),
+    ],
+)
+def test_a_model_is_no_dearer_when_nothing_of_it_ever_is(
+    one: tuple[str, Geography], other: tuple[str, Geography], *, no_dearer: bool
+) -> None:
+    def row(rate: int, day: int = 1, over: int = 0, geography: Geography = "global", **rates: int) -> Price:
+        every = dict.fromkeys(("input", "output", "cache_read", "cache_write_5m", "cache_write_1h"), rate) | rates
+        return replace(Price(date(2026, 1, day), **every), geography=geography, context_over=over)  # type: ignore[arg-type]
+
+    def model(name: str, context: int, *rows: Price) -> CatalogueModel:
+        return CatalogueModel(name, name, "v", name, 1000, context, rows)
+
+    models = [
+        model("cheap", 1000, row(1), row(2, geography="regional")),
+        model("dear", 1000, row(5)),
+        model("mixed", 1000, row(1, cache_read=6)),
+        model("raised", 1000, row(1), row(6, day=2)),
+        model("long", 1000, row(1), row(9, over=500)),
+        model("short", 500, row(5)),
+    ]
+    catalogue = Catalogue("x", {each.name: each for each in models})
+    assert catalogue.no_dearer(one, other) == no_dearer
