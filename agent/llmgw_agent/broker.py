@@ -10,10 +10,11 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmgw_agent.cache import CachedToken, Key, Repeats, TokenCache
 from llmgw_agent.errors import AgentError, StaleSignInError, TemporaryError
+from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +107,19 @@ class Broker:
     def peek(self) -> CachedToken | None:
         """The token in hand, however old; nobody is asked."""
         return self._cache.newest(self._key()) if self._session.sign_in is not None else None
+
+    def handed_over(self) -> dict[str, Any] | None:
+        """The token in hand, for the agent that this one becomes (handover.py): a sign-out revokes by it."""
+        token = self.peek()
+        if token is None:
+            return None
+        return {"value": token.value.reveal(), "obtained_at": token.obtained_at, "expires_at": token.expires_at}
+
+    def take_over(self, left: dict[str, Any] | None) -> None:
+        """Take up what was left, for a session that was taken over before."""
+        if left is not None and self._session.sign_in is not None:
+            token = CachedToken(Secret(left["value"]), left["obtained_at"], left["expires_at"])
+            self._cache.put(self._key(), token)
 
     def forget(self) -> None:
         """The session changed: its tokens and failures are of no use."""

@@ -210,6 +210,21 @@ def stop(*, as_json: bool) -> None:
         click.echo(output.stopped(pid) if pid else output.not_running())
 
 
+@daemon.command(name="rest", short_help="Have the agent give back its memory until it is asked.")
+@json_option
+def rest_(*, as_json: bool) -> None:
+    """Have the agent give back its memory until it is asked, as it does by itself after a quarter of an hour.
+
+    Whoever is signed in stays so. After an update this is how the new version is taken up.
+    """
+    client = Client(os.environ)
+    pid = client.post("/rest", {})["rest"]["pid"] if client.is_running else None
+    if as_json:
+        show({"rest": {"pid": pid}})
+    else:
+        click.echo(output.resting(pid) if pid else output.not_running())
+
+
 def _paste(client: Client, login_id: str, *, wait: bool) -> None:
     """Ask for the address until it fits. Unless told to `wait`, a browser that gets through is noticed as well."""
 

@@ -23,7 +23,7 @@ from aiohttp import web
 
 from llmgw_agent.errors import ConfigurationError, RefusedError
 from llmgw_agent.forward import BUFFER, Forward, refusal
-from llmgw_agent.listener import HOST, listen
+from llmgw_agent.listener import HOST, Served, listen
 from llmgw_agent.token_stub import peer_of
 from llmgw_wire.errors import ErrorCode
 
@@ -73,17 +73,38 @@ class Entrance:
         self._file = file
         self.socket = socket
         self._port = port
-        self._runners: list[web.ServerRunner] = []
+        self._relay: Served | None = None
+        self._local: Served | None = None
         self._turn = asyncio.Lock()
         self.door: Door | None = None
         """Set while 127.0.0.1 is listened at."""
 
-    async def start(self) -> None:
+    @property
+    def served(self) -> list[Served]:
+        """What is open: the unix socket first, then the port."""
+        return [each for each in (self._relay, self._local) if each is not None]
+
+    async def start(self, relay: socket.socket | None = None, port: socket.socket | None = None) -> None:
         """Listen on the unix socket; on 127.0.0.1 only if that was asked for, now or once before.
 
         A port that cannot be had is no reason to hand out no tokens: `open` tells it to whoever wants the port.
+
+        Args:
+            relay: The unix socket if it listens already; else it is made.
+            port: The port's socket if it listens already.
         """
-        await self._serve(self._by_socket, listen(self.socket))
+        self._relay = await self._serve(self._by_socket, relay or listen(self.socket))
+        known = self._remembered() if port is not None else None
+        if (
+            port is not None
+            and known is not None
+            and known.port == port.getsockname()[1]
+            and self._port in {None, known.port}
+        ):
+            self.door, self._local = known, await self._serve(self._by_port, port)
+            return
+        if port is not None:
+            port.close()
         if self._port or (self._port is None and self._file.exists()):
             try:
                 await self.open()
@@ -120,7 +141,7 @@ class Entrance:
         secret = known.secret if known else PREFIX + secrets.token_urlsafe(32)
         self.door = Door(listener.getsockname()[1], secret)
         self._remember(self.door)
-        await self._serve(self._by_port, listener)
+        self._local = await self._serve(self._by_port, listener)
         log.info("forwarding at %s", self.door.url)
         return self.door
 
@@ -128,19 +149,19 @@ class Entrance:
         """Stop listening; what is under way may go on for a while."""
         with contextlib.suppress(FileNotFoundError):
             self.socket.unlink()
-        for runner in self._runners:
-            await runner.cleanup()
+        for each in self.served:
+            await each.close()
 
     async def _serve(
         self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], listener: socket.socket
-    ) -> None:
+    ) -> Served:
         server = web.Server(
             handler, access_log=None, handler_cancellation=True, auto_decompress=False, read_bufsize=BUFFER
         )
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=DRAIN_SECONDS)
-        await runner.setup()
-        await web.SockSite(runner, listener).start()
-        self._runners.append(runner)
+        served = Served(runner, listener)
+        await served.start()
+        return served
 
     async def _by_socket(self, request: web.BaseRequest) -> web.StreamResponse:
         sock = request.transport.get_extra_info("socket") if request.transport is not None else None

@@ -37,9 +37,15 @@ BROWSER_HEADERS: Final = ("Origin", "Referer", "Cookie", "Sec-Fetch-Site", "Sec-
 class DaemonLock:
     """The flock that makes the owner of a vault the only one. The kernel releases it however the process ends."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, handle: int = -1) -> None:
+        """`handle`: the open file that holds it already."""
         self._path = path
-        self._handle = -1
+        self._handle = handle
+
+    @property
+    def handle(self) -> int:
+        """The open file that holds it."""
+        return self._handle
 
     def acquire(self) -> bool:
         """Take the lock; False if another daemon has it."""
@@ -130,6 +136,49 @@ def inherited(path: Path, environ: MutableMapping[str, str]) -> socket.socket | 
     if found.st_uid != os.getuid() or found.st_mode & 0o077:
         private_folder(path.parent)
     return handed
+
+
+class Served:
+    """A listening socket and the server behind it, which can fall silent while the socket goes on to listen."""
+
+    def __init__(self, runner: web.BaseRunner, listener: socket.socket) -> None:
+        self._runner = runner
+        self.listener = listener
+        self._site: web.SockSite | None = None
+
+    async def start(self) -> None:
+        """Serve."""
+        if self._runner.server is None:
+            await self._runner.setup()
+        self._site = web.SockSite(self._runner, self.listener.dup())
+        await self._site.start()
+
+    async def pause(self) -> None:
+        """Let nobody in: whoever connects waits in the kernel's queue until `start`. Those who are in stay."""
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
+
+    @property
+    def has_guests(self) -> bool:
+        """Whether somebody is connected."""
+        return bool(self._server.connections)
+
+    @property
+    def requests(self) -> int:
+        """How many there have been."""
+        return self._server.requests_count
+
+    @property
+    def _server(self) -> web.Server:
+        if self._runner.server is None:
+            raise RuntimeError("not started")
+        return self._runner.server
+
+    async def close(self) -> None:
+        """Let those who are in finish, for a while, and listen no more."""
+        await self._runner.cleanup()
+        self.listener.close()
 
 
 def _answers(path: Path) -> bool:

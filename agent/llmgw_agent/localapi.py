@@ -17,6 +17,7 @@ expires_in}}`: by the first method that is allowed; joins one under way |
 | GET /usage | `{"usage": {time_zone, periods}}`: what the user spent |
 | POST /passes `{"for": "...", "seconds": 28800}` | `{"pass": {id, for, socket, expires_at, seconds_left}}`: passes.py |
 | GET /passes, POST /passes/{id}/revoke | `{"passes": [...]}`, `{"pass": {...}}` |
+| POST /rest | the daemon rests as soon as nothing is under way (rest.py) |
 | POST /stop | the daemon drains and ends |
 
 Every JSON answer is an object with `schema`. An error has a status, `x-llmgw-exit-code`, and `{"error": {code, message,
@@ -94,6 +95,8 @@ class LocalApi:
         profile: str,
         passes_folder: Path,
         stop: Callable[[], None],
+        rest: Callable[[], None],
+        started: float,
     ) -> None:
         self._broker = broker
         self._gateway = gateway
@@ -107,8 +110,9 @@ class LocalApi:
         self._methods = methods
         self._profile = profile
         self._stop = stop
+        self._rest = rest
         self.passes = Passes(passes_folder, self.pass_application)
-        self._started = time.time()
+        self._started = started
 
     def application(self) -> web.Application:
         """The application, guarded; nothing is served yet."""
@@ -127,6 +131,7 @@ class LocalApi:
         app.router.add_get("/passes", self.list_passes)
         app.router.add_post("/passes", self.open_pass)
         app.router.add_post("/passes/{id}/revoke", self.revoke_pass)
+        app.router.add_post("/rest", self.rest)
         app.router.add_post("/stop", self.stop)
         return app
 
@@ -329,6 +334,11 @@ class LocalApi:
         """Drain and end, after this answer."""
         self._stop()
         return json_answer({"stop": {"pid": os.getpid()}})
+
+    async def rest(self, _request: web.Request) -> web.Response:
+        """Give back memory, after this answer, until somebody asks; whoever wakes is of the version installed then."""
+        self._rest()
+        return json_answer({"rest": {"pid": os.getpid()}})
 
 
 def _choose(offers: tuple[IssuerOffer, ...], wanted: object, providers: dict[str, Provider]) -> IssuerOffer:

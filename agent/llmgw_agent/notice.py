@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +59,14 @@ class Notices:
     def recovered(self) -> None:
         """Things are well: whatever comes next is another incident."""
         self._told = ""
+
+    def handed_over(self) -> dict[str, Any]:
+        """What was told, for the agent that this one becomes (handover.py)."""
+        return {"told": self._told, "once": sorted(self._told_once)}
+
+    def take_over(self, left: dict[str, Any]) -> None:
+        """What was told before: it is not told again."""
+        self._told, self._told_once = left["told"], set(left["once"])
 
     async def close(self) -> None:
         """Wait for the message under way."""

@@ -112,6 +112,11 @@ def stopped(pid: int) -> str:
     return f"The agent (process {pid}) ends."
 
 
+def resting(pid: int) -> str:
+    """The daemon was told to rest."""
+    return f"The agent (process {pid}) rests until it is asked."
+
+
 def not_running() -> str:
     """There was nothing to stop."""
     return "The agent is not running."

@@ -258,6 +258,28 @@ class Vault:
             raise ConfigurationError(f"{self._path} cannot be read ({error.strerror})") from None
         return True
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is waited for: neither a keyring that may come nor a disk that is full."""
+        return not self._problem and (self._file is not None or not self._may_come)
+
+    def handed_over(self) -> dict[str, Any]:
+        """All of it, for the agent that this one becomes (handover.py): a keyring may be locked when that wakes."""
+        return {
+            "key": self._file.key.reveal() if self._file is not None else None,
+            "counter": self._counter,
+            "content": self._content,
+            "description": self._description,
+            "backend": self._keyring.backend,
+        }
+
+    def take_over(self, left: dict[str, Any]) -> None:
+        """Take up what was left, in place of `open`. Nobody else has written to the file: the lock was held."""
+        self._counter, self._content = left["counter"], left["content"]
+        self._description, self._keyring.backend = left["description"], left["backend"]
+        if left["key"] is not None:
+            self._file = SealedFile(self._path, Secret(left["key"]), self._profile)
+
     def get(self, name: str) -> Any:  # noqa: ANN401 -- JSON
         """The value as it was written last; None if there is none."""
         return self._content.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -62,6 +63,13 @@ class Agent(Server):
         """`llmgw WORDS...`"""
         return run([installed("llmgw"), *words], env=self.env, folder=self.folder, seconds=seconds)
 
+    def rest(self) -> int:
+        """`llmgw daemon rest`, and until it waits; the process id."""
+        answer = self.command("daemon", "rest", "--json")
+        pid = int(json.loads(answer.stdout)["rest"]["pid"])
+        self.program.wait_until(lambda: _is_at_rest(pid), "at rest")
+        return pid
+
     def token(self) -> Finished:
         """`llmgw-token`: what a tool gets."""
         return run([installed("llmgw-token")], env=self.env, folder=self.folder, seconds=COMMAND_SECONDS)
@@ -90,6 +98,12 @@ class Agent(Server):
             probe.connect(str(self.socket))
             return True
         return False
+
+
+def _is_at_rest(pid: int) -> bool:
+    """Whether it has become what waits, and waits."""
+    state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    return state == "S" and b"/rest.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def sign_in(

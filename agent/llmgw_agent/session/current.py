@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmgw_agent.errors import SessionEndedError, SignInRequiredError
 from llmgw_agent.session.record import SignIn
@@ -41,6 +41,15 @@ class CurrentSession:
             self._sign_in = SignIn.load(document) if document else None
         except (KeyError, TypeError):
             log.warning("the sign-in in the vault is of another version and is not used")
+
+    def handed_over(self) -> dict[str, Any]:
+        """Why nobody is signed in, for the agent that this one becomes; a sign-in itself is in the vault."""
+        return {"message": self._ended.message, "hint": self._ended.hint}
+
+    def take_over(self, left: dict[str, Any]) -> None:
+        """Take up what was left, from a vault that was taken over before."""
+        self._ended = SignInRequiredError(left["message"], left["hint"])
+        self.restore()
 
     async def revive(self) -> None:
         """Take up the sign-in of a vault that could not be opened when we started, if it can be now.
