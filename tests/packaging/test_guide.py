@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import tomllib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,6 +26,7 @@ from tests.packaging.conftest import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.lab.canaille import Canaille
     from tests.lab.scripted import ScriptedBedrock
