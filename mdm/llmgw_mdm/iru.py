@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from llmgw_agent.managed import DOMAIN as AGENT_DOMAIN
-from llmgw_mdm import scripts, shapes
+from llmgw_mdm import codex, scripts, shapes
 from llmgw_mdm.artefact import Artefact
 from llmgw_mdm.places import CLAUDE_DOMAIN, DESKTOP_DOMAIN
 
@@ -22,6 +22,7 @@ PROFILES: Final = {
     "llmgw-claude-code": (f"{CLAUDE_DOMAIN}.mobileconfig", "Claude Code"),
     "llmgw-agent": (f"{AGENT_DOMAIN}.mobileconfig", "the agent"),
     "llmgw-claude-desktop": (f"{DESKTOP_DOMAIN}.mobileconfig", "Claude Desktop"),
+    "llmgw-codex": (f"{codex.DOMAIN}.mobileconfig", "Codex"),
     "llmgw-background-item": ("background-item.mobileconfig", "the agent's login item"),
 }
 AUDIT: Final = "llmgw-audit"

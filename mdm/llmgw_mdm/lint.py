@@ -10,7 +10,7 @@ from llmgw_agent.errors import UsageError
 from llmgw_agent.managed import DOMAIN as AGENT_DOMAIN
 from llmgw_agent.managed import ROOT
 from llmgw_agent.settings import document_faults
-from llmgw_mdm import effect, pin, places, reading, rules
+from llmgw_mdm import codex, effect, pin, places, reading, rules
 from llmgw_mdm.reading import UnreadableError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def lint(path: Path) -> list[Check]:
     for document in documents:
         if document.domain == AGENT_DOMAIN:
             checks += _agent(document)
+        elif document.domain == codex.DOMAIN:
+            checks += codex.judge(document.settings)
         else:
             checks += rules.judge(document.settings)
     return checks

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PLATFORMS: Final = ("linux", "macos", "windows")
+PIPELINES: Final = ("github-actions", "gitlab-ci")
+TOOLS: Final = ("codex", "vscode", *PIPELINES)
+"""Beside Claude Code. None of them is managed unless it is named."""
 HELPERS: Final = {
     "linux": "/opt/llmgw/bin/llmgw-token",
     "macos": "/opt/llmgw/bin/llmgw-token",
@@ -80,6 +83,14 @@ class ClaudeDesktop:
 
 
 @dataclass(frozen=True, slots=True)
+class Pipelines:
+    """Where CI jobs get the packages from, and for whom their identity tokens are made out."""
+
+    repository: str
+    audience: str
+
+
+@dataclass(frozen=True, slots=True)
 class Organization:
     """The whole file."""
 
@@ -90,8 +101,12 @@ class Organization:
     ca_files: dict[str, str]
     helpers: dict[str, str]
     platforms: tuple[str, ...]
+    tools: tuple[str, ...]
     agent: Agent
     claude: ClaudeCode
+    codex_model: str
+    """What Codex begins with; empty: what its user chooses."""
+    pipelines: Pipelines
     telemetry: Telemetry | None
     desktop: ClaudeDesktop | None
     """None: the app is not managed. It locks its settings as soon as one of them is."""
@@ -120,21 +135,27 @@ def parse(document: dict[str, Any], faults: list[str]) -> Organization:
     platforms = rollout.texts("platforms", ("linux", "macos"), words=PLATFORMS)
     if not platforms:
         rollout.fault("platforms", "is empty")
+    tools = rollout.texts("tools", words=TOOLS)
+    url = gateway.text("url", check=url_fault).rstrip("/")
+    codex = root.table("codex")
     found = Organization(
         name=about.text("name"),
         identifier=about.text("identifier", check=_identifier_fault),
-        gateway_url=gateway.text("url", check=url_fault).rstrip("/"),
+        gateway_url=url,
         ca_files=_paths(gateway.table("ca_file"), dict.fromkeys(PLATFORMS, "")),
         helpers=_paths(rollout.table("helper"), HELPERS),
         platforms=platforms,
+        tools=tools,
         agent=_agent(root.table("agent")),
         claude=_claude(root.table("claude_code")),
+        codex_model=codex.text("model", ""),
+        pipelines=_pipelines(root.table("ci"), tools, url),
         telemetry=_telemetry(root.table("telemetry")) if root.has("telemetry") else None,
         desktop=_desktop(root.table("claude_desktop")) if root.has("claude_desktop") else None,
     )
     if found.desktop is not None and not found.gateway_url.startswith("https://"):
         root.fault("claude_desktop", "needs a gateway with https: the app takes no other")
-    for table in (about, gateway, rollout, root):
+    for table in (about, gateway, rollout, codex, root):
         table.close()
     return found
 
@@ -187,6 +208,21 @@ def _desktop(table: Fields) -> ClaudeDesktop:
     return found
 
 
+def _pipelines(table: Fields, tools: tuple[str, ...], gateway_url: str) -> Pipelines:
+    is_used = any(each in PIPELINES for each in tools)
+    found = Pipelines(
+        repository=table.text("repository", None if is_used else "", check=url_fault).rstrip("/"),
+        audience=table.text("audience", gateway_url, check=_word_fault),
+    )
+    table.close()
+    return found
+
+
+def package_name(identifier: str) -> str:
+    """The package that brings an organisation's settings to Linux."""
+    return "llmgw-org-" + re.sub(r"[^a-z0-9]+", "-", identifier.lower()).strip("-")
+
+
 def _paths(table: Fields, defaults: dict[str, str]) -> dict[str, str]:
     found = {
         platform: table.text(platform, default, check=_windows_path_fault if platform == "windows" else _path_fault)
@@ -233,6 +269,10 @@ def _proxy_fault(text: str) -> str:
     if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+/?", text):
         return "has to be http://HOST:PORT; a proxy that wants a password cannot be told to every laptop"
     return ""
+
+
+def _word_fault(text: str) -> str:
+    return "" if re.fullmatch(r"[A-Za-z0-9:/._-]+", text) else "has to be one word: the gateway's client_id for jobs"
 
 
 def _host_fault(text: str) -> str:

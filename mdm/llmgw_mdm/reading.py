@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import plistlib
@@ -14,12 +15,14 @@ from xml.parsers.expat import ExpatError
 
 from llmgw_agent.managed import DOMAIN as AGENT_DOMAIN
 from llmgw_agent.settings import FOR_COMPANIES, VARIABLES
+from llmgw_mdm import codex
 from llmgw_mdm.places import CLAUDE_DOMAIN
 from llmgw_mdm.shapes import REGISTRY_HEAD, REGISTRY_KEY, REGISTRY_VALUE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+DOMAINS: Final = (CLAUDE_DOMAIN, AGENT_DOMAIN, codex.DOMAIN)
 MOST_BYTES: Final = 4 * 1024 * 1024
 OTHERS_WRITE: Final = 0o022
 DER_SEQUENCE: Final = 0x30
@@ -66,12 +69,24 @@ def _parse(content: bytes, suffix: str) -> list[tuple[str, dict[str, Any]]]:
         if content.startswith((b"<?xml", b"bplist")) or (content[:1] == bytes([DER_SEQUENCE]) and b"<?xml" in content):
             return _property_list(content)
         if suffix == ".toml":
-            return [(AGENT_DOMAIN, tomllib.loads(content.decode()))]
+            return [_toml(content)]
         return [(CLAUDE_DOMAIN, _json(content.decode("utf-8-sig")))]
     except UnreadableError:
         raise
     except (ValueError, ExpatError, RecursionError, KeyError, TypeError) as error:
         raise UnreadableError(f"it cannot be parsed ({error})") from None
+
+
+def _toml(content: bytes) -> tuple[str, dict[str, Any]]:
+    document = tomllib.loads(content.decode())
+    return (codex.DOMAIN if any(key.startswith("model_provider") for key in document) else AGENT_DOMAIN), document
+
+
+def _preferences(domain: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Codex's are a whole file within one value."""
+    if domain != codex.DOMAIN:
+        return domain, settings
+    return domain, tomllib.loads(base64.b64decode(settings[codex.KEY], validate=True).decode())
 
 
 def _json(text: str) -> dict[str, Any]:
@@ -114,6 +129,8 @@ def _property_list(content: bytes) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(document, dict):
         raise UnreadableError("it is no dictionary")
     if "PayloadContent" not in document:
+        if codex.KEY in document:
+            return [_preferences(codex.DOMAIN, document)]
         is_agent = bool(document) and document.keys() <= VARIABLES.keys() | FOR_COMPANIES.keys()
         return [(AGENT_DOMAIN if is_agent else CLAUDE_DOMAIN, document)]
     found: list[tuple[str, dict[str, Any]]] = []
@@ -124,7 +141,7 @@ def _property_list(content: bytes) -> list[tuple[str, dict[str, Any]]]:
         elif kind == "com.apple.ManagedClient.preferences":
             for domain, content_of in payload["PayloadContent"].items():
                 forced = [part["mcx_preference_settings"] for part in content_of.get("Forced", [])]
-                found += [(domain, part) for part in forced if domain in {CLAUDE_DOMAIN, AGENT_DOMAIN}]
+                found += [_preferences(domain, part) for part in forced if domain in DOMAINS]
     if not found:
-        raise UnreadableError("this profile holds no settings of Claude Code or the agent")
+        raise UnreadableError("this profile holds no settings of Claude Code, the agent or Codex")
     return found

@@ -7,11 +7,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmgw_agent.errors import ConfigurationError
 from llmgw_agent.managed import DOMAIN as AGENT_DOMAIN
-from llmgw_mdm import ansible, group_policy, intune, iru, jamf, policy, scripts, shapes, workspace_one
+from llmgw_mdm import ansible, codex, group_policy, intune, iru, jamf, pipelines, policy, scripts, shapes, workspace_one
 from llmgw_mdm.artefact import Artefact
 from llmgw_mdm.places import CLAUDE_DOMAIN, DESKTOP_DOMAIN, DESKTOP_KEY, DROP_IN
 
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from llmgw_mdm.organization import Organization
 
 SUMS: Final = "SHA256SUMS"
+VSCODE: Final = {"claudeCode.disableLoginPrompt": True}
+"""Its extension asks for an account before it starts the client, which alone reads managed settings."""
+VSCODE_PURPOSE: Final = (
+    "VS Code with Claude Code's extension: for `customizations.vscode.settings` of a dev container, "
+    "`Machine/settings.json` of a server, or a profile; take the line out again to remove"
+)
 READABLE: Final = 0o644
 RUNNABLE: Final = 0o755
 
@@ -90,14 +96,21 @@ def _linux(org: Organization) -> Iterator[Artefact]:
         "linux/install.sh", scripts.install(files), "puts drop-in and agent settings there, as root", is_script=True
     )
     yield Artefact("linux/remove.sh", scripts.remove(files), "takes both away again", is_script=True)
+    if "codex" in org.tools:
+        yield from codex.linux(org)
 
 
 def _macos(org: Organization) -> Iterator[Artefact]:
     claude, agent = policy.claude_code(org, "macos"), policy.agent(org, "macos")
     about = {"organization": org.name, "identifier": org.identifier}
-    managed = [(CLAUDE_DOMAIN, claude, "Claude Code"), (AGENT_DOMAIN, agent, "llmgw agent")]
+    managed: list[tuple[str, dict[str, Any], str]] = [
+        (CLAUDE_DOMAIN, claude, "Claude Code"),
+        (AGENT_DOMAIN, agent, "llmgw agent"),
+    ]
     if org.desktop is not None:
         managed.append((DESKTOP_DOMAIN, policy.claude_desktop(org, "macos"), "Claude Desktop"))
+    if "codex" in org.tools:
+        managed.append((codex.DOMAIN, codex.preferences(org), "Codex"))
     for domain, document, title in managed:
         profile = shapes.as_profile(
             document,
@@ -146,6 +159,9 @@ def _consoles(org: Organization, found: Sequence[Artefact]) -> Iterator[Artefact
     yield from group_policy.artefacts(org)
     yield from workspace_one.artefacts(org, profiles)
     yield from ansible.artefacts(org)
+    yield from pipelines.artefacts(org)
+    if "vscode" in org.tools:
+        yield Artefact("vscode/settings.json", shapes.as_json(VSCODE), VSCODE_PURPOSE)
 
 
 def _windows(org: Organization) -> Iterator[Artefact]:

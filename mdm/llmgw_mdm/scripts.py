@@ -48,6 +48,30 @@ def remove(files: Sequence[tuple[str, bytes]], profiles: Sequence[str] = ()) -> 
     return "".join(parts).encode()
 
 
+MARKED: Final = """
+# A file that others may have written: theirs stays.
+if [ -e {path} ] && ! grep -qxF {mark} {path}; then
+  echo {told} >&2
+  exit 1
+fi
+"""
+
+
+def install_marked(path: str, content: bytes, mark: str) -> bytes:
+    """Writes the one file of its kind, unless somebody else has: ours has a line that says so."""
+    told = f"llmgw: {path} is somebody else's: put what is rendered into it"
+    guard = MARKED.format(path=shlex.quote(path), mark=shlex.quote(mark), told=shlex.quote(told))
+    return f"{HEAD}{ROOT}{guard}{PUT}\nput {shlex.quote(path)} <<'{END}'\n{content.decode()}{END}\n".encode()
+
+
+def remove_marked(path: str, mark: str) -> bytes:
+    """Deletes it, unless it is somebody else's."""
+    told = f"llmgw: {path} is somebody else's: take what was rendered out of it"
+    guard = MARKED.format(path=shlex.quote(path), mark=shlex.quote(mark), told=shlex.quote(told))
+    quoted = shlex.quote(path)
+    return f'{HEAD}{ROOT}{guard}rm -f {quoted}\nrmdir "$(dirname {quoted})" 2>/dev/null || true\n'.encode()
+
+
 AUDIT: Final = """#!/bin/sh
 # Rendered by `llmgw mdm render`: change org.toml and render again.
 # Whether this machine leads Claude Code to the gateway, and to nothing else.

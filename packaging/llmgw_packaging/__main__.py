@@ -53,21 +53,8 @@ def write_sums(folder: Path, names: Sequence[str]) -> None:
 def _built(asked: argparse.Namespace, release: Release) -> Iterator[tuple[str, bytes, Sequence[Wheel]]]:
     """File name, content, and the wheels in it."""
     for architecture in asked.architecture or LINUX:
-        target = LINUX[architecture]
-        built = agent.build(target, asked.store, release)
-        if "deb" in asked.format:
-            package = linux.agent_deb(built, target, architecture)
-            yield package.file_name, deb.build(package), built.wheels
-        if "rpm" in asked.format:
-            other = linux.agent_rpm(built, target, architecture)
-            yield other.file_name, rpm.build(other), built.wheels
-        if "deb" in asked.format:
-            served = gateway.build(target, asked.store, release)
-            package = gateway.debian(served, target, architecture)
-            yield package.file_name, deb.build(package), served.wheels
-        if "image" in asked.format:
-            context, served = gateway.image(target, asked.store, release)
-            yield f"llmgw-gateway-{release.version}-image-{architecture}.tar.gz", context, served.wheels
+        yield from _agents(asked, release, architecture)
+        yield from _gateways(asked, release, architecture)
     if asked.runtime:
         archive, _, sha256 = asked.runtime.rpartition("=")
         flat, wheels = macos.build(macos.runtime(Path(archive), sha256), asked.store, release)
@@ -80,6 +67,35 @@ def _built(asked: argparse.Namespace, release: Release) -> Iterator[tuple[str, b
         if "rpm" in asked.format:
             other = linux.organization_rpm(settings)
             yield other.file_name, rpm.build(other), ()
+
+
+def _agents(
+    asked: argparse.Namespace, release: Release, architecture: str
+) -> Iterator[tuple[str, bytes, Sequence[Wheel]]]:
+    target = LINUX[architecture]
+    built = agent.build(target, asked.store, release)
+    if "deb" in asked.format:
+        package = linux.agent_deb(built, target, architecture)
+        yield package.file_name, deb.build(package), built.wheels
+    if "rpm" in asked.format:
+        other = linux.agent_rpm(built, target, architecture)
+        yield other.file_name, rpm.build(other), built.wheels
+
+
+def _gateways(
+    asked: argparse.Namespace, release: Release, architecture: str
+) -> Iterator[tuple[str, bytes, Sequence[Wheel]]]:
+    target = LINUX[architecture]
+    served = gateway.build(target, asked.store, release)
+    if "deb" in asked.format:
+        package = gateway.debian(served, target, architecture)
+        yield package.file_name, deb.build(package), served.wheels
+    if "rpm" in asked.format:
+        other = gateway.redhat(served, target, architecture)
+        yield other.file_name, rpm.build(other), served.wheels
+    if "image" in asked.format:
+        context, held = gateway.image(target, asked.store, release)
+        yield f"llmgw-gateway-{release.version}-image-{architecture}.tar.gz", context, held.wheels
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""The gateway: a Debian package with a systemd unit, and what its container image is built from.
+"""The gateway: packages for Linux with a systemd unit, and what its container image is built from.
 
 The layout is the agent's, in /opt/llmgw-gateway. The image's files are an archive that `docker build -` and
 `buildah bud -` take: nothing is downloaded while they build, so what was locked is what runs.
@@ -10,10 +10,10 @@ import gzip
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from llmgw_packaging import deb
+from llmgw_packaging import deb, rpm
 from llmgw_packaging.agent import Agent, libraries, sources
-from llmgw_packaging.documents import FOLDER, REPOSITORY, for_debian, manuals
-from llmgw_packaging.linux import above
+from llmgw_packaging.documents import FOLDER, REPOSITORY, for_debian, for_rpm, manuals
+from llmgw_packaging.linux import RPM_ARCHITECTURES, RPM_SCRIPTS, above, rpm_python, rpm_summary
 from llmgw_packaging.scripts import script
 from llmgw_packaging.tree import RUNNABLE, Tree, archive
 from llmgw_packaging.wheels import Target, fetch
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 HOME: Final = "opt/llmgw-gateway"
 ETC: Final = "etc/llmgw-gateway"
+CONFIGURATION: Final = {f"{ETC}/gateway.toml": "gateway.toml", "etc/default/llmgw-gateway": "default"}
+"""What an administrator edits, and which file of packaging/linux/gateway each begins as."""
 LOCK: Final = REPOSITORY / "packaging" / "gateway.lock"
 PACKAGES: Final = ("gateway/llmgw_gateway", "gateway/llmgw_wire")
 IMAGE_PYTHON: Final = "3.13"
@@ -62,15 +64,6 @@ def build(target: Target, store: Path, release: Release, python: str = "/usr/bin
 
 def debian(gateway: Agent, target: Target, architecture: str) -> deb.Package:
     """The Debian package. Its unit is not started: an administrator does that once the configuration is right."""
-    tree = Tree()
-    tree.merge(gateway.tree)
-    tree.link("usr/bin/llmgw-gateway", f"/{HOME}/bin/llmgw-gateway")
-    parts = FOLDER / "gateway"
-    tree.put("usr/lib/systemd/system/llmgw-gateway.service", (parts / "llmgw-gateway.service").read_bytes())
-    tree.put("usr/lib/sysusers.d/llmgw-gateway.conf", (parts / "sysusers.conf").read_bytes())
-    tree.put(f"{ETC}/gateway.toml", (parts / "gateway.toml").read_bytes())
-    tree.put("etc/default/llmgw-gateway", (parts / "default").read_bytes())
-    manuals(tree, ["llmgw-gateway"], gateway.release.version)
     oldest, newest = target.pythons[0], target.pythons[-1]
     return deb.Package(
         name="llmgw-gateway",
@@ -78,14 +71,44 @@ def debian(gateway: Agent, target: Target, architecture: str) -> deb.Package:
         architecture=architecture,
         summary=SUMMARY,
         description=DESCRIPTION,
-        tree=for_debian(tree, "llmgw-gateway", gateway.release, "gateway-overrides"),
+        tree=for_debian(_served(gateway), "llmgw-gateway", gateway.release, "gateway-overrides"),
         relations={
             "Depends": f"libc6 (>= 2.28), python3 (>= {oldest}), python3 (<< {above(newest)}~), systemd",
         },
         scripts={name: script(f"deb/gateway.{name}") for name in ("postinst", "prerm", "postrm")},
-        conffiles=(f"/{ETC}/gateway.toml", "/etc/default/llmgw-gateway"),
+        conffiles=tuple(f"/{path}" for path in CONFIGURATION),
         section="net",
     )
+
+
+def redhat(gateway: Agent, target: Target, architecture: str) -> rpm.Package:
+    """The RPM package. Its unit is not started either."""
+    return rpm.Package(
+        name="llmgw-gateway",
+        release=gateway.release,
+        architecture=RPM_ARCHITECTURES[architecture],
+        summary=rpm_summary(SUMMARY),
+        description=DESCRIPTION,
+        tree=for_rpm(_served(gateway), "llmgw-gateway"),
+        relations=(rpm_python(target), "Requires: systemd", "Requires(post): /usr/bin/find", "Requires(post): systemd"),
+        scripts={name: script(f"rpm/gateway.{name}") for name in RPM_SCRIPTS},
+        ghosts=frozenset({f"{HOME}/bin/python3"}),
+        configuration=frozenset(CONFIGURATION),
+    )
+
+
+def _served(gateway: Agent) -> Tree:
+    """With what a service of the system has around it: unit, user, configuration, manual."""
+    tree = Tree()
+    tree.merge(gateway.tree)
+    tree.link("usr/bin/llmgw-gateway", f"/{HOME}/bin/llmgw-gateway")
+    parts = FOLDER / "gateway"
+    tree.put("usr/lib/systemd/system/llmgw-gateway.service", (parts / "llmgw-gateway.service").read_bytes())
+    tree.put("usr/lib/sysusers.d/llmgw-gateway.conf", (parts / "sysusers.conf").read_bytes())
+    for path, name in CONFIGURATION.items():
+        tree.put(path, (parts / name).read_bytes())
+    manuals(tree, ["llmgw-gateway"], gateway.release.version)
+    return tree
 
 
 def image(target: Target, store: Path, release: Release, python: str = IMAGE_PYTHON) -> tuple[bytes, Agent]:

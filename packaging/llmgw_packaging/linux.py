@@ -53,17 +53,16 @@ def agent_deb(agent: Agent, target: Target, architecture: str) -> deb.Package:
 
 
 def agent_rpm(agent: Agent, target: Target, architecture: str) -> rpm.Package:
-    """The agent's RPM package. Where the distribution's `python3` is too old, a newer one beside it will do."""
-    others = " or ".join(f"python{each}" for each in reversed(target.pythons))
+    """The agent's RPM package."""
     return rpm.Package(
         name="llmgw",
         release=agent.release,
         architecture=RPM_ARCHITECTURES[architecture],
-        summary=_rpm_summary(SUMMARY),
+        summary=rpm_summary(SUMMARY),
         description=DESCRIPTION,
         tree=for_rpm(agent.tree, "llmgw"),
         relations=(
-            f"Requires: ((python3 >= {target.pythons[0]} with python3 < {above(target.pythons[-1])}) or {others})",
+            rpm_python(target),
             "Requires(post): /usr/bin/find",
         ),
         scripts={name: script(f"rpm/agent.{name}") for name in RPM_SCRIPTS},
@@ -92,7 +91,7 @@ def organization_rpm(settings: Settings) -> rpm.Package:
         name=settings.name,
         release=settings.release,
         architecture="noarch",
-        summary=_rpm_summary(_own_summary(settings)),
+        summary=rpm_summary(_own_summary(settings)),
         description=_own_description(settings),
         tree=for_rpm(settings.tree, settings.name),
         relations=("Requires: llmgw", "Provides: llmgw-org = 1", "Conflicts: llmgw-org"),
@@ -114,6 +113,12 @@ def _own_description(settings: Settings) -> str:
     return OWN_DESCRIPTION.format(name=settings.organization.name, gateway=settings.organization.gateway_url)
 
 
-def _rpm_summary(text: str) -> str:
+def rpm_python(target: Target) -> str:
+    """The interpreter that an RPM package requires: where the distribution's `python3` is too old, a newer one."""
+    others = " or ".join(f"python{each}" for each in reversed(target.pythons))
+    return f"Requires: ((python3 >= {target.pythons[0]} with python3 < {above(target.pythons[-1])}) or {others})"
+
+
+def rpm_summary(text: str) -> str:
     """With a capital letter: rpmlint wants one, lintian none."""
     return text[:1].upper() + text[1:]

@@ -7,13 +7,12 @@ what an organisation manages is not for the machine's administrator to edit in p
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from llmgw_agent.errors import ConfigurationError
-from llmgw_mdm.organization import load
+from llmgw_mdm.organization import load, package_name
 from llmgw_mdm.places import DROP_IN
 from llmgw_mdm.render import artefacts
 from llmgw_packaging.agent import HOME
@@ -49,8 +48,7 @@ def build(org_file: Path, release: Release) -> Settings:
         raise ConfigurationError(f"{org_file} does not use the helper of the package", f"Name {HELPER} as helper.linux")
     rendered = {each.path: each.content for each in artefacts(org)}
     release = replace(release, version=datetime.fromtimestamp(release.epoch, UTC).strftime("%Y%m%d.%H%M%S"))
-    name = "llmgw-org-" + re.sub(r"[^a-z0-9]+", "-", org.identifier.lower()).strip("-")
     tree = Tree()
     tree.put(f"etc/claude-code/managed-settings.d/{DROP_IN}", rendered[f"linux/{DROP_IN}"])
     tree.put("etc/llmgw/managed.toml", rendered["linux/managed.toml"])
-    return Settings(name, org, tree, release)
+    return Settings(package_name(org.identifier), org, tree, release)

@@ -28,21 +28,21 @@ class ServerCertificate:
     key: Path
 
 
-def issue(folder: Path, *, identifiers: bool = True) -> ServerCertificate:
-    """Make an authority, forget its key, and leave a certificate for `localhost` and 127.0.0.1 in `folder`.
+def issue(folder: Path, *, identifiers: bool = True, host: str = "localhost") -> ServerCertificate:
+    """Make an authority, forget its key, and leave a certificate for `host` and 127.0.0.1 in `folder`.
 
     `identifiers`: those of keys, which authorities of intercepting proxies often leave out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = ServerCertificate(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca_name, name = _name("llmgw lab authority"), _name("localhost")
+    ca_name, name = _name("llmgw lab authority"), _name(host)
     authority = (
         _builder(ca_name, ca_name, ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
     )
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     server = (
         _builder(name, ca_name, key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -7,6 +7,7 @@ mmdebstrap and systemd-nspawn; the first use fetches Debian's packages and takes
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -40,14 +41,14 @@ def available() -> bool:
 
 
 def root() -> Path:
-    """The folder of a Debian that nothing was done to; made once."""
-    made = ROOTS / SUITE
+    """The folder of a Debian with these packages that nothing was done to; made once."""
+    included = ",".join(PACKAGES)
+    made = ROOTS / f"{SUITE}-{hashlib.sha256(included.encode()).hexdigest()[:12]}"
     if not made.is_dir():
         ROOTS.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=ROOTS, prefix=".new-"))
         try:
             fresh.chmod(0o755)
-            included = ",".join(PACKAGES)
             subprocess.run(
                 ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={included}", SUITE, fresh], check=True
             )

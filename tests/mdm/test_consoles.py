@@ -88,7 +88,7 @@ def test_jamf_s_form_says_why_a_blank_field_is_there(found: dict[str, bytes]) ->
 
 def test_iru_s_items_are_what_its_tool_takes(found: dict[str, bytes]) -> None:
     infos = {path: json.loads(content) for path, content in found.items() if path.endswith("/info.json")}
-    assert len({info["id"] for info in infos.values()}) == len(infos) == 5
+    assert len({info["id"] for info in infos.values()}) == len(infos) == 6
     for path, info in infos.items():
         extra = {"runs_on_mac"} if "/profiles/" in path else {"execution_frequency", "restart"}
         assert info.keys() == {"id", "name", "active"} | extra

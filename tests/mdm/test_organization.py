@@ -55,6 +55,11 @@ def test_little_has_to_be_said(org_with: Callable[..., Organization]) -> None:
             {"windows": r"%ProgramFiles%\llmgw.exe"},
             "rollout.helper.windows has to be a whole path",
         ),
+        ("rollout", "tools", ["emacs"], "rollout.tools names 'emacs'"),
+        ("rollout", "tools", ["gitlab-ci"], "ci.repository is missing"),
+        ("ci", "repository", "http://pkg.corp.example", "ci.repository must begin with https://"),
+        ("ci", "audience", "two words", "ci.audience has to be one word"),
+        ("codex", "modle", "x", "codex.modle is not known: is it 'model'?"),
         ("agent", "sign_in_methods", ["telepathy"], "agent.sign_in_methods names 'telepathy'"),
         ("agent", "forward_port", 65536, "agent.forward_port is 65536"),
         ("agent", "forward_port", True, "agent.forward_port is not a whole number"),
@@ -123,10 +128,14 @@ def test_every_key_and_preset_is_documented_and_nothing_else() -> None:
     text = (ROOT / "docs" / "mdm.md").read_text(encoding="utf-8")
     source = (ROOT / "mdm" / "llmgw_mdm" / "organization.py").read_text(encoding="utf-8")
     rows = set(
-        re.findall(r"^\| `((?:organization|gateway|rollout|agent|claude_code|telemetry)\.\w+)`", text, re.MULTILINE)
+        re.findall(
+            r"^\| `((?:organization|gateway|rollout|agent|claude_code|codex|ci|telemetry)\.\w+)`", text, re.MULTILINE
+        )
     )
     asked = set(
-        re.findall(r'(?:table|about|gateway|rollout)\.(?:text|texts|choice|number|flag|raw|table)\("(\w+)"', source)
+        re.findall(
+            r'(?:table|about|gateway|rollout|codex)\.(?:text|texts|choice|number|flag|raw|table)\("(\w+)"', source
+        )
     )
     assert {row.partition(".")[2] for row in rows} == asked
     assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)) == set(PRESETS)

@@ -29,14 +29,25 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "mdm"
 SCRIPTS = (
     *("linux/install.sh", "linux/remove.sh", "linux/audit.sh", "macos/install.sh", "macos/remove.sh", "macos/audit.sh"),
     *("jamf/extension-attribute.sh", "intune/macos-custom-attribute.sh", "workspace-one/macos-sensor.sh"),
-    "iru/scripts/llmgw-audit/audit.sh",
+    *("iru/scripts/llmgw-audit/audit.sh", "linux/codex/install.sh", "linux/codex/remove.sh"),
 )
-PROFILES = ("com.anthropic.claudecode", "com.llmgw.agent", "com.anthropic.claudefordesktop", "background-item")
+PROFILES = (
+    "com.anthropic.claudecode",
+    "com.llmgw.agent",
+    "com.anthropic.claudefordesktop",
+    "com.openai.codex",
+    "background-item",
+)
 EVERYTHING: dict[str, Any] = {
     "organization": {"name": 'Beispiel "Süd" & Söhne'},
     "gateway": {"ca_file": {"linux": "/etc/corp ca.pem", "windows": r"C:\Corp\ca.pem"}},
-    "rollout": {"platforms": ["linux", "macos", "windows"]},
+    "rollout": {
+        "platforms": ["linux", "macos", "windows"],
+        "tools": ["codex", "vscode", "github-actions", "gitlab-ci"],
+    },
     "agent": {"forward_port": 0},
+    "codex": {"model": "gpt-oss-120b"},
+    "ci": {"repository": "https://pkg.corp.example"},
     "claude_code": {
         "announcements": ['Fragen? "#llm-hilfe" — C:\\ %PATH% $HOME `id`'],
         "proxy": "http://proxy.corp.example:3128",

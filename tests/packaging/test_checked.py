@@ -34,13 +34,21 @@ def needs(tool: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not shutil.which(tool), reason=f"needs {tool}")
 
 
+@pytest.fixture(scope="module")
+def served(target: Target, store: Path, release: Release) -> Agent:
+    return gateway.build(target, store, release)
+
+
 @pytest.fixture
 def debs(
-    built: Agent, settings: Settings, target: Target, architecture: str, store: Path, tmp_path: Path
+    built: Agent, settings: Settings, served: Agent, target: Target, architecture: str, tmp_path: Path
 ) -> list[Path]:
     found = []
-    served = gateway.debian(gateway.build(target, store, built.release), target, architecture)
-    for package in (linux.agent_deb(built, target, architecture), linux.organization_deb(settings), served):
+    for package in (
+        linux.agent_deb(built, target, architecture),
+        linux.organization_deb(settings),
+        gateway.debian(served, target, architecture),
+    ):
         path = tmp_path / package.file_name
         path.write_bytes(deb.build(package))
         found.append(path)
@@ -55,6 +63,14 @@ def rpms(built: Agent, settings: Settings, target: Target, architecture: str, tm
         path.write_bytes(rpm.build(package))
         found.append(path)
     return found
+
+
+@pytest.fixture
+def gateway_rpm(served: Agent, target: Target, architecture: str, tmp_path: Path) -> Path:
+    package = gateway.redhat(served, target, architecture)
+    path = tmp_path / package.file_name
+    path.write_bytes(rpm.build(package))
+    return path
 
 
 @pytest.fixture
@@ -80,17 +96,19 @@ def test_lintian_finds_nothing(debs: list[Path]) -> None:
 
 @needs_rpm
 @needs("rpmlint")
-def test_rpmlint_finds_nothing(rpms: list[Path]) -> None:
+def test_rpmlint_finds_nothing(rpms: list[Path], gateway_rpm: Path) -> None:
     config = REPOSITORY / "packaging" / "linux" / "rpmlint.toml"
-    assert " 0 errors, 0 warnings" in said("rpmlint", "--strict", "--config", config, *rpms)
+    assert " 0 errors, 0 warnings" in said("rpmlint", "--strict", "--config", config, *rpms, gateway_rpm)
 
 
 @needs_rpm
 def test_an_rpm_built_twice_is_the_same(
-    target: Target, architecture: str, store: Path, release: Release, rpms: list[Path]
+    target: Target, architecture: str, store: Path, release: Release, rpms: list[Path], gateway_rpm: Path
 ) -> None:
     again = rpm.build(linux.agent_rpm(agent.build(target, store, release), target, architecture))
     assert hashlib.sha256(again).hexdigest() == hashlib.sha256(rpms[0].read_bytes()).hexdigest()
+    again = rpm.build(gateway.redhat(gateway.build(target, store, release), target, architecture))
+    assert hashlib.sha256(again).hexdigest() == hashlib.sha256(gateway_rpm.read_bytes()).hexdigest()
 
 
 def left(root: Path) -> list[str]:
@@ -127,6 +145,37 @@ def test_rpm_install_upgrade_erase(
     assert "is needed by" in said(*tool, "--erase", "llmgw", code=1)
     said(*tool, "--erase", "llmgw", "llmgw-org-example-corp")
     assert left(root) == []
+
+
+@needs_root
+@needs_rpm
+def test_a_gateway_s_rpm_keeps_what_an_administrator_wrote(
+    root: Path, gateway_rpm: Path, target: Target, architecture: str, store: Path, release: Release
+) -> None:
+    newer = gateway_rpm.with_name("newer.rpm")
+    built = gateway.build(target, store, replace(release, version="1.2.4"))
+    newer.write_bytes(rpm.build(gateway.redhat(built, target, architecture)))
+    tool: list[str | Path] = ["rpm", "--root", root]
+    said(*tool, "--initdb")
+    said(*tool, "--install", "--nodeps", gateway_rpm)
+    etc = root / "etc" / "llmgw-gateway"
+    secret = etc / "cluster.secret"
+    made = secret.read_bytes()
+    assert secret.stat().st_mode & 0o077 == 0
+    assert secret.stat().st_uid == int(said("chroot", root, "id", "-u", "llmgw-gateway"))
+    assert "version 1.2.3" in said("chroot", root, "llmgw-gateway", "--version")
+    (etc / "gateway.toml").write_text("# ours\n", encoding="utf-8")
+    said(*tool, "--upgrade", "--nodeps", newer)
+    assert "version 1.2.4" in said("chroot", root, "llmgw-gateway", "--version")
+    assert (etc / "gateway.toml").read_text(encoding="utf-8") == "# ours\n"
+    assert secret.read_bytes() == made
+    said("systemd-analyze", "verify", f"--root={root}", "llmgw-gateway.service")
+    assert "cluster.secret stays" in said(*tool, "--erase", "llmgw-gateway")
+    assert sorted(left(root)) == [
+        "etc/llmgw-gateway",
+        "etc/llmgw-gateway/cluster.secret",
+        "etc/llmgw-gateway/gateway.toml.rpmsave",
+    ]
 
 
 @needs_root

@@ -10,3 +10,4 @@ rmdir "$(dirname '/Library/Application Support/ClaudeCode/managed-settings.d/50-
 profiles remove -identifier example.corp.com.anthropic.claudecode 2>/dev/null || true
 profiles remove -identifier example.corp.com.llmgw.agent 2>/dev/null || true
 profiles remove -identifier example.corp.com.anthropic.claudefordesktop 2>/dev/null || true
+profiles remove -identifier example.corp.com.openai.codex 2>/dev/null || true
