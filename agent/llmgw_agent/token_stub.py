@@ -10,12 +10,17 @@
 # what is slow or rare is in token_cold.py. The contract: token and newline in one write on stdout, or nothing
 # there and one line on stderr that says what to type. Exit codes are those of errors.py.
 
-import _socket
 import sys
 from time import monotonic
 
 if sys.platform != "win32":
+    import _socket
     import posix
+else:  # there llmgw_agent.windows does what needs these; a type checker reads the rest all the same
+    from typing import Any
+
+    _socket: Any
+    posix: Any
 
 SECONDS = 10.0
 PATH_LIMIT = 103  # bytes: sun_path of macOS without its NUL; Linux has four more
@@ -64,7 +69,7 @@ def socket_path(environ: dict[str, str], uid: int) -> str:
     return f"/tmp/llmgw-{uid}-{name}/agent.sock"  # noqa: S108 -- see above
 
 
-def peer_of(sock: _socket.socket) -> tuple[int, int]:
+def peer_of(sock: "_socket.socket") -> tuple[int, int]:
     """Process id and user id at the other end, as the kernel recorded them when it connected."""
     if sys.platform == "darwin":  # LOCAL_PEERPID and LOCAL_PEERCRED of SOL_LOCAL; struct xucred: version, uid, ...
         return sock.getsockopt(0, 2), int.from_bytes(sock.getsockopt(0, 1, 76)[4:8], sys.byteorder)
@@ -72,7 +77,7 @@ def peer_of(sock: _socket.socket) -> tuple[int, int]:
     return int.from_bytes(record[:4], sys.byteorder), int.from_bytes(record[4:8], sys.byteorder)
 
 
-def connect(path: str, deadline: float) -> _socket.socket:
+def connect(path: str, deadline: float) -> "_socket.socket":
     """Connect to a daemon of ours; PermissionError, before a byte is sent, if folder or process are not ours."""
     folder = path.rpartition("/")[0]
     found = posix.lstat(folder)
@@ -99,6 +104,11 @@ def ask(path: str, deadline: float) -> tuple[int, bytes]:
     while part := sock.recv(65536):
         answer += part
         sock.settimeout(max(0.01, deadline - monotonic()))
+    return judged(answer)
+
+
+def judged(answer: bytes) -> tuple[int, bytes]:
+    """What the daemon's answer comes to: exit code and line, as `ask` gives them."""
     head, _, body = answer.partition(b"\r\n\r\n")
     whole = body.endswith(b"\n")
     # One ASCII word: whatever else came back, it must not reach a tool as if it were a token.
