@@ -8,7 +8,8 @@ from llmgw_wire.headers import TOKEN_PATH
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, Bootstrap, IssuerOffer
 
 if TYPE_CHECKING:
-    from llmgw_gateway.settings import Issuer, Settings
+    from llmgw_gateway.sections.exchanging import Issuer
+    from llmgw_gateway.settings import Settings
 
 
 def bootstrap(settings: Settings) -> Bootstrap:

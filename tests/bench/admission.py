@@ -24,7 +24,7 @@ import uvloop
 from llmgw_gateway import settings
 from llmgw_gateway.app import spare_the_collector
 from llmgw_gateway.call import Account, Call, Grant, Target, Usage
-from llmgw_gateway.money import prices
+from llmgw_gateway.money import catalogues
 from llmgw_gateway.money.holds import Money
 from llmgw_gateway.store.database import MOST_PER_COMMIT, Database
 from llmgw_gateway.store.opening import backend
@@ -87,7 +87,7 @@ async def _round(config: Path, at_once: int, requests: int) -> tuple[float, floa
     loaded = settings.load(config)
     database = Database(backend(loaded))
     database.start()
-    money = Money(database, prices.load(None), loaded)
+    money = Money(database, catalogues.load(None), loaded)
     spare_the_collector()  # as the gateway does
     waits: list[float] = []
     call = _call()  # reading one is not money's work
@@ -135,7 +135,7 @@ async def _replica(config: Path) -> float:
     loaded = settings.load(config)
     database = Database(backend(loaded))
     database.start()
-    money = Money(database, prices.load(None), loaded)
+    money = Money(database, catalogues.load(None), loaded)
     count = 0
     ends = time.monotonic() + HOT_SECONDS
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llmgw_gateway.money.prices import built_in
+from llmgw_gateway.money.catalogues import built_in
 from tests.functional.device import Device
 from tests.functional.shop import Shop
 from tests.functional.trial import Trial

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llmgw_gateway.money.prices import built_in
+from llmgw_gateway.money.catalogues import built_in
 from tests.functional import ledger
 from tests.functional.device import Device
 from tests.lab import node

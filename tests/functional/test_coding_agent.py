@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llmgw_gateway import call
-from llmgw_gateway.money.prices import built_in
+from llmgw_gateway.money.catalogues import built_in
 from tests.functional import ledger
 from tests.functional.trial import PRICE
 from tests.lab.scripted import Answer, ScriptedBedrock

@@ -14,7 +14,7 @@ import pytest
 from botocore.config import Config
 
 from llmgw_gateway.call import Usage as Counted
-from llmgw_gateway.money.prices import built_in
+from llmgw_gateway.money.catalogues import built_in
 from tests.fakes.anthropic import FaultyAnthropic, event, told_events
 from tests.functional import ledger
 from tests.functional.device import BEDROCK, Device

@@ -9,7 +9,7 @@ import pytest
 from llmgw_gateway import settings
 from llmgw_gateway.call import Account
 from llmgw_gateway.errors import ConfigurationError
-from llmgw_gateway.money.prices import built_in, extended
+from llmgw_gateway.money.catalogues import built_in, extended
 from llmgw_gateway.offer import policy
 from tests.gateway import configuration
 

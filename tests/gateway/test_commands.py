@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from llmgw_gateway.call import Usage
 from llmgw_gateway.commands import tables
 from llmgw_gateway.main import main
-from llmgw_gateway.money.prices import built_in
+from llmgw_gateway.money.catalogues import built_in
 from tests.gateway import configuration
 from tests.gateway.money import accounts, history
 from tests.gateway.money.history import Attempt

@@ -130,7 +130,8 @@ async def test_what_is_open_stays(column: Column, both: Database) -> None:
     column.sql("UPDATE ledger SET attempt_id = 'att_open' WHERE attempt_id = 'att_0000'")
     column.sql(
         "INSERT INTO attempts (attempt_id, operation_id, payer_id, admitted_at, counters, hold, hold_tokens, "
-        "hold_weighted, ceiling, ceiling_tokens, ceiling_weighted, observed, observed_tokens, observed_weighted, lease_until, swept) "
+        "hold_weighted, ceiling, ceiling_tokens, ceiling_weighted, observed, "
+        "observed_tokens, observed_weighted, lease_until, swept) "
         "SELECT 'att_open', operation_id, payer_id, admitted_at, counters, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, swept "
         "FROM ledger, (SELECT estimated AS swept FROM ledger LIMIT 1) AS any_one WHERE attempt_id = 'att_open' LIMIT 1"
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llmgw_gateway import settings
 from llmgw_gateway.bootstrap import bootstrap
 from llmgw_gateway.errors import ConfigurationError
-from llmgw_gateway.sections import budgeting, serving, upstream
+from llmgw_gateway.sections import budgeting, exchanging, organizing, serving, storing, upstream
 from llmgw_gateway.sections.faults import listen_address
 from llmgw_gateway.settings import Settings
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE
@@ -415,8 +415,8 @@ def test_a_document_with_an_unknown_key_is_refused(place: str, key: str, value: 
 SECTION_KEYS = {
     name
     for section in (
-        *(serving.Server, settings.Organisation, settings.Store, settings.Audit, settings.Tokens),
-        *(settings.Issuer, upstream.Bedrock, upstream.Streams, upstream.Model, budgeting.Budget),
+        *(serving.Server, organizing.Organisation, storing.Store, storing.Audit, exchanging.Tokens),
+        *(exchanging.Issuer, upstream.Bedrock, upstream.Streams, upstream.Model, budgeting.Budget),
     )
     for name in section.__struct_fields__
 }

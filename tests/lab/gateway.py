@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from llmgw_gateway.money.prices import built_in
+from llmgw_gateway.money.catalogues import built_in
 from tests.lab import toml_text
 from tests.lab.environment import clean_environment
 from tests.lab.loopback import HOST, answers, free_port

@@ -180,7 +180,7 @@ class Api:
         self.call("kernel32", "CloseHandle", handle)
 
     def own_sid(self) -> str:
-        """The user that this process runs as, as text: S-1-5-21-1-2-3-1001. (The handle is -1: no failure.)"""
+        """The user that this process runs as, as text: S-1-5-21-1-2-3-1001. The handle is -1, which is no failure."""
         return self._sid_of(self.call("kernel32", "GetCurrentProcess"))
 
     def sid_of(self, pid: int) -> str:

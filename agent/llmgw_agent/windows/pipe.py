@@ -75,7 +75,7 @@ class Pipe(io.RawIOBase):
         overlapped = win.Overlapped(event=self._event)
         begun = self._api.call("kernel32", "ReadFile", self._handle, buffer, size, None, byref(overlapped))
         count = self._wait(begun, overlapped)
-        return buffer[:count]
+        return buffer.raw[:count]
 
     def _wait(self, begun: int, overlapped: win.Overlapped) -> int:
         """How many bytes it was in the end; 0 if the other end is closed."""

@@ -13,7 +13,7 @@ import click
 
 from llmgw_gateway import settings as configuration
 from llmgw_gateway.errors import ConfigurationError, StoreError
-from llmgw_gateway.money import prices
+from llmgw_gateway.money import catalogues
 from llmgw_gateway.offer import direct_targets, policy
 from llmgw_gateway.policy.permissions import title
 
@@ -41,7 +41,7 @@ def read(config: Path) -> tuple[Settings, Catalogue]:
     """Configuration and prices, each good in itself. ConfigurationError carries every fault."""
     settings = configuration.load(config)
     file = settings.prices.file
-    return settings, prices.load(settings.path(file) if file else None)
+    return settings, catalogues.load(settings.path(file) if file else None)
 
 
 def load(config: Path) -> tuple[Settings, Catalogue]:

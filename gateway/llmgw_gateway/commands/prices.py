@@ -19,8 +19,8 @@ from llmgw_gateway.commands.configuration import (
     unpriced,
 )
 from llmgw_gateway.errors import ConfigurationError
+from llmgw_gateway.money.catalogues import built_in
 from llmgw_gateway.money.inspection import CLASSES, inspect, usd
-from llmgw_gateway.money.prices import built_in
 
 if TYPE_CHECKING:
     from datetime import date, datetime

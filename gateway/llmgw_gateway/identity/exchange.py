@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.identity.dpop import Proof
     from llmgw_gateway.identity.ring import Ring
     from llmgw_gateway.identity.signin import SignIn, SignInVerifier
-    from llmgw_gateway.settings import Tokens
+    from llmgw_gateway.sections.exchanging import Tokens
     from llmgw_gateway.store.database import Database
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row
 
     from llmgw_gateway.call import Memberships
-    from llmgw_gateway.settings import Team
+    from llmgw_gateway.sections.organizing import Team
     from llmgw_gateway.store.database import Database
 
 Verb = Literal["disable", "enable", "revoke"]

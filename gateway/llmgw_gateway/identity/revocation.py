@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import delete, select, update
 
-from llmgw_gateway.settings import MOST_LIFE_SECONDS
+from llmgw_gateway.sections.exchanging import MOST_LIFE_SECONDS
 from llmgw_gateway.store.polling import Poller
 from llmgw_gateway.store.schema import revocations, sessions
 from llmgw_gateway.store.upsert import insert_if_absent

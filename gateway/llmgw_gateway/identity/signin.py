@@ -17,7 +17,7 @@ from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmgw_gateway.settings import Issuer
+    from llmgw_gateway.sections.exchanging import Issuer
     from llmgw_wire.secret import Secret
 
 LEEWAY = 60

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.call import Caller, Memberships
     from llmgw_gateway.policy.permissions import Concerning
-    from llmgw_gateway.settings import Project, Team
+    from llmgw_gateway.sections.organizing import Project, Team
 
 
 class Accounts:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from llmgw_wire.secret import Secret
 
+MIN_SECRET_BYTES = 32
 NOT_UNDERSTOOD = "is not a URL that PostgreSQL's library understands (encode signs in a password, such as %40 for @)"
 
 
@@ -113,6 +114,14 @@ def secret_file(key: str, path: Path, content: str) -> tuple[bytes | None, list[
     except (OSError, ValueError) as error:
         return None, [f"{key}: {_why(error)}: {str(path)[:200]!r}; it needs {content}"]
     return secret, [f"{key}: {path} is open to others; run: chmod 600 {path}"] if mode & 0o077 else []
+
+
+def secret_faults(key: str, path: Path) -> list[str]:
+    """A secret that is missing, short, or open to others."""
+    secret, found = secret_file(key, path, f"{MIN_SECRET_BYTES} random bytes")
+    if secret is not None and len(secret) < MIN_SECRET_BYTES:
+        found.append(f"{key}: holds {len(secret)} bytes, needs at least {MIN_SECRET_BYTES}")
+    return found
 
 
 def is_header_value(secret: bytes) -> bool:

@@ -6,7 +6,7 @@ be erased without touching a sum.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -15,7 +15,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     SmallInteger,
     String,
     Table,
@@ -24,31 +23,11 @@ from sqlalchemy import (
     text,
 )
 
+from llmgw_gateway.store.columns import SERIAL, paying
+from llmgw_gateway.store.columns import metadata as metadata  # with every table in it: from here, not from there
+
 HEAD: Final = "0001"
 """The newest migration. Kept here so that an up-to-date store opens without importing Alembic (a test compares)."""
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(column_0_label)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-
-def _paying() -> tuple[Column[Any], ...]:
-    """Who and what an attempt is for: the same in `attempts` and, once it is settled, in `ledger`."""
-    return (
-        Column("operation_id", String(40), nullable=False),
-        # No foreign key: it would be looked at for each row, and payers are never deleted. `ledger verify` looks.
-        Column("payer_id", BigInteger, nullable=False, comment="a row of payers"),
-        Column("admitted_at", BigInteger, nullable=False),
-        Column("counters", Text, nullable=False, comment="JSON list of the counters that it is charged to"),
-    )
-
-
-# SQLite counts rows up by itself only for INTEGER PRIMARY KEY.
-_serial = BigInteger().with_variant(Integer, "sqlite")
 
 persons = Table(
     "persons",
@@ -181,7 +160,7 @@ service_keys = Table(
 counters = Table(
     "counters",
     metadata,
-    Column("counter_id", _serial, primary_key=True),
+    Column("counter_id", SERIAL, primary_key=True),
     Column("budget", Text, nullable=False, comment="level, subject, model, period and unit of the budget"),
     Column("period_key", String(16), nullable=False, comment="2026-11, 2026-W47 or 2026-11-21: no job resets it"),
     Column("unit", SmallInteger, nullable=False, comment="0 micro-USD, 1 tokens, 2 weighted tokens"),
@@ -198,7 +177,7 @@ counters = Table(
 payers = Table(
     "payers",
     metadata,
-    Column("payer_id", _serial, primary_key=True),
+    Column("payer_id", SERIAL, primary_key=True),
     Column("person_id", String(40), nullable=False),
     Column("access_key", String(40), nullable=False, comment="the place among the person's devices"),
     Column("team", Text, nullable=False),
@@ -216,7 +195,7 @@ attempts = Table(
     "attempts",
     metadata,
     Column("attempt_id", String(40), primary_key=True, comment="att_: a call; alw_: an allowance of a replica"),
-    *_paying(),
+    *paying(),
     Column("hold", BigInteger, nullable=False, comment="micro-USD"),
     Column("hold_tokens", BigInteger, nullable=False),
     Column("hold_weighted", BigInteger, nullable=False),
@@ -248,10 +227,10 @@ attempts = Table(
 ledger = Table(
     "ledger",
     metadata,
-    Column("entry_id", _serial, primary_key=True),
+    Column("entry_id", SERIAL, primary_key=True),
     Column("attempt_id", String(40), nullable=False),
     Column("kind", String(16), nullable=False, comment="settlement or correction: at most one of each"),
-    *_paying(),
+    *paying(),
     Column("day", Integer, nullable=False, comment="of admission: days since the epoch, UTC"),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
@@ -298,7 +277,7 @@ ledger_sums = Table(
 events = Table(
     "events",
     metadata,
-    Column("event_id", _serial, primary_key=True),
+    Column("event_id", SERIAL, primary_key=True),
     Column("kind", String(16), nullable=False, comment="threshold"),
     Column("budget", Text, nullable=False),
     Column("period_key", String(16), nullable=False),

@@ -21,7 +21,7 @@ from llmgw_gateway.identity.service_keys import ISSUER, ServiceKeys, fresh
 from llmgw_gateway.identity.tokens import TokenClaims, mint
 from llmgw_gateway.listener import listen
 from llmgw_gateway.money.adjustments import Adjustments
-from llmgw_gateway.money.prices import built_in
+from llmgw_gateway.money.catalogues import built_in
 from llmgw_gateway.observe.audit import Audit
 from llmgw_gateway.observe.chain import key_of
 from llmgw_gateway.offer import policy

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from llmgw_gateway.identity.jwks import Jwks
 from llmgw_gateway.identity.signin import SignInVerifier
-from llmgw_gateway.settings import Issuer
+from llmgw_gateway.sections.exchanging import Issuer
 from llmgw_wire.messages import ID_TOKEN_TYPE
 from llmgw_wire.secret import Secret
 from tests.gateway.identity import forge

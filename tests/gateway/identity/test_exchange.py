@@ -18,7 +18,7 @@ from llmgw_gateway.identity.exchange import Enrolled, Exchange
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
 from llmgw_gateway.policy.accounts import Accounts
-from llmgw_gateway.settings import Tokens
+from llmgw_gateway.sections.exchanging import Tokens
 from llmgw_gateway.store.schema import persons, proofs, sessions
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, TOKEN_EXCHANGE_GRANT

@@ -13,7 +13,8 @@ from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.service_keys import ISSUER
 from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.policy.accounts import Accounts
-from llmgw_gateway.settings import MOST_LIFE_SECONDS, Team
+from llmgw_gateway.sections.exchanging import MOST_LIFE_SECONDS
+from llmgw_gateway.sections.organizing import Team
 from llmgw_gateway.store.schema import persons, sessions, team_members, teams
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.signin import SignIn
 from llmgw_gateway.observe.changes import Author, new_change_id
 from llmgw_gateway.policy.accounts import Accounts
-from llmgw_gateway.settings import Issuer
+from llmgw_gateway.sections.exchanging import Issuer
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:

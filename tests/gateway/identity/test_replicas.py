@@ -18,7 +18,7 @@ from llmgw_gateway.identity.exchange import Enrolled, Enrolment, enrol
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import KEY_SECONDS, SETTLE_SECONDS, Ring
 from llmgw_gateway.identity.signin import SignIn
-from llmgw_gateway.settings import Issuer
+from llmgw_gateway.sections.exchanging import Issuer
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.schema import replica_keys
 from llmgw_wire.errors import ErrorCode

@@ -20,7 +20,7 @@ from llmgw_gateway.identity.ring import Ring
 from llmgw_gateway.identity.service_keys import PREFIX, NewKey, Rotation, ServiceKeys, Withdrawn, fresh
 from llmgw_gateway.observe.changes import operator
 from llmgw_gateway.policy.accounts import Accounts
-from llmgw_gateway.settings import Team
+from llmgw_gateway.sections.organizing import Team
 from llmgw_wire.errors import ErrorCode
 from llmgw_wire.secret import Secret
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llmgw_gateway import settings
 from llmgw_gateway.call import LONG_CONTEXT, Account, Call, Grant, Target, Usage
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.money import prices
+from llmgw_gateway.money import catalogues
 from llmgw_gateway.money.holds import Money
 from llmgw_gateway.money.refusals import usd
 from llmgw_wire.errors import ErrorCode
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.store.database import Database
 
 # A dollar for a million tokens of prompt, ten for as many of output: a micro-USD for a token, and ten.
-CATALOGUE = prices.parse(
+CATALOGUE = catalogues.parse(
     """
     version = "test"
     [[models]]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgw_gateway.money import prices
+from llmgw_gateway.money import catalogues
 from llmgw_gateway.money.inspection import CLASSES, inspect, usd
 from tests.gateway.money.test_price_file import NEW, SHIPPED, SONNET, extended, row
 
@@ -40,7 +40,7 @@ def test_a_moderate_price_of_your_own_is_nothing_odd() -> None:
 
 
 def test_models_that_are_neither_served_nor_yours_are_left_alone() -> None:
-    odd = prices.parse('version = "1"\n[[models]]' + NEW + row(geography="regional", rate=1), "test")
+    odd = catalogues.parse('version = "1"\n[[models]]' + NEW + row(geography="regional", rate=1), "test")
     assert inspect(odd, odd, [], DAY) == []
     assert len(inspect(odd, odd, ["claude-next"], DAY)) == 1
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llmgw_gateway.call import Account, Usage
+from llmgw_gateway.money.catalogues import built_in
 from llmgw_gateway.money.limits import EXPECTED, MOST, Limits, amounts, counted
-from llmgw_gateway.money.prices import built_in
 from llmgw_gateway.sections.limiting import Limit
 
 ADA = Account("per_ada", "ada@example.com", team="analysis", project="apollo", key="ses_1")

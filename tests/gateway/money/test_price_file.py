@@ -11,14 +11,14 @@ import pytest
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import ConfigurationError
-from llmgw_gateway.money import prices
+from llmgw_gateway.money import catalogues, prices
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llmgw_gateway.money.prices import Catalogue
 
-SHIPPED = prices.built_in(embeddings=True)
+SHIPPED = catalogues.built_in(embeddings=True)
 SONNET = "claude-sonnet-4-5"
 DAY = date(2026, 11, 21)
 NEW = """
@@ -38,7 +38,7 @@ def row(start: str = "2025-09-29", geography: str = "global", rate: int = 7, **m
 
 
 def extended(*parts: str) -> Catalogue:
-    return prices.extended(SHIPPED, "\n".join(parts).encode(), "prices.toml")
+    return catalogues.extended(SHIPPED, "\n".join(parts).encode(), "prices.toml")
 
 
 def faults(*parts: str) -> list[str]:
@@ -57,9 +57,9 @@ def test_the_version_names_both_files_and_fits_into_the_ledger() -> None:
 
 
 def test_without_a_file_it_is_what_ships(tmp_path: Path) -> None:
-    assert prices.load(None) == SHIPPED
+    assert catalogues.load(None) == SHIPPED
     with pytest.raises(ConfigurationError) as caught:
-        prices.load(tmp_path / "absent.toml")
+        catalogues.load(tmp_path / "absent.toml")
     assert caught.value.faults == ["cannot be read: No such file or directory"]
 
 
@@ -102,7 +102,7 @@ def test_a_new_model_is_added() -> None:
 
 
 def test_a_copy_of_what_ships_changes_no_price() -> None:
-    copied = prices.extended(SHIPPED, prices._shipped("bedrock.toml").encode(), "prices.toml")
+    copied = catalogues.extended(SHIPPED, catalogues._shipped("bedrock.toml").encode(), "prices.toml")
     for name, model in SHIPPED.models.items():
         assert sorted(copied.models[name].prices, key=repr) == sorted(model.prices, key=repr)
 
@@ -156,7 +156,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 def test_what_is_no_text_is_refused() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        prices.extended(SHIPPED, b"\xff\xfe", "prices.toml")
+        catalogues.extended(SHIPPED, b"\xff\xfe", "prices.toml")
     assert caught.value.faults == ["is not UTF-8 text"]
 
 
@@ -165,8 +165,8 @@ EMBEDDINGS = [model for model in SHIPPED.models.values() if model.kind == "embed
 
 def test_embedding_models_ship_beside_the_others_under_one_version() -> None:
     assert {model.vendor for model in EMBEDDINGS} == {"amazon", "cohere"}
-    assert prices.parse(prices._shipped("embeddings.toml"), "test").version == SHIPPED.version
-    assert not {model.name for model in EMBEDDINGS} & set(prices.built_in().models)
+    assert catalogues.parse(catalogues._shipped("embeddings.toml"), "test").version == SHIPPED.version
+    assert not {model.name for model in EMBEDDINGS} & set(catalogues.built_in().models)
 
 
 @pytest.mark.parametrize("model", EMBEDDINGS, ids=lambda model: model.name)

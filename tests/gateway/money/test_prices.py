@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from llmgw_gateway.call import Geography, Target, Usage
 from llmgw_gateway.errors import ConfigurationError
-from llmgw_gateway.money import prices
+from llmgw_gateway.money import catalogues
 from llmgw_gateway.money.prices import Catalogue, CatalogueModel, Price
 from llmgw_gateway.money.tariffs import version_for
 from llmgw_gateway.sections.guarding import MOST_USD, Guardrail
@@ -136,7 +136,7 @@ def test_a_new_price_holds_from_its_day_on() -> None:
 
 
 def test_a_catalogue_is_read() -> None:
-    read = prices.parse('version = "1"\n' + table(), "test")
+    read = catalogues.parse('version = "1"\n' + table(), "test")
     assert read.version == "1"
     assert read.price("m", geography="regional", day=DAY).output == 5
 
@@ -160,12 +160,12 @@ FAULTS = {
 @pytest.mark.parametrize("case", FAULTS)
 def test_a_faulty_catalogue_is_refused_with_its_name(case: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        prices.parse(FAULTS[case], "the catalogue under test")
+        catalogues.parse(FAULTS[case], "the catalogue under test")
     assert caught.value.source == "the catalogue under test"
     assert caught.value.faults
 
 
-BUILT_IN = prices.built_in()
+BUILT_IN = catalogues.built_in()
 
 
 @pytest.mark.parametrize("name", BUILT_IN.models)
@@ -192,7 +192,7 @@ def test_the_ledger_can_hold_the_version_of_the_catalogue_that_ships() -> None:
     # With an operator's file, and the dearest guardrail.
     dearest = Guardrail(name="g", id="g", version="1", usd_per_thousand_units=MOST_USD).guard
     target = Target("bedrock", "m", "v.m", "global", guard=dearest)
-    assert len(version_for(f"{BUILT_IN.version}+{'0' * prices.DIGEST}", target)) <= 32
+    assert len(version_for(f"{BUILT_IN.version}+{'0' * catalogues.DIGEST}", target)) <= 32
 
 
 def test_what_anthropics_own_api_costs_says_nothing_of_bedrock() -> None:

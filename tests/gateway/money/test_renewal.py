@@ -13,7 +13,7 @@ import pytest
 
 from llmgw_gateway import settings
 from llmgw_gateway.call import Account, Call, Grant, Target, Usage
-from llmgw_gateway.money import prices
+from llmgw_gateway.money import catalogues
 from llmgw_gateway.money.holds import LEASE_SECONDS, RENEW_SECONDS, Money
 from llmgw_gateway.observe.audit import Audit
 from llmgw_gateway.observe.chain import key_of
@@ -35,7 +35,7 @@ BAD: Any = Usage(input="many")  # type: ignore[arg-type] # what must never be th
 def money(database: Database, tmp_path: Path) -> Money:
     document = configuration.good() | {"budgets": [{"level": "user", "limit_usd": 100}]}
     read = settings.load(configuration.write(configuration.folder(tmp_path), document))
-    return Money(database, prices.built_in(), read)
+    return Money(database, catalogues.built_in(), read)
 
 
 def leases(store: Path) -> list[int]:

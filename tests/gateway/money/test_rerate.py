@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import NullPool, create_engine
 
 from llmgw_gateway.call import Geography, Usage
-from llmgw_gateway.money import prices
+from llmgw_gateway.money import catalogues
 from llmgw_gateway.money.rerate import Rerated, rerate
 from llmgw_gateway.money.usage import Span
 from tests.gateway.money import history
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.prices import Catalogue
 
 UTC_SPAN = Span(ZoneInfo("UTC"))
-BUILT_IN = prices.built_in(embeddings=True)
+BUILT_IN = catalogues.built_in(embeddings=True)
 NOON = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp() * 1000)
 SONNET = "claude-sonnet-4-5"
 REGIONAL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -71,7 +71,7 @@ def test_other_prices_make_exactly_their_difference(store: Path) -> None:
         cache_write_5m = 3_750_000
         cache_write_1h = 6_000_000
     """
-    dearer = prices.extended(BUILT_IN, extra, "test")
+    dearer = catalogues.extended(BUILT_IN, extra, "test")
     before = NOON - 86_400_000
     usage = Usage(input=1_000, output=10)
     history.write(store, [Attempt(when, usage=usage, cost=priced(usage)) for when in (before, NOON, NOON)])

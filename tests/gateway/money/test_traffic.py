@@ -12,8 +12,8 @@ import pytest
 from llmgw_gateway import settings
 from llmgw_gateway.call import Account, Call, Grant, Outcome, Target, Usage
 from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.money.catalogues import built_in
 from llmgw_gateway.money.learning import Learned
-from llmgw_gateway.money.prices import built_in
 from llmgw_gateway.money.traffic import Rates
 from llmgw_gateway.money.valkey import Valkey
 from llmgw_gateway.observe.metrics import Metrics

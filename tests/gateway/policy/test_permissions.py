@@ -11,8 +11,8 @@ from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.policy.models import Policy, ServedModel
 from llmgw_gateway.policy.permissions import Permissions
+from llmgw_gateway.sections.organizing import Team
 from llmgw_gateway.sections.permitting import Permission
-from llmgw_gateway.settings import Team
 from llmgw_wire.errors import ErrorCode
 
 MODELS = ("haiku", "sonnet", "opus")

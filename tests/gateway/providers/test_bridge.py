@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmgw_gateway.dialects import anthropic, bedrock, openai_request
 from llmgw_gateway.errors import ConfigurationError, GatewayError
-from llmgw_gateway.money.prices import built_in
+from llmgw_gateway.money.catalogues import built_in
 from llmgw_gateway.providers import bridge
 from llmgw_wire.errors import ErrorCode
 

@@ -13,7 +13,7 @@ from llmgw_gateway import settings
 from llmgw_gateway.errors import GatewayError, StoreAwayError
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
-from llmgw_gateway.money import prices
+from llmgw_gateway.money import catalogues
 from llmgw_gateway.money.adjustments import Adjustments
 from llmgw_gateway.money.learning import Learned
 from llmgw_gateway.money.traffic import Rates
@@ -103,7 +103,7 @@ async def test_everything_that_follows_something_says_when_it_has_ended(database
         "signing keys are not followed any more": Ring(database, "https://llm.example.com", b"x" * 32),
         "revocations are not followed any more": Revocations(database),
         "adjustments of limits are not followed any more": Adjustments(database),
-        "slots are not renewed": Rates(read, prices.built_in(), Learned(), Metrics()),
+        "slots are not renewed": Rates(read, catalogues.built_in(), Learned(), Metrics()),
     }
     for each in watched.values():
         await each.start()
