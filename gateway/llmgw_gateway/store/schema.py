@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    MetaData,
     SmallInteger,
     String,
     Table,
@@ -23,11 +24,12 @@ from sqlalchemy import (
     text,
 )
 
-from llmgw_gateway.store.columns import SERIAL, paying
-from llmgw_gateway.store.columns import metadata as metadata  # with every table in it: from here, not from there
+from llmgw_gateway.store.columns import NAMES, SERIAL, paying
 
 HEAD: Final = "0001"
 """The newest migration. Kept here so that an up-to-date store opens without importing Alembic (a test compares)."""
+
+metadata = MetaData(naming_convention=NAMES)
 
 persons = Table(
     "persons",
