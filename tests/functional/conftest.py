@@ -9,7 +9,17 @@ from llmgw_gateway.money.catalogues import built_in
 from tests.functional.device import Device
 from tests.functional.shop import Shop
 from tests.functional.trial import Trial
-from tests.lab.fixtures import canaille, ministack, oidc_provider, postgres, recorder, scripted, system, valkey
+from tests.lab.fixtures import (
+    canaille,
+    glewlwyd,
+    ministack,
+    oidc_provider,
+    postgres,
+    recorder,
+    scripted,
+    system,
+    valkey,
+)
 from tests.lab.gateway import Gateway
 from tests.lab.native_app import NativeApp
 from tests.lab.scripted import ScriptedBedrock
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
     from tests.lab.postgres import Postgres
     from tests.lab.valkey import Valkey
 
-__all__ = ["canaille", "ministack", "oidc_provider", "postgres", "recorder", "scripted", "system", "valkey"]
+__all__ = ["canaille", "glewlwyd", "ministack", "oidc_provider", "postgres", "recorder", "scripted", "system", "valkey"]
 
 
 @pytest.fixture(scope="session")

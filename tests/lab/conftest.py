@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.lab.fixtures import canaille, ministack, oidc_provider, recorder, scripted, system
+from tests.lab.fixtures import canaille, glewlwyd, ministack, oidc_provider, recorder, scripted, system
 
-__all__ = ["canaille", "ministack", "oidc_provider", "recorder", "scripted", "system"]
+__all__ = ["canaille", "glewlwyd", "ministack", "oidc_provider", "recorder", "scripted", "system"]

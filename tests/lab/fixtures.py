@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lab import glewlwyd as glewlwyd_server
 from tests.lab import node
 from tests.lab.canaille import Canaille
+from tests.lab.glewlwyd import Glewlwyd
 from tests.lab.ministack import Ministack
 from tests.lab.oidc_provider import OidcProvider
 from tests.lab.postgres import Postgres
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
 def canaille(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canaille]:
     """A real identity server with passwords."""
     with Canaille(tmp_path_factory.mktemp("canaille")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def glewlwyd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Glewlwyd]:
+    """A third OpenID provider, where Debian's package is installed."""
+    if not glewlwyd_server.available():
+        pytest.skip(glewlwyd_server.NEEDS)
+    with Glewlwyd(tmp_path_factory.mktemp("glewlwyd")) as server:
         yield server
 
 

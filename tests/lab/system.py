@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Provider(Protocol):
-    """Where people sign in: `Canaille` and `OidcProvider` both are one."""
+    """Where people sign in: `Canaille`, `OidcProvider` and `Glewlwyd` are one each."""
 
     @property
     def ca_file(self) -> Path | None: ...

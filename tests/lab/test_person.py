@@ -11,6 +11,7 @@ import requests
 
 from tests.lab import node
 from tests.lab.callback import Callback
+from tests.lab.glewlwyd import RESOURCE as GLEWLWYD
 from tests.lab.native_app import NativeApp, SignInError
 from tests.lab.oidc_provider import CLIENT_ID, RESOURCE, RESOURCE_SCOPE, TENANT, OidcProvider, signing_key
 from tests.lab.person import Person
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.lab.canaille import Canaille
+    from tests.lab.glewlwyd import Glewlwyd
 
 needs_node = pytest.mark.skipif(not node.available(), reason="needs Node and npm")
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
@@ -59,6 +61,33 @@ def test_canaille_asks_for_the_right_password(canaille: Canaille) -> None:
 def test_canaille_refuses_a_redirect_that_leaves_the_machine(canaille: Canaille) -> None:
     with pytest.raises(SignInError, match="the last page was 400"):
         NativeApp(canaille.issuer).sign_in(canaille.person(), redirect_uri="http://127.0.0.1.example.com/callback")
+
+
+def test_glewlwyd_gives_a_fresh_access_token_on_refresh_and_ends_what_was_used_twice(glewlwyd: Glewlwyd) -> None:
+    app = NativeApp(glewlwyd.issuer)
+    first = app.sign_in(glewlwyd.person("ada"), resource=GLEWLWYD)
+    second = app.refresh(first["refresh_token"])
+    identity, token = claims(first["id_token"]), claims(second["access_token"])
+    assert "id_token" not in second
+    assert jwt.get_unverified_header(second["access_token"])["typ"] == "at+jwt"
+    assert (identity["name"], identity["aud"], identity["groups"]) == (
+        "Ada Lovelace",
+        "llmgw-agent",
+        ["engineering", "analysts"],
+    )
+    assert (token["sub"], token["aud"], token["client_id"]) == (identity["sub"], GLEWLWYD, "llmgw-agent")
+    assert token["groups"] == "engineering,analysts"
+    for used in (first, second):
+        with pytest.raises(SignInError, match="400"):
+            app.refresh(used["refresh_token"])
+
+
+def test_glewlwyd_confirms_a_device_code(glewlwyd: Glewlwyd) -> None:
+    app = NativeApp(glewlwyd.issuer)
+    device = app.device_code()
+    glewlwyd.person("grace").sign_in(device["verification_uri"], user_code=device["user_code"])
+    tokens = app.token(grant_type=DEVICE_GRANT, device_code=device["device_code"])
+    assert claims(tokens["id_token"])["email"] == "grace@example.com"
 
 
 @needs_node

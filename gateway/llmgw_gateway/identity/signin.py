@@ -96,7 +96,8 @@ class SignInVerifier:
             groups=_groups(claims, issuer.groups_claim),
             issued_at=claims["iat"],
             expires_at=claims["exp"],
-            authenticated_at=claims.get("auth_time"),
+            # glewlwyd says 0 when it does not know; and nobody has signed in at the epoch.
+            authenticated_at=claims.get("auth_time") or None,
         )
 
 

@@ -225,6 +225,15 @@ async def test_an_access_token_for_the_client_itself_says_by_that_whose_it_is(pr
     await refusal(verifier, provider.token(aud=[CLIENT, API]), ACCESS_TOKEN_TYPE)
 
 
+@pytest.mark.parametrize("said", [{}, {"auth_time": 0}])
+async def test_a_provider_that_does_not_know_when_somebody_signed_in_says_nothing_or_zero(
+    provider: Provider, said: dict[str, Any]
+) -> None:
+    seen = await sign_in(provider.verifier(), provider.token(**said))
+    assert seen.authenticated_at is None
+    assert seen.is_recent(NOW, 1)
+
+
 @pytest.mark.parametrize("auth_time", [NOW - 60, NOW - 60.4])
 async def test_when_the_person_signed_in_is_known_where_the_provider_says_so(
     provider: Provider, auth_time: float
