@@ -41,11 +41,15 @@ class Commands(click.Group):
         """Run a command; never a stack trace for what was expected."""
         try:
             # Outside of standalone mode click returns the code of an Exit instead of ending with it.
-            code, line = super().main(*args, **kwargs | {"standalone_mode": False}) or 0, ""
+            code, line = super().main(*args, **kwargs | {"standalone_mode": False, "prog_name": "llmgw"}) or 0, ""
         except AgentError as failure:
             code, line = failure.exit_code, output.error(failure)
+        except click.exceptions.NoArgsIsHelpError as failure:
+            code, line = 2, failure.format_message()
         except click.ClickException as failure:
-            code, line = 2, f"llmgw: {failure.format_message()} Run: llmgw --help"
+            code, line = 2, output.error(_typed_wrongly(failure))
+            if "--json" in sys.argv:  # what was typed could not be read, so nobody has noted this
+                show(output.failure(_typed_wrongly(failure)))
         except (click.Abort, KeyboardInterrupt):
             code, line = 2, "llmgw: interrupted."
         except Exception as failure:  # noqa: BLE001 -- the last line of defence: a sentence, never a trace
@@ -63,6 +67,14 @@ class Commands(click.Group):
             if is_asked(ctx):
                 show(output.failure(failure))
             raise
+
+
+def _typed_wrongly(failure: click.ClickException) -> UsageError:
+    """One sentence, and where the command that was meant is explained."""
+    told = failure.message if isinstance(failure, click.BadParameter) and failure.message else failure.format_message()
+    context = failure.ctx if isinstance(failure, click.UsageError) else None
+    meant = context.command_path if context is not None else "llmgw"
+    return UsageError(" ".join(told.split()).removesuffix("."), f"Run: {meant} --help")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -124,8 +125,12 @@ class Client:
 
 
 def _is_alive(pid: int) -> bool:
+    """Whether it runs; in containers whose first process reaps nobody, what has ended keeps its number for ever."""
     try:
         os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
     except ProcessLookupError:
         return False
-    return True
+    except FileNotFoundError:  # gone in between; elsewhere than on Linux there is no such file
+        return sys.platform != "linux"
+    return state != "Z"

@@ -80,7 +80,7 @@ def _agent(status: dict[str, Any]) -> Iterator[Check]:
         yield passed("agent", f"version {__version__}, process {daemon['pid']}")
     else:
         found = f"version {daemon['version']} runs, this command is {__version__}"
-        yield failed("agent", found, "the same version", "Run: llmgw daemon stop")
+        yield failed("agent", found, "the same version", "Run: llmgw daemon rest")
     if storage["persistent"]:
         yield passed("keyring", storage["description"])
     else:

@@ -63,7 +63,7 @@ def waiting() -> str:
 
 def paste_prompt() -> str:
     """Asks for the address that a browser on another machine ended at."""
-    return "When its browser shows an error page at the end, paste that page's address here"
+    return "When its browser ends at an error page, paste that page's address here"
 
 
 def signed_in(account: dict[str, str]) -> str:

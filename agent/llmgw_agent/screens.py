@@ -146,7 +146,8 @@ def doctor(checks: Sequence[Check]) -> str:
     counts = {state: sum(check.state is state for check in checks) for state in State}
     bad = ((State.FAIL, "failed"), (State.WARN, "to be looked at"))
     found = ", ".join(f"{counts[state]} {words}" for state, words in bad if counts[state])
-    return "\n".join([*lines, "", f"{len(checks)} checks: {found or 'all is well'}."])
+    told = "1 check" if len(checks) == 1 else f"{len(checks)} checks"
+    return "\n".join([*lines, "", f"{told}: {found or 'all is well'}."])
 
 
 def doctor_json(checks: Sequence[Check], *, is_healthy: bool) -> dict[str, Any]:

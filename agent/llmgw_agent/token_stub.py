@@ -38,7 +38,7 @@ def profile_of(environ: dict[str, str]) -> str:
     if name == "default":
         return ""
     if len(name) > NAME_LIMIT or name[:1] == "-" or name.strip(NAME_LETTERS):
-        raise ValueError("LLMGW_PROFILE is no name of a profile (at most 32 of a-z, 0-9 and -)")
+        raise ValueError("a profile's name (-p, LLMGW_PROFILE) has at most 32 of a-z, 0-9 and -")
     return name
 
 

@@ -51,13 +51,33 @@ def test_version_and_help(environ: dict[str, str]) -> None:
     assert all(word in stdout for word in ("login", "logout", "token", "status", "whoami", "daemon"))
 
 
-@pytest.mark.parametrize("words", [("nonsense",), ("status", "--nonsense"), ("login", "--method", "telepathy")])
-def test_usage_errors_are_one_line(environ: dict[str, str], words: tuple[str, ...]) -> None:
-    code, stdout, stderr = llmgw(environ, *words)
+@pytest.mark.parametrize(
+    ("line", "helps"),
+    [
+        ("nonsense", "llmgw"),
+        ("status --nonsense", "llmgw status"),
+        ("login --method telepathy", "llmgw login"),
+        ("completion", "llmgw completion"),
+        ("forward container box --ttl soon", "llmgw forward container"),
+    ],
+)
+def test_usage_errors_are_one_line(environ: dict[str, str], line: str, helps: str) -> None:
+    code, stdout, stderr = llmgw(environ, *line.split())
     assert (code, stdout) == (2, "")
     assert stderr.startswith("llmgw: ")
-    assert stderr.endswith("Run: llmgw --help\n")
+    assert stderr.endswith(f". Run: {helps} --help\n")
     assert stderr.count("\n") == 1
+
+
+def test_a_usage_error_is_one_object_for_programs(environ: dict[str, str]) -> None:
+    code, stdout, _ = llmgw(environ, "setup", "claude", "--nonsense", "--json")
+    error = {
+        "code": "usage",
+        "message": "No such option '--nonsense'",
+        "hint": "Run: llmgw setup --help",
+        "exit_code": 2,
+    }
+    assert (code, json.loads(stdout)) == (2, {"schema": 1, "ok": False, "error": error})
 
 
 def test_without_settings_every_command_says_what_is_missing(environ: dict[str, str], home: Path) -> None:

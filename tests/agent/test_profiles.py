@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llmgw_agent import profiles, service, settings
+from llmgw_agent.client import Client
 from llmgw_agent.errors import ConfigurationError, UsageError
 from llmgw_agent.setup.tools import Facts, claude, codex
 from llmgw_agent.token_stub import socket_path
@@ -58,6 +59,12 @@ async def token(agent: Agent, profile: str) -> Finished:
     return await asyncio.to_thread(run, [installed("llmgw-token")], env=env, folder=agent.folder, seconds=30)
 
 
+def test_an_agent_that_nobody_reaps_has_ended_all_the_same(tmp_path: Path) -> None:
+    """In many containers the first process reaps nobody; here it is this one, which does not look meanwhile."""
+    with Agent(tmp_path, gateway_url="http://127.0.0.1:9") as running:
+        Client(running.env).end()
+
+
 @needs_node
 async def test_two_accounts_at_two_gateways_never_mix(
     agent: Agent, gateway: SmallGateway, oidc_provider: OidcProvider
@@ -104,7 +111,7 @@ async def test_what_is_to_be_typed_next_names_the_profile(agent: Agent, gateway:
 @needs_node
 @pytest.mark.parametrize("name", ["Work", "-x", "a/b", "..", "a" * 33, "ä", "a b", "a\n"])
 async def test_a_name_that_is_none_is_refused_everywhere(agent: Agent, name: str) -> None:
-    said = "LLMGW_PROFILE is no name of a profile (at most 32 of a-z, 0-9 and -). Run: llmgw profile list\n"
+    said = "a profile's name (-p, LLMGW_PROFILE) has at most 32 of a-z, 0-9 and -. Run: llmgw profile list\n"
     assert await token(agent, name) == Finished(8, "", f"llmgw: {said}")
     assert await say(agent, "--profile", name, "status") == Finished(8, "", f"llmgw: {said}")
 

@@ -20,7 +20,7 @@ def mdm() -> None:
     """Write and check what IT pushes to laptops."""
 
 
-@mdm.command()
+@mdm.command(short_help="Write a first ORG.TOML from what the gateway says.")
 @click.argument("url", metavar="GATEWAY_URL")
 @click.option("--out", "path", type=click.Path(path_type=Path), default=Path("org.toml"), show_default=True)
 @click.option(
@@ -41,7 +41,7 @@ def init(url: str, path: Path, ca_file: Path | None, *, as_json: bool) -> None:
         click.echo(words.begun(path))
 
 
-@mdm.command()
+@mdm.command(short_help="Write every profile and policy for ORG.TOML.")
 @click.argument("org_file", metavar="ORG.TOML", type=click.Path(path_type=Path))
 @click.option("--out", "folder", type=click.Path(path_type=Path), default=Path("dist"), show_default=True)
 @json_option
@@ -58,7 +58,7 @@ def render(org_file: Path, folder: Path, *, as_json: bool) -> None:
         click.echo(words.rendered(len(found), folder))
 
 
-@mdm.command()
+@mdm.command(short_help="Check managed settings, ours or anybody's.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help="Warnings count as failures.")
 @json_option
@@ -69,7 +69,7 @@ def lint(path: Path, *, strict: bool, as_json: bool) -> None:
     _report(linting.lint(path), {}, strict=strict, as_json=as_json)
 
 
-@mdm.command(name="show")
+@mdm.command(name="show", short_help="Show which managed settings are in force here.")
 @click.option("--gateway", metavar="URL", default="", help="Fail unless this one is pinned.")
 @json_option
 def show_(gateway: str, *, as_json: bool) -> None:

@@ -159,7 +159,7 @@ def version(*, check: bool, as_json: bool) -> None:
         click.echo(output.version(__version__, document))
     if document["daemon"]["version"] != __version__:
         running = document["daemon"]["version"]
-        raise DaemonError(f"the agent that runs is {running}, this command is {__version__}", "Run: llmgw daemon stop")
+        raise DaemonError(f"the agent that runs is {running}, this command is {__version__}", "Run: llmgw daemon rest")
     refusal = document["gateway"]["error"]
     if refusal:
         raise from_code(refusal["code"], refusal["message"], refusal["hint"])

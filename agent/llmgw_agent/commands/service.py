@@ -19,7 +19,7 @@ def service() -> None:
     """Have the agent started with your session."""
 
 
-@service.command()
+@service.command(short_help="Write the service's files and start it.")
 @json_option
 def install(*, as_json: bool) -> None:
     """Write the service's files and start it (systemd, or launchd on macOS)."""
@@ -28,7 +28,7 @@ def install(*, as_json: bool) -> None:
     _show(services.install(os.environ), as_json=as_json)
 
 
-@service.command()
+@service.command(short_help="End the service and remove its files.")
 @json_option
 def uninstall(*, as_json: bool) -> None:
     """End the service and remove its files; commands start the agent as before."""
@@ -37,7 +37,7 @@ def uninstall(*, as_json: bool) -> None:
     _show(services.uninstall(os.environ), as_json=as_json)
 
 
-@service.command(name="status")
+@service.command(name="status", short_help="Show whether the service is installed.")
 @json_option
 def status_(*, as_json: bool) -> None:
     """Show whether the service is installed, and what the service manager says."""
