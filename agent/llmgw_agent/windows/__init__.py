@@ -1,0 +1,1 @@
+"""What the agent does otherwise on Windows. Only `llmgw_agent.system` chooses these modules."""
