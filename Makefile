@@ -55,6 +55,8 @@ lock: ## resolve requirements.lock and packaging/*.lock again (needs the network
 	@for part in agent gateway; do $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	  --extra $$part --constraint requirements.lock --custom-compile-command "make lock" pyproject.toml \
 	  -o packaging/$$part.lock || exit 1; done
+	@$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	  --custom-compile-command "make lock" packaging/launcher.in -o packaging/launcher.lock
 	@rm -rf $(VENV)-lock
 
 clean: ## remove everything that the other targets made

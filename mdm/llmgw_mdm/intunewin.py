@@ -26,15 +26,21 @@ TOOL_VERSION: Final = "1.8.4.0"
 INNER: Final = "IntunePackage.intunewin"
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 IV_BYTES: Final = 16
+MSI_INFO: Final = (
+    *("MsiProductCode", "MsiProductVersion", "MsiPackageCode", "MsiUpgradeCode", "MsiExecutionContext"),
+    *("MsiRequiresLogon", "MsiRequiresReboot", "MsiIsMachineInstall", "MsiIsUserInstall", "MsiIncludesServices"),
+    *("MsiIncludesODBCDataSource", "MsiContainsSystemRegistryKeys", "MsiContainsSystemFolders", "MsiPublisher"),
+)
 
 
-def package(name: str, setup: str, files: Mapping[str, bytes]) -> bytes:
+def package(name: str, setup: str, files: Mapping[str, bytes], msi: Mapping[str, str] | None = None) -> bytes:
     """The container.
 
     Args:
         name: What the console shows.
         setup: The one of the files that installs.
         files: Content by name.
+        msi: If that is an `.msi`: what Intune then fills its form in with, and detects it by. Keys as in MSI_INFO.
     """
     plain = _zip(files)
     key, mac_key, start = (_derived(purpose, plain) for purpose in ("key", "mac", "iv"))
@@ -56,7 +62,7 @@ def package(name: str, setup: str, files: Mapping[str, bytes]) -> bytes:
     return _zip(
         {
             f"IntuneWinPackage/Contents/{INNER}": mac + sealed,
-            "IntuneWinPackage/Metadata/Detection.xml": _detection(about, secrets),
+            "IntuneWinPackage/Metadata/Detection.xml": _detection(about, secrets, msi or {}),
         }
     )
 
@@ -65,13 +71,17 @@ def _derived(purpose: str, content: bytes) -> bytes:
     return hashlib.sha256(f"llmgw intunewin {purpose}\n".encode() + content).digest()
 
 
-def _detection(about: Mapping[str, str], secrets: Mapping[str, str | bytes]) -> bytes:
+def _detection(about: Mapping[str, str], secrets: Mapping[str, str | bytes], msi: Mapping[str, str]) -> bytes:
     root = ET.Element("ApplicationInfo", ToolVersion=TOOL_VERSION)
     for tag, text in about.items():
         ET.SubElement(root, tag).text = text
     info = ET.SubElement(root, "EncryptionInfo")
     for tag, value in secrets.items():
         ET.SubElement(info, tag).text = value if isinstance(value, str) else base64.b64encode(value).decode()
+    if msi:
+        info = ET.SubElement(root, "MsiInfo")
+        for tag in MSI_INFO:
+            ET.SubElement(info, tag).text = msi[tag]
     ET.indent(root)
     return (ET.tostring(root, encoding="unicode") + "\n").encode()
 

@@ -219,7 +219,7 @@ def _pipelines(table: Fields, tools: tuple[str, ...], gateway_url: str) -> Pipel
 
 
 def package_name(identifier: str) -> str:
-    """The package that brings an organisation's settings to Linux."""
+    """The package that brings an organisation's settings: the same for all versions and systems."""
     return "llmgw-org-" + re.sub(r"[^a-z0-9]+", "-", identifier.lower()).strip("-")
 
 

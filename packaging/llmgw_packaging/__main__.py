@@ -7,22 +7,51 @@ import hashlib
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llmgw_agent.errors import AgentError
-from llmgw_packaging import agent, deb, flatpkg, gateway, linux, macos, organization, rpm, sbom
+from llmgw_mdm.organization import load
+from llmgw_packaging import (
+    agent,
+    deb,
+    flatpkg,
+    gateway,
+    intune,
+    linux,
+    macos,
+    organization,
+    rpm,
+    runtime,
+    sbom,
+    signing,
+    windows,
+    windows_settings,
+)
 from llmgw_packaging.release import MAINTAINER, Release
 from llmgw_packaging.targets import LINUX
 from llmgw_packaging.wheels import LockError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from llmgw_packaging.installation import Product
     from llmgw_packaging.wheels import Wheel
 
 SUMS: Final = "SHA256SUMS"
-FORMATS: Final = ("deb", "rpm", "image")
+FOR_LINUX: Final = ("deb", "rpm", "image")
+FORMATS: Final = (*FOR_LINUX, "msi")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """One package, and what is in it that is not ours."""
+
+    name: str
+    content: bytes
+    wheels: Sequence[Wheel] = ()
+    runtime: runtime.Runtime | None = None
 
 
 def main() -> int:
@@ -32,9 +61,11 @@ def main() -> int:
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
         names = []
-        for name, content, wheels in _built(asked, release):
+        for built in _built(asked, release):
+            name, content = built.name, built.content
             (asked.out / name).write_bytes(content)
-            (asked.out / f"{name}{sbom.SUFFIX}").write_bytes(sbom.bill(name, content, release, wheels))
+            bill = sbom.bill(name, content, release, built.wheels, built.runtime)
+            (asked.out / f"{name}{sbom.SUFFIX}").write_bytes(bill)
             names += [name, f"{name}{sbom.SUFFIX}"]
             _say(f"{asked.out / name}  {len(content) / 1e6:.1f} MB")
         write_sums(asked.out, names)
@@ -50,52 +81,72 @@ def write_sums(folder: Path, names: Sequence[str]) -> None:
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def _built(asked: argparse.Namespace, release: Release) -> Iterator[tuple[str, bytes, Sequence[Wheel]]]:
-    """File name, content, and the wheels in it."""
-    for architecture in asked.architecture or LINUX:
-        yield from _agents(asked, release, architecture)
-        yield from _gateways(asked, release, architecture)
-    if asked.runtime:
-        archive, _, sha256 = asked.runtime.rpartition("=")
-        flat, wheels = macos.build(macos.runtime(Path(archive), sha256), asked.store, release)
-        yield flat.file_name, flatpkg.build(flat), wheels
+def _built(asked: argparse.Namespace, release: Release) -> Iterator[Built]:
+    if set(asked.format) & set(FOR_LINUX):
+        for architecture in asked.architecture or LINUX:
+            yield from _linux(asked, release, architecture)
+    sign = signing.by(asked.sign_windows)
+    for given in asked.runtime:
+        archive, _, sha256 = given.rpartition("=")
+        found = runtime.read(Path(archive), sha256)
+        if found.platform == "macos":
+            flat, wheels = macos.build(found, asked.store, release)
+            yield Built(flat.file_name, flatpkg.build(flat), wheels, found)
+        else:
+            product, wheels = windows.agent(found, asked.store, release, sign)
+            yield from _for_windows(product, windows.agent_msi(product, found), sign, wheels, found)
     if asked.org:
-        settings = organization.build(asked.org, release)
-        if "deb" in asked.format:
-            package = linux.organization_deb(settings)
-            yield package.file_name, deb.build(package), ()
-        if "rpm" in asked.format:
-            other = linux.organization_rpm(settings)
-            yield other.file_name, rpm.build(other), ()
+        yield from _settings(asked, release, sign)
 
 
-def _agents(
-    asked: argparse.Namespace, release: Release, architecture: str
-) -> Iterator[tuple[str, bytes, Sequence[Wheel]]]:
+def _linux(asked: argparse.Namespace, release: Release, architecture: str) -> Iterator[Built]:
     target = LINUX[architecture]
     built = agent.build(target, asked.store, release)
     if "deb" in asked.format:
         package = linux.agent_deb(built, target, architecture)
-        yield package.file_name, deb.build(package), built.wheels
+        yield Built(package.file_name, deb.build(package), built.wheels)
     if "rpm" in asked.format:
         other = linux.agent_rpm(built, target, architecture)
-        yield other.file_name, rpm.build(other), built.wheels
-
-
-def _gateways(
-    asked: argparse.Namespace, release: Release, architecture: str
-) -> Iterator[tuple[str, bytes, Sequence[Wheel]]]:
-    target = LINUX[architecture]
-    served = gateway.build(target, asked.store, release)
-    if "deb" in asked.format:
-        package = gateway.debian(served, target, architecture)
-        yield package.file_name, deb.build(package), served.wheels
-    if "rpm" in asked.format:
-        other = gateway.redhat(served, target, architecture)
-        yield other.file_name, rpm.build(other), served.wheels
+        yield Built(other.file_name, rpm.build(other), built.wheels)
+    if {"deb", "rpm"} & set(asked.format):
+        served = gateway.build(target, asked.store, release)
+        if "deb" in asked.format:
+            package = gateway.debian(served, target, architecture)
+            yield Built(package.file_name, deb.build(package), served.wheels)
+        if "rpm" in asked.format:
+            other = gateway.redhat(served, target, architecture)
+            yield Built(other.file_name, rpm.build(other), served.wheels)
     if "image" in asked.format:
-        context, held = gateway.image(target, asked.store, release)
-        yield f"llmgw-gateway-{release.version}-image-{architecture}.tar.gz", context, held.wheels
+        context, served = gateway.image(target, asked.store, release)
+        yield Built(f"llmgw-gateway-{release.version}-image-{architecture}.tar.gz", context, served.wheels)
+
+
+def _settings(asked: argparse.Namespace, release: Release, sign: Callable[[str, bytes], bytes]) -> Iterator[Built]:
+    platforms = load(asked.org).platforms
+    if "linux" in platforms:
+        settings = organization.build(asked.org, release)
+        if "deb" in asked.format:
+            package = linux.organization_deb(settings)
+            yield Built(package.file_name, deb.build(package))
+        if "rpm" in asked.format:
+            other = linux.organization_rpm(settings)
+            yield Built(other.file_name, rpm.build(other))
+    if "windows" in platforms and "msi" in asked.format:
+        product, org = windows_settings.product(asked.org, release)
+        yield from _for_windows(product, windows_settings.build(product, org), sign)
+
+
+def _for_windows(
+    product: Product,
+    content: bytes,
+    sign: Callable[[str, bytes], bytes],
+    wheels: Sequence[Wheel] = (),
+    found: runtime.Runtime | None = None,
+) -> Iterator[Built]:
+    """An installer, and the same in Intune's container."""
+    signed = sign(product.file_name, content)
+    yield Built(product.file_name, signed, wheels, found)
+    yield Built(*intune.wrapped(product, signed), wheels, found)
 
 
 def _arguments() -> argparse.Namespace:
@@ -106,8 +157,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--architecture", action="append", choices=tuple(LINUX), help="default: all")
     parser.add_argument("--format", action="append", choices=FORMATS, help="default: all")
     parser.add_argument(
-        "--runtime", metavar="ARCHIVE=SHA256", help="Python for macOS (arm64): also build the installer for Macs"
+        "--runtime",
+        action="append",
+        default=[],
+        metavar="ARCHIVE=SHA256",
+        help="Python for macOS (arm64) or for Windows (x64): also build the installer for it; may be repeated",
     )
+    parser.add_argument("--sign-windows", metavar="COMMAND", help="signs the file that it is given, in place")
     parser.add_argument("--maintainer", default=MAINTAINER, help="who publishes the packages, as NAME <ADDRESS>")
     parser.add_argument(
         "--epoch",

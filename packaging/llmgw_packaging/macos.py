@@ -1,73 +1,34 @@
 """The agent for macOS: a flat package that brings its own Python, since Macs have none.
 
-The layout is that of Linux, in /opt/llmgw, with the interpreter in `runtime`. What is given as runtime is an archive
-with a `python` folder in it, as python-build-standalone publishes them (`install_only`), and its SHA-256.
+The layout is that of Linux, in /opt/llmgw, with the interpreter in `runtime`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import plistlib
-import re
-import tarfile
-from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from llmgw_agent import managed, service
 from llmgw_packaging import flatpkg
 from llmgw_packaging.agent import COMMAND, HOME, LOCK, PACKAGES, SCRIPTS, libraries, sources
 from llmgw_packaging.documents import REPOSITORY
-from llmgw_packaging.tree import READABLE, RUNNABLE, Tree
-from llmgw_packaging.wheels import LockError, Target, Wheel, fetch
+from llmgw_packaging.runtime import below
+from llmgw_packaging.tree import RUNNABLE, Tree
+from llmgw_packaging.wheels import Target, Wheel, fetch
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llmgw_packaging.release import Release
+    from llmgw_packaging.runtime import Runtime
 
 IDENTIFIER: Final = "com.llmgw.agent"
 OLDEST: Final = "13.0"
 RUNTIME: Final = f"{HOME}/runtime"
 FOLDER: Final = REPOSITORY / "packaging" / "macos"
-ANYBODY: Final = 0o111
 INSTALLER_SCRIPTS: Final = ("preinstall", "postinstall")
 PLIST: Final = f"/Library/Managed Preferences/{managed.DOMAIN}.plist"
 WAIT_SECONDS: Final = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """Python for Macs with Apple silicon, in the archive that was named."""
-
-    version: str
-    """Major and minor."""
-    tree: Tree
-    """Below `runtime`."""
-
-
-def runtime(archive: Path, sha256: str) -> Runtime:
-    """Read the archive; LockError if it is another than the one with this SHA-256, or holds no Python."""
-    content = archive.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256.lower():
-        raise LockError(f"{archive} has the SHA-256 {found}, not the one that was named")
-    tree, versions = Tree(), set()
-    with tarfile.open(archive) as members:
-        for member in members:
-            path = PurePosixPath(member.name)
-            if path.parts[:1] != ("python",) or ".." in path.parts or member.isdir():
-                continue
-            name = path.relative_to("python").as_posix()
-            if named := re.fullmatch(r"bin/python(3\.\d+)", name):
-                versions.add(named[1])
-            if member.issym():
-                tree.link(f"{RUNTIME}/{name}", member.linkname)
-            elif file := members.extractfile(member):
-                tree.put(f"{RUNTIME}/{name}", file.read(), RUNNABLE if member.mode & ANYBODY else READABLE)
-    if len(versions) != 1:
-        raise LockError(f"{archive} holds no python/bin/python3.X, or several")
-    return Runtime(versions.pop(), tree)
 
 
 def target(python: str) -> Target:
@@ -78,7 +39,7 @@ def target(python: str) -> Target:
 def build(given: Runtime, store: Path, release: Release) -> tuple[flatpkg.Package, tuple[Wheel, ...]]:
     """The installer, and the wheels in it."""
     tree = Tree()
-    tree.merge(given.tree)
+    tree.merge(below(RUNTIME, given.tree))
     tree.put(f"{HOME}/pyvenv.cfg", f"home = /{RUNTIME}/bin\ninclude-system-site-packages = false\n")
     tree.link(f"{HOME}/bin/python3", f"/{RUNTIME}/bin/python3")
     tree.put(f"{HOME}/bin/llmgw", COMMAND, RUNNABLE)

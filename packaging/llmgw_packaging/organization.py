@@ -39,16 +39,23 @@ class Settings:
 
 
 def build(org_file: Path, release: Release) -> Settings:
-    """The settings that an org.toml describes. ConfigurationError if it is wrong, or names another helper.
+    """The settings that an org.toml describes for Linux. ConfigurationError if it is wrong, or names another helper.
 
     They change more often than the agent and have versions of their own: the time of the build.
     """
     org = load(org_file)
-    if "linux" not in org.platforms or org.helpers["linux"] != HELPER:
-        raise ConfigurationError(f"{org_file} does not use the helper of the package", f"Name {HELPER} as helper.linux")
+    check_helper(org, "linux", HELPER)
     rendered = {each.path: each.content for each in artefacts(org)}
     release = replace(release, version=datetime.fromtimestamp(release.epoch, UTC).strftime("%Y%m%d.%H%M%S"))
     tree = Tree()
     tree.put(f"etc/claude-code/managed-settings.d/{DROP_IN}", rendered[f"linux/{DROP_IN}"])
     tree.put("etc/llmgw/managed.toml", rendered["linux/managed.toml"])
     return Settings(package_name(org.identifier), org, tree, release)
+
+
+def check_helper(org: Organization, platform: str, helper: str) -> None:
+    """ConfigurationError unless the organisation has this platform and the helper that the agent's package installs."""
+    if platform not in org.platforms or org.helpers[platform] != helper:
+        raise ConfigurationError(
+            f"org.toml does not use the helper of the package for {platform}", f"Name {helper} as helper.{platform}"
+        )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmgw_packaging.release import Release
+    from llmgw_packaging.runtime import Runtime
     from llmgw_packaging.wheels import Wheel
 
 SUFFIX: Final = ".cdx.json"
@@ -21,8 +22,13 @@ NAMESPACE: Final = uuid.UUID("6f0f5a0e-6d5e-5b0b-9c57-0d6f7c1f2a44")
 SPDX: Final = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
 
 
-def bill(file_name: str, content: bytes, release: Release, wheels: Sequence[Wheel]) -> bytes:
-    """The bill of one package: itself with its hash, and every library in it with the hash of the wheel."""
+def bill(
+    file_name: str, content: bytes, release: Release, wheels: Sequence[Wheel], runtime: Runtime | None = None
+) -> bytes:
+    """The bill of one package: itself with its hash, every library in it with the hash of the wheel, and its Python."""
+    parts = [_component(wheel) for wheel in wheels]
+    if runtime is not None:
+        parts.append(_interpreter(runtime))
     digest = hashlib.sha256(content).hexdigest()
     document: dict[str, Any] = {
         "bomFormat": "CycloneDX",
@@ -40,8 +46,8 @@ def bill(file_name: str, content: bytes, release: Release, wheels: Sequence[Whee
                 "hashes": [{"alg": "SHA-256", "content": digest}],
             },
         },
-        "components": [_component(wheel) for wheel in wheels],
-        "dependencies": [{"ref": file_name, "dependsOn": sorted(wheel.path.name for wheel in wheels)}],
+        "components": parts,
+        "dependencies": [{"ref": file_name, "dependsOn": sorted(str(part["bom-ref"]) for part in parts)}],
     }
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 
@@ -57,6 +63,18 @@ def _component(wheel: Wheel) -> dict[str, Any]:
         "hashes": [{"alg": "SHA-256", "content": wheel.sha256}],
     }
     return found | ({"licenses": licences} if (licences := _licences(about)) else {})
+
+
+def _interpreter(runtime: Runtime) -> dict[str, Any]:
+    return {
+        "type": "platform",
+        "bom-ref": runtime.archive,
+        "name": "CPython",
+        "version": runtime.version,
+        "purl": f"pkg:generic/cpython@{runtime.version}?file_name={runtime.archive}",
+        "hashes": [{"alg": "SHA-256", "content": runtime.sha256}],
+        "licenses": [{"license": {"id": "PSF-2.0"}}],
+    }
 
 
 def _licences(about: dict[str, list[str]]) -> list[dict[str, Any]]:

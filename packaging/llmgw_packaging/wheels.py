@@ -46,11 +46,11 @@ class Target:
         return {
             "implementation_name": "cpython",
             "implementation_version": f"{python}.0",
-            "os_name": "posix",
+            "os_name": "nt" if self.sys_platform == "win32" else "posix",
             "platform_machine": self.machine,
             "platform_python_implementation": "CPython",
             "platform_release": "",
-            "platform_system": {"linux": "Linux", "darwin": "Darwin"}[self.sys_platform],
+            "platform_system": {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}[self.sys_platform],
             "platform_version": "",
             "python_full_version": f"{python}.99",
             "python_version": python,
