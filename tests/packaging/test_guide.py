@@ -144,7 +144,7 @@ def reader(tmp_path: Path, canaille: Canaille, scripted: ScriptedBedrock) -> Ite
         shutil.copy(names.certificate, gateway.root / "root/llm.pem")
         shutil.copy(names.key, gateway.root / "root/llm.key")
         shutil.copy(names.ca, tmp_path / "corp-ca.pem")
-        shutil.copy(executable(), laptop.root / "usr/local/bin/claude")
+        shutil.copy(executable(), laptop.root / "usr/bin/claude")
         laptop.unlock_keyring()
         yield Reader(tmp_path, gateway, laptop, canaille, scripted, free_port(), etc)
 
