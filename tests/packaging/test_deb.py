@@ -139,7 +139,8 @@ def test_an_organisation_s_package_goes_before_the_agent(settings: Settings) -> 
 
 
 def test_a_changed_file_is_an_upgrade(tmp_path: Path, release: Release) -> None:
-    org = shutil.copy(REPOSITORY / "mdm" / "org.example.toml", tmp_path / "org.toml")
+    org = tmp_path / "org.toml"
+    shutil.copy(REPOSITORY / "mdm" / "org.example.toml", org)
     versions = []
     for changed in (release.epoch - 10, release.epoch, release.epoch + 10):
         os.utime(org, (changed, changed))
