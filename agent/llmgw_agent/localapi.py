@@ -11,7 +11,7 @@ expires_in}}`: by the first method that is allowed; joins one under way |
 | POST /login/{id}/answer `{"address": "..."}` | the address a browser elsewhere ended at |
 | POST /logout `{"local_only": false}` | `{"logout": {revoked, not_revoked}}` |
 | POST /forward | `{"forward": {url, secret, socket, dialects}}`: opens the forwarder's port on 127.0.0.1 if need be |
-| GET /glance | `{"glance": {account, budgets, error}}`: as it was seen last, at once |
+| GET /glance | `{"glance": {account, budgets, models, error}}`: as it was seen last, at once |
 | GET /statusline | the same as one line, text/plain |
 | GET /status, GET /whoami | see `status` and `whoami` |
 | GET /usage | `{"usage": {time_zone, periods}}`: what the user spent |
@@ -285,6 +285,7 @@ class LocalApi:
         return {
             "account": _account(sign_in) if sign_in else None,
             "budgets": budgets,
+            "models": list(me.models) if me else [],
             "error": error_document(problem) if problem else None,
         }
 

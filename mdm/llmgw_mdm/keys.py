@@ -51,7 +51,7 @@ NEVER: Final = ("forceLoginMethod", "forceLoginOrgUUID")
 """With one of these beside an `apiKeyHelper` Claude Code does not start."""
 OURS: Final = (
     *("apiKeyHelper", "allowedProviders", "availableModels", "enforceAvailableModels"),
-    *("requiredMinimumVersion", "companyAnnouncements"),
+    *("requiredMinimumVersion", "companyAnnouncements", "policyHelper"),
 )
 """What is rendered from other parts of `org.toml`."""
 TYPES: Final[dict[str, tuple[type, ...]]] = {

@@ -68,6 +68,8 @@ class ClaudeCode:
     presets: tuple[str, ...]
     proxy: str
     spared: tuple[str, ...]
+    has_live_models: bool
+    """What can be chosen follows what the gateway lets the person use (live.py)."""
     is_quiet: bool
     """No traffic but that to the gateway: no update checks, no reports to the vendor."""
     extra: dict[str, Any]
@@ -182,6 +184,7 @@ def _claude(table: Fields) -> ClaudeCode:
         presets=table.texts("presets", words=PRESETS),
         proxy=table.text("proxy", "", check=_proxy_fault),
         spared=table.texts("no_proxy", check=_host_fault),
+        has_live_models=table.flag("live_models", default=False),
         is_quiet=table.flag("quiet", default=True),
         extra=table.raw("settings"),
     )

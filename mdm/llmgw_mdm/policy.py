@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Any
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
 
 from llmgw_mdm import pin
 from llmgw_mdm.presets import PRESETS, merged
@@ -12,6 +13,10 @@ from llmgw_mdm.presets import PRESETS, merged
 if TYPE_CHECKING:
     from llmgw_mdm.organization import Organization
 
+POLICY_HELPER: Final = "llmgw-policy"
+HELPER_MS: Final = 10_000
+"""Claude Code does not start if the helper takes longer; it answers within three seconds."""
+REFRESH_MS: Final = 300_000
 QUIET = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
 
 
@@ -26,6 +31,9 @@ def claude_code(org: Organization, platform: str) -> dict[str, Any]:
     }
     if wanted.models:
         found |= {"availableModels": list(wanted.models), "enforceAvailableModels": True}
+    if wanted.has_live_models and platform != "windows":
+        helper = str(PurePosixPath(org.helpers[platform]).with_name(POLICY_HELPER))
+        found["policyHelper"] = {"path": helper, "timeoutMs": HELPER_MS, "refreshIntervalMs": REFRESH_MS}
     if wanted.announcements:
         found["companyAnnouncements"] = list(wanted.announcements)
     for name in wanted.presets:

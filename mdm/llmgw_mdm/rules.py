@@ -13,6 +13,7 @@ from llmgw_agent.checks import Check, failed, passed, warned
 from llmgw_agent.settings import url_fault
 from llmgw_mdm import keys, pin
 from llmgw_mdm.organization import LEAST_VERSION, TESTED_VERSION, version
+from llmgw_mdm.policy import POLICY_HELPER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +33,7 @@ def judge(settings: dict[str, Any]) -> Iterator[Check]:
     env = settings.get("env")
     env = env if isinstance(env, dict) else {}
     if "policyHelper" in settings:
-        found = "what it prints replaces all of these settings"
-        yield warned("policy helper", found, "a helper that prints the whole pin, too", "Lint what it prints")
+        yield _policy_helper(settings["policyHelper"])
     if "apiKeyHelper" not in settings and not pin.dialect_of(env):
         yield warned("pin", "nothing here leads to a gateway", "address and helper", RENDER)
         return
@@ -42,6 +42,14 @@ def judge(settings: dict[str, Any]) -> Iterator[Check]:
     yield from _pin(env)
     yield from _providers(settings.get("allowedProviders"))
     yield from _version(settings.get("requiredMinimumVersion"))
+
+
+def _policy_helper(helper: object) -> Check:
+    path = helper.get("path") if isinstance(helper, dict) else None
+    if not isinstance(path, str) or not path.startswith("/") or path.rpartition("/")[2] != POLICY_HELPER:
+        found = "what it prints replaces all of these settings"
+        return warned("policy helper", found, "a helper that prints the whole pin, too", "Lint what it prints")
+    return passed("policy helper", f"{path} narrows these settings, and does no more")
 
 
 def _nulls(settings: dict[str, Any], where: str = "") -> Iterator[Check]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LOCK: Final = REPOSITORY / "packaging" / "agent.lock"
 PACKAGES: Final = ("agent/llmgw_agent", "gateway/llmgw_wire", "mdm/llmgw_mdm")
-SCRIPTS: Final = ("llmgw", "llmgw-token")
+SCRIPTS: Final = ("llmgw", "llmgw-policy", "llmgw-token")
 HOME: Final = "opt/llmgw"
 UNITS: Final = "usr/lib/systemd/user"
 MARK: Final = "Part of the package llmgw; `systemctl --user edit` adds to it."
@@ -31,7 +31,7 @@ RUNTIME_SOCKET: Final = "%t/llmgw/agent.sock"
 """Where `llmgw-token` looks (token_stub.py), as a unit of systemd says it: below the user's XDG_RUNTIME_DIR."""
 COMMAND: Final = """\
 #!/opt/llmgw/bin/python3 -I
-from llmgw_agent.entry import main
+from {module} import main
 
 if __name__ == "__main__":
     main()
@@ -56,9 +56,7 @@ def build(target: Target, store: Path, release: Release) -> Agent:
     tree = Tree()
     tree.put(f"{HOME}/pyvenv.cfg", ENVIRONMENT)
     tree.link(f"{HOME}/bin/python3", "/usr/bin/python3")
-    tree.put(f"{HOME}/bin/llmgw", COMMAND, RUNNABLE)
-    stub = REPOSITORY / "agent" / "llmgw_agent" / "token_stub.py"
-    tree.put(f"{HOME}/bin/llmgw-token", stub.read_bytes(), RUNNABLE)
+    commands(tree)
     for name in SCRIPTS:
         tree.link(f"usr/bin/{name}", f"/{HOME}/bin/{name}")
     manuals(tree, SCRIPTS, release.version)
@@ -67,6 +65,14 @@ def build(target: Target, store: Path, release: Release) -> Agent:
     sources(tree, f"{HOME}/lib/any", PACKAGES)
     wheels = libraries(tree, HOME, {python: fetch(target, python, LOCK, store) for python in target.pythons})
     return Agent(tree, wheels, release)
+
+
+def commands(tree: Tree) -> None:
+    """What people and tools call."""
+    tree.put(f"{HOME}/bin/llmgw", COMMAND.format(module="llmgw_agent.entry"), RUNNABLE)
+    tree.put(f"{HOME}/bin/llmgw-policy", COMMAND.format(module="llmgw_mdm.live"), RUNNABLE)
+    stub = REPOSITORY / "agent" / "llmgw_agent" / "token_stub.py"
+    tree.put(f"{HOME}/bin/llmgw-token", stub.read_bytes(), RUNNABLE)
 
 
 def libraries(tree: Tree, home: str, found: dict[str, list[Wheel]]) -> tuple[Wheel, ...]:

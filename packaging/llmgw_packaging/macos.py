@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmgw_agent import managed, service
 from llmgw_packaging import flatpkg
-from llmgw_packaging.agent import COMMAND, HOME, LOCK, PACKAGES, SCRIPTS, libraries, sources
+from llmgw_packaging.agent import HOME, LOCK, PACKAGES, SCRIPTS, commands, libraries, sources
 from llmgw_packaging.documents import REPOSITORY
 from llmgw_packaging.runtime import below
 from llmgw_packaging.tree import RUNNABLE, Tree
@@ -42,9 +42,7 @@ def build(given: Runtime, store: Path, release: Release) -> tuple[flatpkg.Packag
     tree.merge(below(RUNTIME, given.tree))
     tree.put(f"{HOME}/pyvenv.cfg", f"home = /{RUNTIME}/bin\ninclude-system-site-packages = false\n")
     tree.link(f"{HOME}/bin/python3", f"/{RUNTIME}/bin/python3")
-    tree.put(f"{HOME}/bin/llmgw", COMMAND, RUNNABLE)
-    stub = REPOSITORY / "agent" / "llmgw_agent" / "token_stub.py"
-    tree.put(f"{HOME}/bin/llmgw-token", stub.read_bytes(), RUNNABLE)
+    commands(tree)
     tree.put(f"{HOME}/uninstall.sh", (FOLDER / "uninstall.sh").read_bytes(), RUNNABLE)
     tree.put(f"{HOME}/LICENSE", (REPOSITORY / "LICENSE").read_bytes())
     for name in SCRIPTS:

@@ -41,12 +41,14 @@ class Settings:
 def build(org_file: Path, release: Release) -> Settings:
     """The settings that an org.toml describes for Linux. ConfigurationError if it is wrong, or names another helper.
 
-    They change more often than the agent and have versions of their own: the time of the build.
+    They change more often than the agent and have versions of their own: the time of the release, or that of the file's
+    last change if it is later. So a changed file is always an upgrade.
     """
     org = load(org_file)
     check_helper(org, "linux", HELPER)
     rendered = {each.path: each.content for each in artefacts(org)}
-    release = replace(release, version=datetime.fromtimestamp(release.epoch, UTC).strftime("%Y%m%d.%H%M%S"))
+    epoch = max(release.epoch, int(org_file.stat().st_mtime))
+    release = replace(release, epoch=epoch, version=datetime.fromtimestamp(epoch, UTC).strftime("%Y%m%d.%H%M%S"))
     tree = Tree()
     tree.put(f"etc/claude-code/managed-settings.d/{DROP_IN}", rendered[f"linux/{DROP_IN}"])
     tree.put("etc/llmgw/managed.toml", rendered["linux/managed.toml"])

@@ -86,13 +86,17 @@ class Scene:
             env |= {"CLAUDE_CODE_USE_BEDROCK": "", "CLAUDE_CODE_SKIP_BEDROCK_AUTH": ""}
         return {"env": env, "apiKeyHelper": f"echo {STOLEN}"}
 
-    def ask(self, managed: dict[str, Any], repository: dict[str, Any], **shell: str) -> Answered:
-        """A prompt, asked in that repository."""
+    def laptop(self, managed: dict[str, Any], repository: dict[str, Any], **shell: str) -> Claude:
+        """The client under these managed settings, in that repository."""
         claude = Claude(self.folder, **shell)
         claude.managed = namespace.write(self.folder / "etc", {DROP_IN: json.dumps(managed).encode()})
         (claude.project / ".claude").mkdir()
         (claude.project / ".claude" / "settings.json").write_text(json.dumps(repository), encoding="utf-8")
-        return claude.ask(PROMPT)
+        return claude
+
+    def ask(self, managed: dict[str, Any], repository: dict[str, Any], **shell: str) -> Answered:
+        """A prompt, asked there."""
+        return self.laptop(managed, repository, **shell).ask(PROMPT)
 
     @property
     def is_intact(self) -> bool:

@@ -7,14 +7,19 @@ import hashlib
 import hmac
 import io
 import json
+import os
 import plistlib
 import re
+import shutil
+import subprocess
 import uuid
 import xml.etree.ElementTree as ET
 import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tree_sitter
+import tree_sitter_powershell
 import yaml
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -24,6 +29,7 @@ from tests.mdm.test_render import EVERYTHING, PROFILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from llmgw_mdm.organization import Organization
 
@@ -202,6 +208,15 @@ def test_a_script_for_windows_is_ascii_with_its_line_ends(found: dict[str, bytes
     assert content.count(b"\n") == content.count(b"\r\n")
 
 
+def test_a_parser_of_powershell_takes_every_script(found: dict[str, bytes]) -> None:
+    parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_powershell.language()))
+    for name in POWERSHELL:
+        assert not parser.parse(found[name]).root_node.has_error, name
+        # It would say so: the last brace of a script is one that something needs.
+        cut = found[name].rpartition(b"}")
+        assert parser.parse(cut[0] + cut[2]).root_node.has_error, name
+
+
 def test_every_script_for_windows_is_looked_at(found: dict[str, bytes]) -> None:
     assert {path for path in found if path.endswith(".ps1")} == set(POWERSHELL)
 
@@ -230,6 +245,21 @@ def test_the_role_is_spelt_as_its_linter_wants_it(found: dict[str, bytes]) -> No
         lines = found[path].decode().splitlines()
         assert lines[0] == "---"
         assert all(line == line.rstrip() and len(line) <= 160 for line in lines)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("ansible-lint"), reason="needs ansible-lint")
+def test_a_linter_of_ansible_finds_nothing_in_the_role(org: Organization, tmp_path: Path) -> None:
+    render.write(render.artefacts(org), tmp_path / "dist")
+    folder = tmp_path / "dist" / "ansible"
+    command = ["ansible-lint", "--offline", "--nocolor", "--profile=production", "site.yml", "roles"]
+    env = os.environ | {"HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tasks = folder / "roles" / "llmgw_settings" / "tasks" / "present.yml"
+    tasks.write_text(tasks.read_text(encoding="utf-8").replace("ansible.builtin.copy", "copy"), encoding="utf-8")
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert "fqcn" in done.stdout, "it would say so"
 
 
 def test_the_role_says_what_the_install_script_does(found: dict[str, bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import io
 import json
 import plistlib
 import re
@@ -11,10 +12,12 @@ import subprocess
 import tomllib
 import uuid
 import xml.etree.ElementTree as ET
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from llmgw_agent import settings
 from llmgw_agent.errors import ConfigurationError
@@ -129,6 +132,33 @@ def registry(content: bytes, product: str = "ClaudeCode") -> dict[str, str]:
     assert parser.sections() == [rf"HKEY_LOCAL_MACHINE\SOFTWARE\Policies\{product}"]
     # In quotes, a registry file escapes quotes and backslashes, as JSON does.
     return {json.loads(name): json.loads(value) for name, value in parser.items(parser.sections()[0]) if value != "-"}
+
+
+READERS: dict[str, Callable[[bytes], Any]] = {
+    ".adml": ET.fromstring,
+    ".admx": ET.fromstring,
+    ".cmd": lambda content: content.decode("ascii"),
+    ".intunewin": lambda content: zipfile.ZipFile(io.BytesIO(content)).testzip(),
+    ".json": json.loads,
+    ".md": bytes.decode,
+    ".mobileconfig": plistlib.loads,
+    ".plist": plistlib.loads,
+    ".ps1": lambda content: content.decode("ascii"),  # parsed in test_consoles.py
+    ".reg": lambda content: content.decode("utf-16"),
+    ".sh": bytes.decode,  # shells and shellcheck: below
+    ".toml": lambda content: tomllib.loads(content.decode()),
+    ".xml": ET.fromstring,
+    ".yml": yaml.safe_load,
+}
+
+
+def test_every_file_is_one_that_can_be_read(full: Organization) -> None:
+    endings = set()
+    for path, content in by_path(full).items():
+        ending = Path(path).suffix
+        READERS[ending](content)
+        endings.add(ending)
+    assert endings == READERS.keys(), "each of them is tried"
 
 
 def test_the_registry_s_value_is_one_line_of_ascii(full: Organization) -> None:

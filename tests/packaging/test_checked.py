@@ -169,7 +169,7 @@ def test_a_gateway_s_rpm_keeps_what_an_administrator_wrote(
     assert "version 1.2.4" in said("chroot", root, "llmgw-gateway", "--version")
     assert (etc / "gateway.toml").read_text(encoding="utf-8") == "# ours\n"
     assert secret.read_bytes() == made
-    said("systemd-analyze", "verify", f"--root={root}", "llmgw-gateway.service")
+    said("systemd-analyze", "--man=no", "verify", f"--root={root}", "llmgw-gateway.service")
     assert "cluster.secret stays" in said(*tool, "--erase", "llmgw-gateway")
     assert sorted(left(root)) == [
         "etc/llmgw-gateway",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 import sys
 import tarfile
@@ -135,6 +136,16 @@ def test_an_organisation_s_package_goes_before_the_agent(settings: Settings) -> 
     assert {"etc/claude-code/managed-settings.d/50-llmgw.json", "etc/llmgw/managed.toml"} <= paths
     # As conffiles they would outlive the package, and lead Claude Code to a helper that is gone.
     assert package.conffiles == ()
+
+
+def test_a_changed_file_is_an_upgrade(tmp_path: Path, release: Release) -> None:
+    org = tmp_path / "org.toml"
+    shutil.copy(REPOSITORY / "mdm" / "org.example.toml", org)
+    versions = []
+    for changed in (release.epoch - 10, release.epoch, release.epoch + 10):
+        os.utime(org, (changed, changed))
+        versions.append(organization.build(org, release).release.version)
+    assert versions == ["20231114.221320", "20231114.221320", "20231114.221330"]
 
 
 def test_an_organisation_with_another_helper_gets_no_package(tmp_path: Path, release: Release) -> None:

@@ -11,11 +11,12 @@ import re
 import shutil
 import tomllib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab import certificates, machine, node, toml_text
+from tests.lab import certificates, machine, namespace, node, toml_text
 from tests.lab.agent import sign_in
 from tests.lab.claude import executable
 from tests.lab.fixtures import canaille, scripted
@@ -26,7 +27,6 @@ from tests.packaging.conftest import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.lab.canaille import Canaille
     from tests.lab.scripted import ScriptedBedrock
@@ -71,6 +71,8 @@ class Reader:
     canaille: Canaille
     cloud: ScriptedBedrock
     port: int
+    etc: Path
+    """What the name service of the reader's own machine knows."""
     transcript: list[str] = field(default_factory=list)
 
     def follow(self) -> None:
@@ -119,7 +121,8 @@ class Reader:
         command = command.replace("https://git.corp.example/llmgw.git", f"{REPOSITORY} llmgw")
         # The registry that this machine uses, and its proxy, are its own business.
         env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        return run(["sh", "-c", command], env=env, folder=self.folder, seconds=BUILD_SECONDS)
+        command_there = namespace.enter(self.etc, ["sh", "-c", command])
+        return run(command_there, env=env, folder=self.folder, seconds=BUILD_SECONDS)
 
     def _develop(self, command: str) -> Finished:
         if command.startswith("llmgw login"):
@@ -133,16 +136,17 @@ class Reader:
 def reader(tmp_path: Path, canaille: Canaille, scripted: ScriptedBedrock) -> Iterator[Reader]:
     names = certificates.issue(tmp_path / "certificates", host=HOST)
     with Machine(tmp_path / "gateway") as gateway, Machine(tmp_path / "laptop") as laptop:
+        own = Path("/etc/hosts").read_bytes()
+        etc = namespace.write(tmp_path / "etc", {"hosts": own + f"\n127.0.0.1 {HOST}\n".encode()})
         for each in (gateway, laptop):
-            with (each.root / "etc/hosts").open("a", encoding="utf-8") as hosts:
-                hosts.write(f"127.0.0.1 {HOST}\n")
+            shutil.copy(etc / "hosts", each.root / "etc/hosts")
             shutil.copy(names.ca, each.root / "root/corp-ca.pem")
         shutil.copy(names.certificate, gateway.root / "root/llm.pem")
         shutil.copy(names.key, gateway.root / "root/llm.key")
         shutil.copy(names.ca, tmp_path / "corp-ca.pem")
-        shutil.copy(executable(), laptop.root / "usr/local/bin/claude")
+        shutil.copy(executable(), laptop.root / "usr/bin/claude")
         laptop.unlock_keyring()
-        yield Reader(tmp_path, gateway, laptop, canaille, scripted, free_port())
+        yield Reader(tmp_path, gateway, laptop, canaille, scripted, free_port(), etc)
 
 
 @pytest.mark.long
