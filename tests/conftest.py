@@ -1,14 +1,23 @@
-"""Where nothing may be skipped (LLMGW_SKIPS=fail, as in CI), a skipped test is a failure of the run."""
+"""What holds for every test.
+
+Where nothing may be skipped (LLMGW_SKIPS=fail, as in CI), a skipped test is a failure of the run.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A script's background job ignores Ctrl-C, and so would whatever the tests start and end by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)
