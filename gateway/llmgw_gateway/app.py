@@ -19,10 +19,10 @@ from llmgw_gateway.bootstrap import bootstrap
 from llmgw_gateway.control import Control, socket_of
 from llmgw_gateway.edge import Edge
 from llmgw_gateway.errors import ConfigurationError
+from llmgw_gateway.following import Following, issuers_of
 from llmgw_gateway.identity.authenticate import Authenticator
 from llmgw_gateway.identity.directory import Directory
 from llmgw_gateway.identity.exchange import Exchange
-from llmgw_gateway.identity.jwks import Jwks
 from llmgw_gateway.identity.people import People
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.ring import Ring
@@ -57,9 +57,12 @@ from llmgw_gateway.streams.relay import Relay
 from llmgw_gateway.tls import Certificate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llmgw_gateway.listener import Handler
     from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.money.valkey import Valkey
+    from llmgw_gateway.observe.chain import Key
     from llmgw_gateway.providers.bridge import Table
     from llmgw_gateway.reloading import Source
     from llmgw_gateway.settings import Settings
@@ -76,10 +79,8 @@ log = logging.getLogger("llmgw")
 class Shared:
     """What replicas tell each other through the store: each looks every two seconds, or as soon as it is told to."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
-        self.ring = Ring(
-            database, settings.server.public_url, *settings.cluster_secrets(), reread=settings.cluster_secrets
-        )
+    def __init__(self, database: Database, settings: Settings, secrets: Callable[[], tuple[bytes, ...]]) -> None:
+        self.ring = Ring(database, settings.server.public_url, *secrets(), reread=secrets)
         self.revocations = Revocations(database)
         self.adjustments = Adjustments(database)
         self.keys = ServiceKeys(database)
@@ -122,12 +123,12 @@ class Gateway:
         own = self._settings.audit
         audit = Audit(
             path,
-            key_in_force(self._settings),
+            self._sealing(),
             writer=writer_of(path),
             most_waiting=own.most_waiting,
             most_bytes=own.file_megabytes << 20,
         )
-        anchors = Anchors(database, audit, partial(key_in_force, self._settings))
+        anchors = Anchors(database, audit, self._sealing)
         try:
             audit.start()
         except OSError as error:
@@ -149,11 +150,20 @@ class Gateway:
             database.close()
         return not (unsettled or unwritten)
 
+    def _keep(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def _sealing(self) -> Key:
+        return key_in_force(self._settings)
+
+    def _cluster_secrets(self) -> tuple[bytes, ...]:
+        return self._settings.cluster_secrets()
+
     async def _serve(self, database: Database, audit: Audit, http: aiohttp.ClientSession) -> int:
         settings = self._settings
         credentials = Credentials(settings)
         await credentials.start()
-        shared = Shared(database, settings)
+        shared = Shared(database, settings, self._cluster_secrets)
         await shared.start()
         ring, revocations, adjustments, keys = shared.parts
         retention = Retention(database, settings, audit)
@@ -180,12 +190,10 @@ class Gateway:
             health=Health(settings.fallbacks.rest_seconds, settings.fallbacks.most_rest_seconds),
             relay=relay,
         )
-        verifier = _verifier(settings, http)
+        verifier = SignInVerifier(issuers_of(settings, http), names_people=settings.names_people)
         exchange = Exchange(verifier, ring, database, settings.tokens, settings.server.public_url)
         peers = Peers(settings.server.trusted_proxies, in_clear=settings.server.in_clear)
         admin = AdminEdge(database, pipeline, peers, settings, lambda: reloader.standing, shared.refreshes)
-        follow = partial(_follow, pipeline, verifier, admin)
-        reloader = Reloader(self._source, settings, self._catalogue, follow, metrics)
         edge = Edge(
             pipeline,
             exchange,
@@ -195,6 +203,8 @@ class Gateway:
             peers,
             [each.unready for each in (*shared.parts, rates, relay, pipeline)],
         )
+        follow = Following(pipeline, verifier, exchange, edge, admin, retention, audit, http, self._keep)
+        reloader = Reloader(self._source, settings, self._catalogue, follow, metrics)
         scim = Scim(database, keys, peers, revocations.refresh)
         administrators = beside(admin, scim)
         runners = await self._listen(edge, administrators, operators(pipeline, edge, reloader), pipeline, peers)
@@ -222,8 +232,7 @@ class Gateway:
             return None
         people, roles = People(database, shared.revocations.refresh), Roles(database)
         door = socket_of(self._settings.path(file))
-        sealing = partial(key_in_force, self._settings)
-        return Control(database, shared.adjustments, shared.keys, people, roles, retention, sealing, door)
+        return Control(database, shared.adjustments, shared.keys, people, roles, retention, self._sealing, door)
 
     def _reload(self, reloader: Reloader) -> None:
         """SIGHUP: everything that comes from files, now."""
@@ -336,14 +345,6 @@ def upstreams(settings: Settings, credentials: Credentials, table: Table) -> Ups
     return Upstreams(known, times.first_byte_seconds)
 
 
-def _verifier(settings: Settings, http: aiohttp.ClientSession) -> SignInVerifier:
-    issuers = {
-        each.issuer: (each, Jwks(each.issuer, http, settings.path(each.ca_file) if each.ca_file else None))
-        for each in settings.issuers
-    }
-    return SignInVerifier(issuers, names_people=settings.names_people)
-
-
 def bridging(settings: Settings, catalogue: Catalogue) -> Table:
     """What each model takes, with the operator's rows; ConfigurationError when they cannot be used."""
     file = settings.bedrock.bridge_file
@@ -368,16 +369,3 @@ def _valkey(settings: Settings) -> Valkey | None:
         ca_file=ca_file,
         reread=reread,
     )
-
-
-def _follow(
-    pipeline: Pipeline, verifier: SignInVerifier, admin: AdminEdge, settings: Settings, catalogue: Catalogue
-) -> None:
-    """Take another configuration into use between two requests; ConfigurationError leaves all as it was."""
-    authorizing = policy(settings, catalogue)
-    pipeline.policy = authorizing
-    pipeline.directory.follow(Accounts(settings.teams, settings.projects, settings.deciding))
-    pipeline.money.follow(settings, catalogue)
-    pipeline.rates.follow(settings, catalogue)
-    verifier.names_people = settings.names_people
-    admin.settings = settings

@@ -100,6 +100,10 @@ class Edge:
         }
         self._paths = frozenset(path for _, path in self._routes)
 
+    def follow(self, bootstrap: Bootstrap, body_seconds: int) -> None:
+        """Take another configuration into use."""
+        self._bootstrap, self._body_seconds = bootstrap, body_seconds
+
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request; whatever happens, the client gets an answer it can read."""
         entry = Entry(new_request_id(), request.method, printable(request.path))

@@ -11,7 +11,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -26,22 +26,29 @@ if TYPE_CHECKING:
     from llmgw_gateway.settings import Settings
 
 CHECK_SECONDS = 2
-RELOADED = frozenset(
+LISTENING = frozenset(
     {
-        "models",
-        "prices",
-        "budgets",
-        "limits",
-        "teams",
-        "projects",
-        "policies",
-        "guardrails",
-        "defaults",
-        "roles",
-        "organisation",
+        *("public_url", "listen", "admin_listen", "certificate_file", "key_file", "redirect_listen", "trusted_proxies"),
+        *("head_seconds", "idle_seconds", "most_connections", "most_connections_per_address"),
     }
 )
-"""The sections that are taken into use; of `organisation` all but the time zone, which periods in progress hang on."""
+RESTART: Final[dict[str, frozenset[str] | None]] = {
+    "server": LISTENING,
+    "store": None,
+    "audit": frozenset({"path"}),
+    "tokens": frozenset({"audience"}),
+    "bedrock": None,
+    "regions": None,
+    "anthropic": None,
+    "valkey": None,
+    "administration": None,
+    "organisation": frozenset({"time_zone"}),
+}
+"""What waits for a restart: of these sections these keys, or all (None). Every other section, and key, is followed.
+
+Sockets, stores and upstreams are opened once; tokens that are out name their audience, and periods in progress hang on
+the time zone.
+"""
 log = logging.getLogger("llmgw.configuration")
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
@@ -200,13 +207,17 @@ class Reloader:
 
 def merge(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
     """The new configuration as far as a running process can take it, and the names of what it cannot."""
-    fixed = [name for name in old.__struct_fields__ if name not in RELOADED and name != "base"]
-    waiting = [name for name in fixed if getattr(old, name) != getattr(new, name)]
-    organisation = msgspec.structs.replace(new.organisation, time_zone=old.organisation.time_zone)
-    if organisation != new.organisation:
-        waiting.append("organisation.time_zone")
-    kept = {name: getattr(old, name) for name in fixed}
-    return msgspec.structs.replace(new, organisation=organisation, **kept), waiting
+    merged: dict[str, Any] = {}
+    waiting: list[str] = []
+    for section, keys in RESTART.items():
+        before, after = getattr(old, section), getattr(new, section)
+        if keys is None:
+            merged[section] = before
+            waiting += [section] if before != after else []
+        else:
+            merged[section] = msgspec.structs.replace(after, **{key: getattr(before, key) for key in keys})
+            waiting += [f"{section}.{key}" for key in sorted(keys) if getattr(before, key) != getattr(after, key)]
+    return msgspec.structs.replace(new, **merged), waiting
 
 
 def _changed(old: Settings, new: Settings) -> list[str]:

@@ -75,6 +75,13 @@ class Retention:
         self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
+    def follow(self, settings: Settings) -> None:
+        """Take another configuration into use: from the next round on, which begins now when times have changed."""
+        changed = settings.retention != self._settings.retention
+        self._settings = settings
+        if changed:
+            self._asked.set()
+
     def start(self) -> None:
         """Begin a round now, and another each hour."""
         self._task = asyncio.create_task(self._run(), name="retention")

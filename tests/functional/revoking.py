@@ -1,7 +1,8 @@
-"""A stopwatch on the end of somebody's access: by the Admin API at one replica, seen at all of them."""
+"""A stopwatch on the end of somebody's access: told to one replica, seen at all of them."""
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,11 +16,13 @@ from tests.lab.scripted import Answer
 from tests.lab.usage import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from http.client import HTTPResponse
 
+    from tests.functional.device import Reply
     from tests.functional.trial import Trial
 
-MOST_SECONDS = 60
+MOST_SECONDS = 30
 RUNNING = Answer(usage=Usage(100, 400), hold_after=1)
 
 
@@ -45,12 +48,46 @@ def administered(issuer: str) -> dict[str, Any]:
 
 
 def revoke(trial: Trial, user: str) -> Revoked:
-    """Sign `user` in, have an answer run at each replica, end every session of theirs at the first."""
+    """End every session of `user` by the Admin API."""
     signed_in = trial.device(user)
     person = signed_in.me()["person"]
+    return _watch(trial, signed_in.token, lambda: _administer(trial, "POST", f"/people/{person}/revoke"))
+
+
+def disable(trial: Trial, user: str) -> Revoked:
+    """Disable `user` by the Admin API."""
+    signed_in = trial.device(user)
+    person = signed_in.me()["person"]
+    return _watch(trial, signed_in.token, lambda: _administer(trial, "POST", f"/people/{person}/disable"))
+
+
+def sign_out(trial: Trial, user: str) -> Revoked:
+    """Have a device of `user` give its token back, as `llmgw logout` does: its session ends."""
+    signed_in = trial.device(user)
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    body = f"token={signed_in.token}".encode()
+    return _watch(trial, signed_in.token, lambda: signed_in.request("POST", "/oauth/revoke", body, form, token=""))
+
+
+def withdraw_key(trial: Trial) -> Revoked:
+    """Revoke a service key by the Admin API."""
+    made = _administer(trial, "POST", "/keys", {"name": "ci", "owner": "ada"}).json
+    return _watch(trial, made["secret"], lambda: _administer(trial, "DELETE", f"/keys/{made['key']['key']}"))
+
+
+def _administer(trial: Trial, method: str, path: str, body: dict[str, Any] | None = None) -> Reply:
+    """What Ada asks of the Admin API of the first replica."""
+    api = Device(trial.gateway.api_url)
+    data = b"" if body is None else json.dumps(body).encode()
+    headers = {} if body is None else {"content-type": "application/json"}
+    return api.request(method, f"/admin/v1{path}", data, headers, token=trial.ada.token)
+
+
+def _watch(trial: Trial, token: str, end: Callable[[], Reply]) -> Revoked:
+    """Have an answer run at each replica with this token, end it at the first, and look at all of them."""
     everywhere = [Device(gateway.url) for gateway in trial.gateways]
     for device in everywhere:
-        device.token = signed_in.token
+        device.token = token
         until(lambda device=device: _status(device) == 200, "known there")  # type: ignore[misc] # a loop's variable
     trial.cloud.default = RUNNING
     with ExitStack() as streams, ThreadPoolExecutor(2 * len(everywhere)) as pool:
@@ -59,8 +96,7 @@ def revoke(trial: Trial, user: str) -> Revoked:
         begun = time.monotonic()
         ends = [pool.submit(_end, answer) for answer in running]
         refusals = [pool.submit(_refusal, device) for device in everywhere]
-        api = Device(trial.gateway.api_url)
-        reply = api.request("POST", f"/admin/v1/people/{person}/revoke", token=trial.ada.token)
+        reply = end()
         assert reply.status == 200, reply.body
         ended = [each.result() for each in ends]
         refused = [each.result() for each in refusals]
@@ -82,5 +118,9 @@ def _refusal(device: Device) -> float:
 
 
 def _end(answer: HTTPResponse) -> tuple[float, bytes]:
-    words = answer.read()
+    """Pings go on for as long as the answer does: whoever only reads on would never find that it does not end."""
+    deadline, words = time.monotonic() + MOST_SECONDS, b""
+    while part := answer.read1():
+        words += part
+        assert time.monotonic() < deadline, "a running answer was never ended"
     return time.monotonic(), words

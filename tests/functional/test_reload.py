@@ -6,11 +6,14 @@ import copy
 import signal
 from typing import TYPE_CHECKING, Any
 
+from tests.functional.trial import until
 from tests.lab import toml_text
 from tests.lab.loopback import opener
 from tests.lab.scripted import Answer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.functional.device import Device
     from tests.lab.gateway import Gateway
     from tests.lab.scripted import ScriptedBedrock
@@ -95,6 +98,31 @@ def test_a_bad_file_changes_nothing_and_is_told_where_operators_look(gateway: Ga
     reload(gateway, changed(gateway, policies=[{"models": [OPUS]}]), "applied")
     assert ada.ask().status == 400
     assert "refused" not in told(gateway)
+
+
+def test_tokens_issuers_and_keys_of_the_trail_change_too_and_what_cannot_is_named(
+    gateway: Gateway, ada: Device, sign_in: Callable[[str], str]
+) -> None:
+    signed_in = sign_in("ada")
+    tokens, audit = gateway.document["tokens"], gateway.document["audit"]
+    (issuer,) = gateway.document["issuers"]
+    reload(gateway, changed(gateway, tokens=tokens | {"life_seconds": 61, "audience": "others"}), "applied")
+    assert "waits for a restart: tokens.audience" in told(gateway)
+    assert ada.try_exchange(signed_in).json["expires_in"] == 61
+    reload(gateway, changed(gateway, tokens=tokens | {"minimum_agent_version": "99"}), "applied")
+    assert ada.try_exchange(signed_in).json["code"] == "agent_outdated"
+    reload(gateway, changed(gateway, issuers=[issuer | {"required": {"acr": ["gold"]}}]), "applied")
+    assert ada.try_exchange(signed_in).json["code"] == "sign_in_invalid"
+    assert ada.ask().status == 200, "its token lives to its end"
+    reload(gateway, changed(gateway, issuers=[issuer | {"issuer": "https://idp.example"}]), "applied")
+    assert "https://idp.example" in ada.request("GET", "/.well-known/llmgw", token="").body.decode()
+    reload(gateway, changed(gateway), "applied")
+    assert ada.try_exchange(signed_in).status == 200
+    other = gateway.config.with_name("audit.key")
+    other.touch(mode=0o600)
+    other.write_bytes(b"k" * 32)
+    reload(gateway, changed(gateway, audit=audit | {"key_file": other.name}), "applied")
+    until(lambda: "sealed with another key" in gateway.log.read_text(), "the trail has another key")
 
 
 def test_a_person_can_be_named_by_e_mail_from_now_on(gateway: Gateway, ada: Device) -> None:

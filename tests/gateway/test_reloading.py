@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,16 +13,19 @@ import pytest
 from llmgw_gateway.commands.configuration import ConfigurationFile
 from llmgw_gateway.errors import ConfigurationError
 from llmgw_gateway.observe.metrics import Metrics
-from llmgw_gateway.reloading import Reloader, merge
+from llmgw_gateway.reloading import RESTART, Reloader, merge
 from tests.gateway import configuration
 from tests.gateway.test_commands import OWN
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.settings import Settings
     from tests.gateway.configuration import Document
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+FOUR_BORDERS = 5
+"""Cells of a line of a table with three columns, split at its borders."""
 
 
 @dataclass
@@ -110,12 +115,19 @@ async def test_what_cannot_be_taken_into_use_leaves_everything_as_it_was(running
 
 async def test_what_needs_a_restart_is_named_and_the_rest_is_taken(running: Running) -> None:
     document = configuration.good() | {"policies": [{"max_tokens": 5}]}
-    document["server"]["drain_seconds"] = 5
+    document["server"] |= {"idle_seconds": 5, "body_seconds": 7}
+    document["audit"]["path"] = "elsewhere.jsonl"
+    document["tokens"] |= {"audience": "others", "life_seconds": 60}
+    document["fallbacks"] = {"rest_seconds": 1}
+    document["valkey"] = {"url": "redis://127.0.0.1:1/0"}
     document["organisation"] |= {"time_zone": "UTC", "contact": "#new"}
     told = await running.write(document)
-    assert "waits for a restart: server, organisation.time_zone" in told
+    waiting = "server.idle_seconds, audit.path, tokens.audience, valkey, organisation.time_zone"
+    assert f"waits for a restart: {waiting}" in told
     ((settings, _),) = running.taken
-    assert (settings.server.drain_seconds, settings.organisation.time_zone) == (60, "Europe/Berlin")
+    assert (settings.server.idle_seconds, settings.organisation.time_zone) == (75, "Europe/Berlin")
+    assert (settings.server.body_seconds, settings.tokens.life_seconds, settings.tokens.audience) == (7, 60, "llmgw")
+    assert (settings.fallbacks.rest_seconds, settings.valkey.url) == (1, "")
     assert (settings.organisation.contact, len(settings.policies)) == ("#new", 1)
 
 
@@ -172,3 +184,17 @@ def test_every_section_is_either_taken_or_named(running: Running) -> None:
     settings, _ = ConfigurationFile(running.path).read()
     merged, waiting = merge(settings, settings)
     assert (merged, waiting) == (settings, [])
+    for section, keys in RESTART.items():
+        assert keys is None or keys <= {*getattr(settings, section).__struct_fields__}
+
+
+def test_the_documentation_says_of_every_section_what_follows_a_reload(running: Running) -> None:
+    settings, _ = ConfigurationFile(running.path).read()
+    said = {
+        cells[1].strip(" `"): (cells[2].strip(), set(re.findall(r"`(\w+)`", cells[3])))
+        for line in (DOCS / "gateway.md").read_text(encoding="utf-8").splitlines()
+        if len(cells := line.split("|")) == FOUR_BORDERS and cells[1].strip(" `") in settings.__struct_fields__
+    }
+    wanted = {name: ("yes", set[str]()) for name in settings.__struct_fields__ if name != "base"}
+    wanted |= {name: ("all but", {*keys}) if keys else ("no", set()) for name, keys in RESTART.items()}
+    assert said == wanted

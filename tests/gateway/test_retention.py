@@ -174,6 +174,22 @@ async def faults(both: Database, chosen: Settings) -> list[str]:
     return await both.read(lambda connection: list(change_chain.faults(connection, {}, keys)))
 
 
+async def test_other_times_begin_a_round(both: Database, tmp_path: Path) -> None:
+    now = int(both.now() * 1000)
+    for at in (now - 100 * DAY, now):
+        await both.submit(change, at)
+    retention = Retention(both, settings(tmp_path, changes_days=0))
+    retention.start()
+    try:
+        for _ in range(2):  # the second waits for the one that the start has begun
+            await retention.round()
+        retention.follow(settings(tmp_path, changes_days=30))
+        while await both.read(lambda connection: change_chain.up_to(connection, 1)):  # noqa: ASYNC110 -- nobody tells
+            await asyncio.sleep(0.02)
+    finally:
+        retention.stop()
+
+
 async def test_who_was_not_seen_for_long_is_erased_unless_a_directory_or_a_ban_has_them(
     column: Column, both: Database, tmp_path: Path
 ) -> None:

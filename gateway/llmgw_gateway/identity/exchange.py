@@ -67,6 +67,10 @@ class Exchange:
         self._issuer = issuer
         self._url = f"{issuer}/oauth/token"
 
+    def follow(self, token_settings: Tokens) -> None:
+        """Take other settings into use, but for the audience; tokens that are out stay as they are."""
+        self._settings = token_settings
+
     async def exchange(
         self, form: Mapping[str, str], proof_headers: Sequence[str], agent_version: str = ""
     ) -> tuple[ExchangeAnswer, Enrolled]:

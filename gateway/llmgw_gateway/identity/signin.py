@@ -63,6 +63,16 @@ class SignInVerifier:
         self.names_people = names_people
         """Whether e-mail addresses decide: then nobody gets in without one that can be relied on."""
 
+    def jwks_of(self, issuer: Issuer) -> Jwks | None:
+        """The keys of an issuer that is known, by the same certificates; None of any other."""
+        known = self._issuers.get(issuer.issuer)
+        return known[1] if known is not None and known[0].ca_file == issuer.ca_file else None
+
+    def follow(self, issuers: Mapping[str, tuple[Issuer, Jwks]], *, names_people: bool) -> None:
+        """Take other issuers into use. What somebody of one that is gone holds ends with its token."""
+        self._issuers = issuers
+        self.names_people = names_people
+
     async def verify(self, unverified_token: Secret, token_type: str, now: float) -> SignIn:
         """Check a subject token; GatewayError tells whether to sign in again, to refresh, or to wait."""
         token = unverified_token.reveal()

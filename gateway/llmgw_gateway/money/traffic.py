@@ -135,6 +135,7 @@ class Rates:
         """Admit by other limits from now on; what is in use stays counted."""
         self._limits, self._shares = Limits(settings.limits), {}
         self._catalogue, self._contact = catalogue, settings.organisation.contact
+        self._per_minute = settings.server.questions_per_minute
 
     async def start(self) -> None:
         """Reach Valkey if there is one, and begin to renew leases."""

@@ -248,6 +248,11 @@ class Audit:
         self._hand_over()
         self._lines.put(self._spool.begin_anew)
 
+    def follow(self, *, most_waiting: int, most_bytes: int) -> None:
+        """Take other bounds into use."""
+        self._most = most_waiting
+        self._lines.put(partial(self._spool.follow, most_bytes))
+
     def rekey(self, key: Key) -> None:
         """Seal what comes with another key, in a new file."""
         self._hand_over()

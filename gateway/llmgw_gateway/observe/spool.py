@@ -106,6 +106,10 @@ class Spool:
         """Go on in a new file, because the one that is there has lost what the store was told of."""
         self._finish()
 
+    def follow(self, most_bytes: int) -> None:
+        """Begin a new file at another size."""
+        self._most = most_bytes
+
     def rekey(self, key: Key) -> None:
         """Seal with another key from now on, in a new file."""
         self._finish()

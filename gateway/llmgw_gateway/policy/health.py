@@ -39,6 +39,10 @@ class Health:
         self._most = most
         self._resting: dict[str, _Rest] = {}
 
+    def follow(self, rest: float, most: float) -> None:
+        """Take other times into use, for the next failures."""
+        self._rest, self._most = rest, most
+
     def order(self, targets: Sequence[Target], now: float) -> tuple[Target, ...]:
         """In which order to ask: as they stand, those that rest last. The first of them may be a try."""
         if not self._resting or len(targets) == 1:

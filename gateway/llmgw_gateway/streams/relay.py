@@ -48,6 +48,10 @@ class Relay:
         self._open: set[Answer] = set()
         self._follower: asyncio.Task[None] | None = None
 
+    def follow(self, limits: Limits) -> None:
+        """Take other limits into use: what runs keeps those that it began with."""
+        self._limits = limits
+
     def start(self) -> None:
         """Begin to follow which sessions end."""
         self._follower = asyncio.create_task(self._follow(), name="relays")
