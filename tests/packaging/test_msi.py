@@ -290,38 +290,6 @@ def test_settings_for_another_helper_are_refused(change: str, release: Release, 
         windows_settings.product(tmp_path / "org.toml", release)
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Mapping[str, Path]:
-    """A certificate authority of this test's, and a key that it lets sign programs."""
-    names = {name: tmp_path / name for name in ("ca.key", "ca.pem", "own.key", "own.csr", "own.pem", "ext")}
-    names["ext"].write_text("extendedKeyUsage=codeSigning\n", encoding="utf-8")
-    new: list[str | Path] = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
-    commands: tuple[list[str | Path], ...] = (
-        [*new, "-x509", "-days", "2", "-subj", "/CN=Test CA", "-keyout", names["ca.key"], "-out", names["ca.pem"]],
-        [*new, "-subj", "/CN=Corp", "-keyout", names["own.key"], "-out", names["own.csr"]],
-        [
-            *("openssl", "x509", "-req", "-days", "1", "-in", names["own.csr"], "-out", names["own.pem"]),
-            *("-CA", names["ca.pem"], "-CAkey", names["ca.key"], "-extfile", names["ext"]),
-        ],
-    )
-    for command in commands:
-        subprocess.run(command, check=True, capture_output=True)
-    return names
-
-
-@pytest.fixture
-def signer(authority: Mapping[str, Path], tmp_path: Path) -> Path:
-    """What a company would name as `--sign-windows`."""
-    path = tmp_path / "sign"
-    path.write_text(
-        f"#!/bin/sh\nset -e\nosslsigncode sign -certs {authority['own.pem']} -key {authority['own.key']} -h sha256 "
-        '-n llmgw -in "$1" -out "$1.signed" >/dev/null\nmv "$1.signed" "$1"\n',
-        encoding="utf-8",
-    )
-    path.chmod(0o755)
-    return path
-
-
 @needs("osslsigncode", "openssl")
 @pytest.mark.parametrize("kind", ["msi", "exe"])
 def test_what_is_signed_verifies_and_a_flipped_byte_does_not(
