@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -105,10 +106,16 @@ def built(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def written(path: Path, epoch: int) -> None:
+    """The organisation's file, changed at that time."""
+    path.write_text(ORGANIZATION, encoding="utf-8")
+    os.utime(path, (epoch, epoch))
+
+
 @pytest.fixture(scope="module")
 def settings_msi(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("org")
-    (folder / "org.toml").write_text(ORGANIZATION, encoding="utf-8")
+    written(folder / "org.toml", release.epoch)
     found, org = windows_settings.product(folder / "org.toml", release)
     path = folder / found.file_name
     path.write_bytes(windows_settings.build(found, org))
@@ -279,6 +286,15 @@ def test_a_later_build_of_the_settings_is_newer() -> None:
     assert all(year < 256 and month < 256 and minute < 65536 for year, month, minute in versions)
 
 
+def test_changed_settings_are_newer_whatever_the_release(release: Release, tmp_path: Path) -> None:
+    written(tmp_path / "org.toml", release.epoch - 3600)
+    before, _ = windows_settings.product(tmp_path / "org.toml", release)
+    written(tmp_path / "org.toml", release.epoch + 3600)
+    after, _ = windows_settings.product(tmp_path / "org.toml", release)
+    assert (before.version, after.version) == ("23.11.20053", "23.11.20113")
+    assert before.upgrade_code == after.upgrade_code
+
+
 @pytest.mark.parametrize("change", ["another helper", "no Windows"])
 def test_settings_for_another_helper_are_refused(change: str, release: Release, tmp_path: Path) -> None:
     text = {
@@ -330,7 +346,7 @@ def test_a_signer_that_does_not_sign_is_a_failure(tmp_path: Path) -> None:
 def test_the_command_builds_signed_settings_with_bill_and_sums(
     signer: Path, authority: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "org.toml").write_text(ORGANIZATION, encoding="utf-8")
+    written(tmp_path / "org.toml", 1_700_000_000)
     command: list[str | Path] = [sys.executable, "-m", "llmgw_packaging", "--org", "org.toml", "--format", "msi"]
     command += ["--out", "dist", "--epoch", "1700000000", "--sign-windows", signer]
     env = ENV | {"PYTHONPATH": str(REPOSITORY / "packaging")}

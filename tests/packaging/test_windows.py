@@ -15,7 +15,7 @@ from llmgw_mdm import policy, shapes
 from llmgw_mdm.organization import load
 from llmgw_packaging import launcher, runtime, windows, windows_settings
 from tests.lab import windows_python, wine
-from tests.packaging.test_msi import ORGANIZATION
+from tests.packaging.test_msi import written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def agents(
 def organizations(release: Release, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """An organisation's settings, and a minute later."""
     folder = tmp_path_factory.mktemp("org")
-    (folder / "org.toml").write_text(ORGANIZATION, encoding="utf-8")
+    written(folder / "org.toml", release.epoch)
     found = []
     for epoch in (release.epoch, release.epoch + 60):
         product, org = windows_settings.product(folder / "org.toml", replace(release, epoch=epoch))
