@@ -50,7 +50,7 @@ class Following:
         # From here on nothing fails.
         pipeline = self.pipeline
         pipeline.policy = authorizing
-        pipeline.directory.follow(Accounts(settings.teams, settings.projects, settings.policies))
+        pipeline.directory.follow(Accounts(settings.teams, settings.projects, settings.deciding))
         pipeline.money.follow(settings, catalogue)
         pipeline.rates.follow(settings, catalogue)
         pipeline.relay.follow(Limits.of(settings.bedrock, settings.streams))
