@@ -14,13 +14,15 @@ import pytest
 from tests.functional import ledger
 from tests.functional.device import ANTHROPIC, BEDROCK_MODEL, Device
 from tests.lab.loopback import HOST, free_port
-from tests.lab.scripted import Answer, ScriptedBedrock
+from tests.lab.scripted import Answer
 from tests.lab.usage import Usage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.functional.shop import Shop
     from tests.lab.gateway import Gateway
+    from tests.lab.scripted import ScriptedBedrock
 
 
 def raw_post(device: Device, length: int) -> bytes:
@@ -47,25 +49,23 @@ def raw_post(device: Device, length: int) -> bytes:
         (b'{"model": "claude-sonnet-4-5", "a": ' + b"[" * 5000, "JSON object"),
     ],
 )
-def test_a_malformed_request_is_one_clear_refusal(
-    gateway: Gateway, ada: Device, scripted: ScriptedBedrock, body: bytes, names: str
-) -> None:
-    reply = ada.request("POST", "/v1/messages", body)
+def test_a_malformed_request_is_one_clear_refusal(shop: Shop, body: bytes, names: str) -> None:
+    reply = shop.ada.request("POST", "/v1/messages", body)
     assert (reply.status, reply.error["type"]) == (400, "policy_blocked")
     assert names in reply.error["message"]
     assert reply.headers["x-should-retry"] == "false", "a plain 400 makes the client repeat the prompt with less"
-    assert scripted.calls == []
-    assert ledger.rows(gateway.db) == []
+    assert shop.cloud.calls == []
+    assert shop.entries_as_they_are(0) == []
 
 
-def test_an_oversize_body_is_refused_without_reading_it(gateway: Gateway, ada: Device) -> None:
-    address = (HOST, urlsplit(gateway.url).port)
+def test_an_oversize_body_is_refused_without_reading_it(shop: Shop) -> None:
+    address = (HOST, urlsplit(shop.gateway.url).port)
     with socket.create_connection(address, timeout=10) as raw:
-        raw.sendall(raw_post(ada, 99_999_999))
+        raw.sendall(raw_post(shop.ada, 99_999_999))
         answer = raw.recv(65536)
     assert b" 400 " in answer.splitlines()[0]
     assert b"larger than 32768 KiB" in answer
-    assert ada.ask().status == 200
+    assert shop.ada.ask().status == 200
 
 
 def test_a_body_of_the_largest_allowed_size_passes(ada: Device) -> None:
@@ -92,8 +92,8 @@ def test_a_body_of_the_largest_allowed_size_passes(ada: Device) -> None:
         ("POST", "/bedrock/model/../../guardrail/1/invoke", 401),
     ],
 )
-def test_what_a_stranger_gets(gateway: Gateway, method: str, path: str, status: int) -> None:
-    reply = Device(gateway.url).request(method, path, b"{}" if method == "POST" else None)
+def test_what_a_stranger_gets(shop: Shop, method: str, path: str, status: int) -> None:
+    reply = Device(shop.gateway.url).request(method, path, b"{}" if method == "POST" else None)
     assert reply.status == status
     assert reply.headers["request-id"].startswith("req_")
     assert reply.headers["server"] == "llmgw"
@@ -102,15 +102,15 @@ def test_what_a_stranger_gets(gateway: Gateway, method: str, path: str, status: 
 @pytest.mark.parametrize(
     "model", ["..", "%2e%2e", "x%2F..%2F..%2Fguardrail", "arn%3Aaws%3Abedrock%3A%3A1%3Ax", "a%0d%0ab", "@evil"]
 )
-def test_no_client_text_reaches_an_upstream_path(ada: Device, scripted: ScriptedBedrock, model: str) -> None:
-    assert ada.ask_bedrock(model=model).status == 400
-    assert scripted.calls == []
-    assert scripted.refused == []
+def test_no_client_text_reaches_an_upstream_path(shop: Shop, model: str) -> None:
+    assert shop.ada.ask_bedrock(model=model).status == 400
+    assert shop.cloud.calls == []
+    assert shop.cloud.refused == []
 
 
-def test_the_provider_sees_only_allowed_headers(ada: Device, scripted: ScriptedBedrock) -> None:
+def test_the_provider_sees_only_allowed_headers(shop: Shop) -> None:
     hostile = {
-        "x-api-key": ada.token,
+        "x-api-key": shop.ada.token,
         "cookie": "a=b",
         "x-amz-security-token": "stolen",
         "x-forwarded-for": "1.2.3.4",
@@ -118,43 +118,37 @@ def test_the_provider_sees_only_allowed_headers(ada: Device, scripted: ScriptedB
         "anthropic-version": "2023-06-01",
         "x-amzn-bedrock-guardrailidentifier": "mine",
     }
-    assert ada.request("POST", "/v1/messages", json.dumps(ANTHROPIC).encode(), hostile).status == 200
-    seen = {name.lower() for name in scripted.calls[0].request.headers}
+    assert shop.ada.request("POST", "/v1/messages", json.dumps(ANTHROPIC).encode(), hostile).status == 200
+    seen = {name.lower() for name in shop.cloud.calls[0].request.headers}
     transport = {"host", "accept", "accept-encoding", "content-type", "content-length", "user-agent"}
     assert seen <= transport | {"authorization", "x-amz-date"}
-    assert ada.token not in str(scripted.calls[0].request.headers)
+    assert shop.ada.token not in str(shop.cloud.calls[0].request.headers)
 
 
-def test_an_error_of_the_provider_is_passed_on_unmodified_and_costs_nothing(
-    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
-) -> None:
-    scripted.script(
+def test_an_error_of_the_provider_is_passed_on_unmodified_and_costs_nothing(shop: Shop) -> None:
+    shop.cloud.script(
         Answer(status=400, error="prompt is too long: 250000 tokens > 200000 maximum"),
         Answer(status=429, error="Too many requests", error_type="ThrottlingException"),
     )
-    long, throttled = ada.ask(), ada.ask_bedrock(stream=True)
+    long, throttled = shop.ada.ask(), shop.ada.ask_bedrock(stream=True)
     assert (long.status, long.json["message"]) == (400, "prompt is too long: 250000 tokens > 200000 maximum")
     assert (throttled.status, throttled.headers["x-amzn-errortype"]) == (429, "ThrottlingException")
-    entries = ledger.settled(gateway.db, 2)
+    entries = shop.entries_as_they_are(2)
     assert [entry.cost for entry in entries] == [0, 0]
 
 
-def test_a_provider_that_refuses_our_role_does_not_look_like_a_bad_sign_in(
-    ada: Device, scripted: ScriptedBedrock
-) -> None:
-    scripted.script(Answer(status=403, error="not authorized", error_type="AccessDeniedException"))
-    reply = ada.ask()
+def test_a_provider_that_refuses_our_role_does_not_look_like_a_bad_sign_in(shop: Shop) -> None:
+    shop.cloud.script(Answer(status=403, error="not authorized", error_type="AccessDeniedException"))
+    reply = shop.ada.ask()
     assert (reply.status, reply.error["code"]) == (400, "upstream_denied"), "403 makes the client repeat for minutes"
 
 
-def test_a_failure_in_the_first_event_is_still_a_status(
-    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
-) -> None:
-    scripted.script(Answer(exception_after=0), Answer(exception_after=0))
-    for reply in (ada.ask(stream=True), ada.ask_bedrock(stream=True)):
+def test_a_failure_in_the_first_event_is_still_a_status(shop: Shop) -> None:
+    shop.cloud.script(Answer(exception_after=0), Answer(exception_after=0))
+    for reply in (shop.ada.ask(stream=True), shop.ada.ask_bedrock(stream=True)):
         assert reply.status == 429
         assert reply.json["message"] == "Too many tokens, please wait."
-    assert [entry.cost for entry in ledger.settled(gateway.db, 2)] == [0, 0]
+    assert [entry.cost for entry in shop.entries_as_they_are(2)] == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -162,41 +156,35 @@ def test_a_failure_in_the_first_event_is_still_a_status(
     [Answer(hold_after=2, exception_after=3), Answer(hold_after=2, break_after=3)],
     ids=["exception", "broken"],
 )
-def test_a_failure_after_the_first_event_ends_the_stream_in_the_clients_dialect(
-    gateway: Gateway, ada: Device, scripted: ScriptedBedrock, answer: Answer
-) -> None:
-    scripted.script(answer, answer)
+def test_a_failure_after_the_first_event_ends_the_stream_in_the_clients_dialect(shop: Shop, answer: Answer) -> None:
+    shop.cloud.script(answer, answer)
     for dialect, mark in (("anthropic", b"event: error"), ("bedrock", b":exception-type")):
-        with ada.streaming(dialect) as stream:
+        with shop.ada.streaming(dialect) as stream:
             assert stream.status == 200
-            scripted.release_all()
+            shop.cloud.release_all()
             assert mark in stream.read()
-    for entry in ledger.settled(gateway.db, 2):
+    for entry in shop.entries_as_they_are(2):
         assert entry.estimated, "how much was generated is unknown"
         assert entry.cost > 0, "unknown is never zero"
 
 
-def test_an_answer_without_usage_is_charged_what_was_held(
-    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
-) -> None:
-    scripted.script(Answer(usage=None))
-    assert ada.ask().status == 200
-    (entry,) = ledger.settled(gateway.db, 1)
+def test_an_answer_without_usage_is_charged_what_was_held(shop: Shop) -> None:
+    shop.cloud.script(Answer(usage=None))
+    assert shop.ada.ask().status == 200
+    (entry,) = shop.entries_as_they_are(1)
     assert entry.estimated
     assert entry.cost > 0
 
 
-def test_a_client_that_hangs_up_mid_stream_is_charged_exactly(
-    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
-) -> None:
-    scripted.script(Answer(text="word " * 400, usage=Usage(100, 400), hold_after=3))
-    with ada.streaming() as stream:
+def test_a_client_that_hangs_up_mid_stream_is_charged_exactly(shop: Shop) -> None:
+    shop.cloud.script(Answer(text="word " * 400, usage=Usage(100, 400), hold_after=3))
+    with shop.ada.streaming() as stream:
         assert stream.status == 200
-    scripted.release_all()
-    (entry,) = ledger.settled(gateway.db, 1)
+    shop.cloud.release_all()
+    (entry,) = shop.entries_as_they_are(1)
     assert ledger.usage_of(entry) == Usage(100, 400)
     assert not entry.estimated
-    assert ada.ask().status == 200
+    assert shop.ada.ask().status == 200
 
 
 def test_a_cloud_that_is_not_there_costs_nothing_and_says_so(gateway: Gateway, ada: Device) -> None:
@@ -223,7 +211,7 @@ def test_a_cloud_that_does_not_begin_to_answer_is_given_up_once_and_charged_as_u
     assert entry.cost > 0
 
 
-def test_malformed_http_is_refused_and_its_header_is_in_no_log(gateway: Gateway, ada: Device) -> None:
+def test_malformed_http_is_refused_and_its_header_is_in_no_log(shop: Shop) -> None:
     canary = "canary-4b1d"
     lines = [
         f"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {canary}\x01\r\n\r\n",
@@ -232,16 +220,16 @@ def test_malformed_http_is_refused_and_its_header_is_in_no_log(gateway: Gateway,
         f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\nX: {canary}\r\n\r\nabcd",
     ]
     for line in lines:
-        with socket.create_connection((HOST, urlsplit(gateway.url).port), timeout=10) as raw:
+        with socket.create_connection((HOST, urlsplit(shop.gateway.url).port), timeout=10) as raw:
             raw.sendall(line.encode("latin-1"))
             with contextlib.suppress(ConnectionError):
                 assert b" 400 " in raw.recv(4096).splitlines()[0]
-    assert canary not in gateway.log.read_text()
-    assert ada.ask().status == 200
+    assert canary not in shop.gateway.log.read_text()
+    assert shop.ada.ask().status == 200
 
 
-def test_a_compressed_body_is_refused_not_inflated(ada: Device) -> None:
-    reply = ada.request("POST", "/v1/messages", b"\x1f\x8b", {"content-encoding": "gzip"})
+def test_a_compressed_body_is_refused_not_inflated(shop: Shop) -> None:
+    reply = shop.ada.request("POST", "/v1/messages", b"\x1f\x8b", {"content-encoding": "gzip"})
     assert reply.status == 400
     assert "Compressed" in reply.error["message"]
 
