@@ -2,6 +2,7 @@
 
 Observed of Codex 0.169.0: `/etc/codex/managed_config.toml` is laid over the user's file, key by key, and over `-c` on
 its command line, too; the provider's `auth` command is started without a shell, and what it prints is the bearer.
+It offers models two kinds of tools that the gateway refuses; both are switched off.
 On macOS the same text lies, in base64, in the domain's `config_toml_base64` (its vendor's documentation).
 """
 
@@ -31,7 +32,12 @@ PROVIDER: Final = "llmgw"
 MARK: Final = "# Rendered by llmgw mdm render: change org.toml and render again."
 CONFIGURATION: Final = """{mark}
 model_provider = "{provider}"
-{model}
+{model}# What the gateway cannot serve: a search on OpenAI's servers, and tools in namespaces.
+web_search = "disabled"
+
+[features]
+multi_agent = false
+
 [model_providers.{provider}]
 name = {name}
 base_url = {address}

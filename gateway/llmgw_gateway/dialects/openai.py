@@ -34,6 +34,7 @@ _STATUS: Final = {408: 504, 424: 502, 529: 503}
 
 LEFT_OUT: Final = frozenset(
     {
+        "client_metadata",  # what Codex says of its installation, for OpenAI's own records
         "metadata",  # labels for OpenAI's own storage
         "prediction",  # speeds up an answer, and does not change it
         "prompt_cache_key",  # routing towards OpenAI's cache

@@ -25,6 +25,11 @@ put /etc/codex/managed_config.toml <<'LLMGW-END-OF-FILE'
 # Rendered by llmgw mdm render: change org.toml and render again.
 model_provider = "llmgw"
 model = "gpt-oss-120b"
+# What the gateway cannot serve: a search on OpenAI's servers, and tools in namespaces.
+web_search = "disabled"
+
+[features]
+multi_agent = false
 
 [model_providers.llmgw]
 name = "Beispiel \"Süd\" & Söhne"
