@@ -13,9 +13,10 @@ import pytest
 
 from llmgw_mdm import policy, shapes
 from llmgw_mdm.organization import load
+from llmgw_mdm.render import artefacts
 from llmgw_packaging import launcher, runtime, windows, windows_settings
 from tests.lab import windows_python, wine
-from tests.packaging.test_msi import written
+from tests.packaging.test_msi import ORGANIZATION, trimmed, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,16 +68,21 @@ def machine(fresh: Path, tmp_path: Path) -> Iterator[wine.Wine]:
     found.end()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["llmgw_wire/"], ids=["small"])
 def agents(
-    python: runtime.Runtime, store: Path, release: Release, tmp_path_factory: pytest.TempPathFactory
+    python: runtime.Runtime,
+    store: Path,
+    release: Release,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> list[Path]:
-    """1.2.3 and 1.2.4."""
+    """1.2.3 and 1.2.4. Small ones, with few modules to compile; or, where a test says so, the whole."""
     folder = tmp_path_factory.mktemp("agents")
     found = []
     for version in ("1.2.3", "1.2.4"):
         named = replace(release, version=version)
         product, _ = windows.agent(python, store, named, lambda _name, content: content)
+        product = trimmed(product, request.param)
         path = folder / product.file_name
         path.write_bytes(windows.agent_msi(product, python))
         found.append(path)
@@ -87,7 +93,8 @@ def agents(
 def organizations(release: Release, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """An organisation's settings, and a minute later."""
     folder = tmp_path_factory.mktemp("org")
-    written(folder / "org.toml", release.epoch)
+    # `reg` prints in a code page.
+    written(folder / "org.toml", release.epoch, ORGANIZATION.encode("ascii", "ignore").decode())
     found = []
     for epoch in (release.epoch, release.epoch + 60):
         product, org = windows_settings.product(folder / "org.toml", replace(release, epoch=epoch))
@@ -121,6 +128,7 @@ def left(machine: wine.Wine) -> list[str]:
     return found + [each for each in path.split(";") if "llmgw" in each] + versions(machine)
 
 
+@pytest.mark.parametrize("agents", [""], indirect=True, ids=["whole"])
 def test_install_upgrade_uninstall(machine: wine.Wine, agents: list[Path]) -> None:
     older, newer = agents
     assert install(machine, older) == 0
@@ -128,7 +136,8 @@ def test_install_upgrade_uninstall(machine: wine.Wine, agents: list[Path]) -> No
     assert (machine.disk / TASK).exists()
     compiled = machine.disk / "Program Files/llmgw/lib/llmgw_agent/__pycache__"
     assert list(compiled.glob("daemon.cpython-313.pyc"))
-    libraries = "import aiohttp._http_parser, cryptography.hazmat.bindings._rust, keyring.backends.Windows, llmgw_agent"
+    # Not cryptography: Wine 8 lacks a library (bcryptprimitives.dll) that Windows has had since 7.
+    libraries = "import aiohttp._http_parser, yarl._quoting_c, keyring.backends.Windows, llmgw_agent"
     assert machine.must(rf"{HOME}\runtime\python.exe", "-c", f"{libraries}; print(llmgw_agent.__file__)").endswith(
         "\\llmgw\\lib\\llmgw_agent\\__init__.py\n"
     )
@@ -192,6 +201,15 @@ def test_settings_come_after_the_agent_and_go_before_it(
     assert remove(machine, second) == 0
     assert remove(machine, agents[1]) == 0
     assert left(machine) == []
+
+    # Whoever delivers by other means gives the agent the same.
+    rendered = {each.path: each.content for each in artefacts(org)}
+    for name in ("llmgw-agent.reg", "llmgw-agent-remove.reg"):
+        (machine.disk / name).write_bytes(rendered[f"windows/{name}"])
+    machine.must("reg", "import", r"C:\llmgw-agent.reg")
+    assert {name: machine.value(r"HKLM\SOFTWARE\Policies\llmgw", name) for name in ours} == ours
+    machine.must("reg", "import", r"C:\llmgw-agent-remove.reg")
+    assert {machine.value(r"HKLM\SOFTWARE\Policies\llmgw", name) for name in ours} == {None}
 
 
 def test_the_registry_s_policy_is_kept_to_by_an_upgrade(
