@@ -16,6 +16,8 @@ __all__ = ["CLAUDE_DOMAIN", "Place", "files", "places"]
 DESKTOP_DOMAIN: Final = "com.anthropic.claudefordesktop"
 DESKTOP_KEY: Final = r"HKEY_LOCAL_MACHINE\SOFTWARE\Policies\Claude"
 """Where the desktop app looks, on macOS and on Windows."""
+AGENT_KEY: Final = r"HKEY_LOCAL_MACHINE\SOFTWARE\Policies\llmgw"
+"""Where our agent looks on Windows."""
 DROP_IN: Final = "50-llmgw.json"
 BASE: Final = "managed-settings.json"
 DROP_INS: Final = "managed-settings.d"

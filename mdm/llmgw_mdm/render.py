@@ -13,7 +13,7 @@ from llmgw_agent.errors import ConfigurationError
 from llmgw_agent.managed import DOMAIN as AGENT_DOMAIN
 from llmgw_mdm import ansible, codex, group_policy, intune, iru, jamf, pipelines, policy, scripts, shapes, workspace_one
 from llmgw_mdm.artefact import Artefact
-from llmgw_mdm.places import CLAUDE_DOMAIN, DESKTOP_DOMAIN, DESKTOP_KEY, DROP_IN
+from llmgw_mdm.places import AGENT_KEY, CLAUDE_DOMAIN, DESKTOP_DOMAIN, DESKTOP_KEY, DROP_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -184,6 +184,11 @@ def _windows(org: Organization) -> Iterator[Artefact]:
         f"windows/{DROP_IN}",
         shapes.as_json(claude),
         f"the same as a drop-in: `{folder}\\managed-settings.d\\{DROP_IN}`",
+    )
+    agent = policy.agent(org, "windows")
+    yield Artefact("windows/llmgw-agent.reg", shapes.as_registry(agent, AGENT_KEY), f"our agent: `{AGENT_KEY}`")
+    yield Artefact(
+        "windows/llmgw-agent-remove.reg", shapes.registry_removal(agent, AGENT_KEY), "takes these values away again"
     )
     if org.desktop is not None:
         desktop = policy.claude_desktop(org, "windows")

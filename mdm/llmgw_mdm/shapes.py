@@ -11,7 +11,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 REGISTRY_KEY: Final = r"HKEY_LOCAL_MACHINE\SOFTWARE\Policies\ClaudeCode"
 REGISTRY_VALUE: Final = "Settings"
@@ -106,9 +106,18 @@ def as_one_line(document: dict[str, Any]) -> str:
     return json.dumps(document, separators=(",", ":"))
 
 
-def as_registry(values: dict[str, str], key: str = REGISTRY_KEY) -> bytes:
-    """A `.reg` file that sets texts under a key."""
-    return _registry(key, [f'"{name}"="{_escaped(value)}"' for name, value in values.items()])
+def as_registry(values: Mapping[str, str | int | list[str]], key: str = REGISTRY_KEY) -> bytes:
+    """A `.reg` file that sets values under a key: REG_SZ, REG_DWORD, REG_MULTI_SZ."""
+    return _registry(key, [f'"{name}"={_registry_value(value)}' for name, value in values.items()])
+
+
+def _registry_value(value: str | int | list[str]) -> str:
+    if isinstance(value, str):
+        return f'"{_escaped(value)}"'
+    if isinstance(value, int):
+        return f"dword:{value:08x}"
+    content = "".join(f"{each}\0" for each in [*value, ""]).encode("utf-16-le")
+    return "hex(7):" + content.hex(",")
 
 
 def registry_removal(names: Iterable[str], key: str = REGISTRY_KEY) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmgw_mdm import policy, shapes
 from llmgw_mdm.organization import load, package_name
-from llmgw_mdm.places import DESKTOP_KEY, DROP_IN
+from llmgw_mdm.places import AGENT_KEY, DESKTOP_KEY, DROP_IN
 from llmgw_packaging import installation, msi
 from llmgw_packaging.installation import PROGRAM_FILES
 from llmgw_packaging.organization import check_helper, dated
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from llmgw_packaging.release import Release
 
 FOLDER: Final = "ClaudeCode/managed-settings.d"
-AGENT_KEY: Final = r"SOFTWARE\Policies\llmgw"
 ROOT: Final = "HKEY_LOCAL_MACHINE\\"
 GOES: Final = 'REMOVE~="ALL"'
 IN_REGISTRY: Final = 'POLICY~="registry" OR (NOT POLICY AND CHOSEN="registry")'
@@ -71,7 +70,7 @@ def build(found: installation.Product, org: Organization) -> bytes:
     put("InFile", IN_FILE, ORGANIZATION_KEY, {"Policy": "file"})
     put("InRegistry", in_registry, ORGANIZATION_KEY, {"Policy": "registry"})
     put("Policy", in_registry, shapes.REGISTRY_KEY.removeprefix(ROOT), {shapes.REGISTRY_VALUE: claude})
-    put("Agent", "", AGENT_KEY, policy.agent(org, "windows"))
+    put("Agent", "", AGENT_KEY.removeprefix(ROOT), policy.agent(org, "windows"))
     if org.desktop is not None:
         put("Desktop", "", DESKTOP_KEY.removeprefix(ROOT), policy.claude_desktop(org, "windows"))
     database.add("AppSearch", ("CHOSEN", "ChosenValue"), ("HELPER", "HelperFile"))

@@ -54,11 +54,11 @@ class Wine:
             raise ProgramError(f"{words}: exit code {done.exit_code}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def value(self, key: str, name: str) -> str | None:
-        """A value of the registry as `reg` prints it; None if it is not there."""
-        done = self.run("reg", "query", key, "/v", name)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("    ")]
-        return lines[0].split("    ", 3)[3] if done.exit_code == 0 and lines else None
+    def values(self, key: str) -> dict[str, str]:
+        """The values of a key of the registry, as `reg` prints them; none if there is no such key."""
+        said = self.run("reg", "query", key).stdout.splitlines()
+        rows = [line.strip().split("    ", 2) for line in said if line.startswith("    ")]
+        return {name: value for name, _, value in rows}
 
     def end(self) -> None:
         """Stop everything in the prefix."""

@@ -134,6 +134,27 @@ def registry(content: bytes, product: str = "ClaudeCode") -> dict[str, str]:
     return {json.loads(name): json.loads(value) for name, value in parser.items(parser.sections()[0]) if value != "-"}
 
 
+def test_the_agent_s_values_have_the_types_that_it_reads(full: Organization) -> None:
+    found = by_path(full)
+    lines = found["windows/llmgw-agent.reg"].decode("utf-16").split("\r\n")
+    assert lines[2] == r"[HKEY_LOCAL_MACHINE\SOFTWARE\Policies\llmgw]"
+    values = dict(line.split("=", 1) for line in lines[3:] if line)
+    wanted = policy.agent(full, "windows")
+    assert [json.loads(name) for name in values] == list(wanted)
+    for name, value in wanted.items():
+        said = values[json.dumps(name)]
+        if isinstance(value, list):
+            assert bytes.fromhex(said.removeprefix("hex(7):").replace(",", "")).decode("utf-16-le") == "".join(
+                f"{each}\0" for each in [*value, ""]
+            )
+        elif isinstance(value, int):
+            assert int(said.removeprefix("dword:"), 16) == value
+        else:
+            assert json.loads(said) == value
+    removal = found["windows/llmgw-agent-remove.reg"].decode("utf-16").split("\r\n")
+    assert [line for line in removal[3:] if line] == [f'"{name}"=-' for name in wanted]
+
+
 READERS: dict[str, Callable[[bytes], Any]] = {
     ".adml": ET.fromstring,
     ".admx": ET.fromstring,

@@ -83,15 +83,19 @@ def whole(python: runtime.Runtime, store: Path, release: Release) -> tuple[insta
     return windows.agent(python, store, release, lambda _name, content: content)
 
 
-@pytest.fixture(scope="module")
-def product(whole: tuple[installation.Product, tuple[Wheel, ...]]) -> installation.Product:
-    """The agent without what is not ours: a tenth of the bytes."""
+def trimmed(product: installation.Product, kept: str) -> installation.Product:
+    """The agent with those of its modules alone whose path begins so: a tenth of the bytes."""
     tree = Tree()
-    for path, entry in whole[0].tree.entries():
-        if not path.startswith("llmgw/lib/") or path.startswith("llmgw/lib/llmgw_"):
+    for path, entry in product.tree.entries():
+        if not path.startswith("llmgw/lib/") or path.startswith(f"llmgw/lib/{kept}"):
             tree.add(path, entry)
     tree.put("llmgw/lib/README", "")
-    return replace(whole[0], tree=tree)
+    return replace(product, tree=tree)
+
+
+@pytest.fixture(scope="module")
+def product(whole: tuple[installation.Product, tuple[Wheel, ...]]) -> installation.Product:
+    return trimmed(whole[0], "llmgw_")
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +110,9 @@ def built(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def written(path: Path, epoch: int) -> None:
+def written(path: Path, epoch: int, text: str = ORGANIZATION) -> None:
     """The organisation's file, changed at that time."""
-    path.write_text(ORGANIZATION, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     os.utime(path, (epoch, epoch))
 
 

