@@ -6,10 +6,11 @@ What is left of a day is a row for each person, team, project and model that wer
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import delete, func, select
 
@@ -19,7 +20,7 @@ from llmgw_gateway.store.upsert import add_up
 
 if TYPE_CHECKING:
     from collections import OrderedDict
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from zoneinfo import ZoneInfo
 
     from sqlalchemy import Connection, RowMapping
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 LOCK: Final = 0x6C6C6D6772
 """The advisory lock of retention, so that one replica at a time works at it: "llmgr" in ASCII."""
 MOST_ATTEMPTS: Final = 50
-"""Of one transaction: it is over in milliseconds, and admissions wait no longer than that."""
+"""Of one transaction, at most."""
 AHEAD: Final = 100
 """Entries among which further attempts of the same operations are looked for."""
 MOST_REMEMBERED: Final = 10_000
@@ -49,12 +50,25 @@ class Slice:
     before: int
     """Milliseconds since the epoch: attempts that were admitted earlier."""
     zone: ZoneInfo
-    seen: OrderedDict[str, None]
+    seen: Collection[str]
     """Operations of earlier slices: a retry is no operation of its own."""
+    most: int = MOST_ATTEMPTS
+    """Attempts, but for further ones of the same operations."""
 
 
-def roll_up(connection: Connection, batch: list[Slice]) -> list[int | None]:
-    """How many attempts were added up and removed; 0 when none is left, None when another replica is at it."""
+class Rolled(NamedTuple):
+    """What one transaction has done."""
+
+    attempts: int
+    """That were added up and removed; 0: none is left."""
+    operations: tuple[str, ...] = ()
+    """Those that were not seen before. They count as seen once the transaction is committed."""
+    seconds: float = 0.0
+    """How long whatever else wanted the store's writer had to wait."""
+
+
+def roll_up(connection: Connection, batch: list[Slice]) -> list[Rolled | None]:
+    """Add up and remove the oldest attempts; None when another replica is at it."""
     return [_roll_up(connection, each) for each in batch]
 
 
@@ -71,7 +85,8 @@ def ours(connection: Connection) -> bool:
     return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(LOCK))))
 
 
-def _roll_up(connection: Connection, asked: Slice) -> int | None:
+def _roll_up(connection: Connection, asked: Slice) -> Rolled | None:
+    began = time.perf_counter()
     if not ours(connection):
         return None
     open_ = select(attempts.c.attempt_id).where(attempts.c.attempt_id == ledger.c.attempt_id).exists()
@@ -79,22 +94,30 @@ def _roll_up(connection: Connection, asked: Slice) -> int | None:
         select(ledger.c.attempt_id, ledger.c.operation_id)
         .where(ledger.c.admitted_at < asked.before, ~open_)
         .order_by(ledger.c.admitted_at)
-        .limit(MOST_ATTEMPTS + AHEAD)
+        .limit(asked.most + AHEAD)
     )
     found = connection.execute(oldest).all()
     if not found:
-        return 0
+        return Rolled(0)
     # What is left of an operation in the ledger would count as one of its own: its attempts go together.
-    operations = {row.operation_id for row in found[:MOST_ATTEMPTS]}
+    operations = {row.operation_id for row in found[: asked.most]}
     ids = sorted({row.attempt_id for row in found if row.operation_id in operations})
     query = select(ledger).where(ledger.c.attempt_id.in_(ids)).order_by(ledger.c.admitted_at, ledger.c.entry_id)
     rows = connection.execute(query).mappings().all()
-    add_up(connection, ledger_sums, _sums(rows, asked), SUMMED)
+    new: dict[str, None] = {}
+    add_up(connection, ledger_sums, _sums(rows, asked, new), SUMMED)
     connection.execute(delete(ledger).where(ledger.c.attempt_id.in_(ids)))
-    return len(ids)
+    return Rolled(len(ids), tuple(new), time.perf_counter() - began)
 
 
-def _sums(rows: Iterable[RowMapping], asked: Slice) -> list[dict[str, Any]]:
+def remember(seen: OrderedDict[str, None], operations: Iterable[str]) -> None:
+    """Keep the last operations in mind: attempts of one are minutes apart."""
+    seen.update(dict.fromkeys(operations))
+    while len(seen) > MOST_REMEMBERED:
+        seen.popitem(last=False)
+
+
+def _sums(rows: Iterable[RowMapping], asked: Slice, new: dict[str, None]) -> list[dict[str, Any]]:
     """A settlement and its correction are one attempt; what it cost is known when either is exact."""
     whole: dict[str, list[RowMapping]] = {}
     for row in rows:
@@ -108,19 +131,12 @@ def _sums(rows: Iterable[RowMapping], asked: Slice) -> list[dict[str, Any]]:
         sum_id = sha256(json.dumps(list(of.values())).encode()).hexdigest()
         sums.setdefault(sum_id, {"sum_id": sum_id} | of | dict.fromkeys(SUMMED, 0))
         cost = sum(each["cost"] for each in entries)
-        sums[sum_id]["operations"] += _is_first(first["operation_id"], asked.seen)
+        operation = first["operation_id"]
+        sums[sum_id]["operations"] += operation not in asked.seen and operation not in new
+        new.setdefault(operation)
         sums[sum_id]["attempts"] += 1
         sums[sum_id]["cost"] += cost
         sums[sum_id]["estimated_cost"] += cost if all(each["estimated"] for each in entries) else 0
         for name in (*TOKENS, "tokens", "weighted_tokens"):
             sums[sum_id][name] += sum(each[name] for each in entries)
     return [sums[key] for key in sorted(sums)]
-
-
-def _is_first(operation_id: str, seen: OrderedDict[str, None]) -> bool:
-    if operation_id in seen:
-        return False
-    seen[operation_id] = None
-    if len(seen) > MOST_REMEMBERED:  # the attempts of an operation are minutes apart
-        seen.popitem(last=False)
-    return True
