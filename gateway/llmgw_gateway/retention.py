@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity.erasing import Erasure, erase, unseen
-from llmgw_gateway.money.rollup import Slice, ours, roll_up, waiting
+from llmgw_gateway.money.rollup import MOST_ATTEMPTS, Slice, ours, remember, roll_up, waiting
 from llmgw_gateway.observe import anchors, change_chain, trail
 from llmgw_gateway.observe.changes import Author, Change, is_recorded, new_change_id, record
 
@@ -38,6 +38,8 @@ HOUR: Final = 3600.0
 SHARE: Final = 4
 """Of the time of the store's writer, retention takes at most one part of so many: the store is for calls."""
 LEAST_SECONDS: Final = 0.02
+SLICE_SECONDS: Final = 0.003
+"""How long one transaction may keep the writer: whoever wants to be admitted meanwhile waits for its end."""
 DAY: Final = 86_400_000
 AUTHOR: Final = "retention"
 MOST_CHANGES: Final = 1_000
@@ -61,6 +63,19 @@ class Removed:
 @dataclass(frozen=True, slots=True)
 class Round:
     """The order to begin a round."""
+
+
+class Pace:
+    """How much one transaction takes on: what this store, as busy as it is, does in SLICE_SECONDS. At first little."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.size = max(1, most // 10)
+
+    def took(self, seconds: float) -> None:
+        """Learn from the last one: less at once, more by and by."""
+        fits = int(self.size * SLICE_SECONDS / max(seconds, 1e-6))
+        self.size = max(1, min(self._most, fits, 2 * self.size))
 
 
 class Retention:
@@ -120,12 +135,15 @@ class Retention:
         return done
 
     async def _ledger(self, before: int) -> int:
-        asked = Slice(before, ZoneInfo(self._settings.organisation.time_zone), self._seen)
-        whole = 0
-        while (done := await self._step(self._database.submit(roll_up, asked))).attempts:
-            asked.remember(done)
+        zone, pace, whole = ZoneInfo(self._settings.organisation.time_zone), Pace(MOST_ATTEMPTS), 0
+        while True:
+            asked = Slice(before, zone, self._seen, pace.size)
+            done = await self._step(self._database.submit(roll_up, asked))
+            if done is None or not done.attempts:
+                return whole
+            remember(self._seen, done.operations)
+            pace.took(done.seconds)
             whole += done.attempts
-        return whole
 
     async def _step(self, work: Awaitable[Result]) -> Result:
         """One transaction, and a pause that is as long as it takes to keep to the share."""
@@ -135,12 +153,14 @@ class Retention:
         return done
 
     async def _changes(self, before: int) -> int:
-        whole = 0
+        pace, whole = Pace(MOST_CHANGES), 0
         while True:
             key = anchors.key_in_force(self._settings)
-            asked = _Oldest(before, int(self._database.now() * 1000), new_change_id(), key)
-            if not (count := await self._step(self._database.submit(_remove_changes, asked))):
+            asked = _Oldest(before, int(self._database.now() * 1000), new_change_id(), key, pace.size)
+            count, seconds = await self._step(self._database.submit(_remove_changes, asked))
+            if not count:
                 return whole
+            pace.took(seconds)
             whole += count
 
     async def _people(self, now: int, before: int) -> int:
@@ -187,11 +207,16 @@ class _Oldest:
     now: int
     change_id: str
     key: Key
+    most: int
 
 
-def _remove_changes(connection: Connection, batch: list[_Oldest]) -> list[int]:
-    """How many rows went, for each; the row that says so comes first."""
-    return [_remove(connection, each) for each in batch]
+def _remove_changes(connection: Connection, batch: list[_Oldest]) -> list[tuple[int, float]]:
+    """How many rows went, for each, and how many seconds that took; the row that says so comes first."""
+    answers = []
+    for each in batch:
+        began = time.perf_counter()
+        answers.append((_remove(connection, each), time.perf_counter() - began))
+    return answers
 
 
 def _remove(connection: Connection, asked: _Oldest) -> int:
@@ -200,7 +225,7 @@ def _remove(connection: Connection, asked: _Oldest) -> int:
         return 0
     if is_recorded(connection, by):  # the transaction is run again: what it removed is gone
         return 1
-    found = change_chain.oldest(connection, asked.before, MOST_CHANGES)
+    found = change_chain.oldest(connection, asked.before, asked.most)
     if found is None:
         return 0
     number, last = found

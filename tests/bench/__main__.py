@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench import admission, hotpath, revocation
+from tests.bench import admission, hotpath, retention, revocation
 from tests.lab.agent import installed
 from tests.lab.canaille import Canaille
 from tests.lab.scripted import ScriptedBedrock
@@ -50,6 +50,7 @@ def main() -> int:
             kept &= many_tokens(system)
             kept &= idle_agent(system)
     admission.main()
+    retention.main()
     revocation.main()
     kept &= hotpath.main()
     return 0 if kept else 1

@@ -90,12 +90,12 @@ async def _round(config: Path, at_once: int, requests: int) -> tuple[float, floa
     money = Money(database, catalogues.load(None), loaded)
     spare_the_collector()  # as the gateway does
     waits: list[float] = []
-    call = _call()  # reading one is not money's work
+    one = call()  # reading one is not money's work
 
     async def client(count: int) -> None:
         for _ in range(count):
             began = time.perf_counter()
-            async with money.admit(ACCOUNT, GRANT, call, "req_1") as hold:
+            async with money.admit(ACCOUNT, GRANT, one, "req_1") as hold:
                 waits.append(time.perf_counter() - began)
                 hold.outcome.dispatched = True
                 hold.outcome.usage, hold.outcome.completeness = USAGE, "complete"
@@ -117,7 +117,8 @@ def _nothing(_: Connection, items: list[None]) -> list[None]:
     return items
 
 
-def _call() -> Call:
+def call() -> Call:
+    """A prompt as it is admitted."""
     return Call("bedrock", "m", stream=True, max_tokens=1000, size=4000, body=b"", members={}, session="s")
 
 
@@ -142,7 +143,7 @@ async def _replica(config: Path) -> float:
     async def client() -> None:
         nonlocal count
         while time.monotonic() < ends:
-            async with money.admit(ACCOUNT, GRANT, _call(), "req_1") as hold:
+            async with money.admit(ACCOUNT, GRANT, call(), "req_1") as hold:
                 hold.outcome.dispatched = True
                 hold.outcome.usage, hold.outcome.completeness = USAGE, "complete"
             count += 1

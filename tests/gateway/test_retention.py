@@ -18,7 +18,7 @@ from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.money import verification
 from llmgw_gateway.money.posting import Books
-from llmgw_gateway.money.rollup import Slice, roll_up
+from llmgw_gateway.money.rollup import Slice, remember, roll_up
 from llmgw_gateway.money.usage import SUMMED_BY, Line, Span, total, usage
 from llmgw_gateway.observe import change_chain, trail
 from llmgw_gateway.observe.anchors import anchor
@@ -27,7 +27,7 @@ from llmgw_gateway.observe.audit import Audit, Entry
 from llmgw_gateway.observe.chain import Head, key_of
 from llmgw_gateway.observe.changes import Author, Change, record
 from llmgw_gateway.observe.spool import Spool
-from llmgw_gateway.retention import Removed, Retention, waits
+from llmgw_gateway.retention import SLICE_SECONDS, Pace, Removed, Retention, waits
 from llmgw_gateway.settings import Settings, load
 from llmgw_gateway.store.schema import audit_heads, persons
 from tests.gateway import configuration
@@ -94,18 +94,29 @@ async def books(both: Database) -> dict[str, Any]:
     return await both.read(look)
 
 
-async def test_every_sum_is_what_it_was_and_the_ledger_is_right(column: Column, both: Database) -> None:
+async def roll(both: Database, asked: Slice) -> int:
+    """One transaction, and what is kept in mind of it."""
+    done = await both.submit(roll_up, asked)
+    assert done is not None
+    assert isinstance(asked.seen, OrderedDict)
+    remember(asked.seen, done.operations)
+    return done.attempts
+
+
+@pytest.mark.parametrize("most", [3, 50])
+async def test_every_sum_is_what_it_was_and_the_ledger_is_right(column: Column, both: Database, most: int) -> None:
     await both.submit(past, attempts())
     before = await books(both)
     assert before["faults"] == []
     counters = column.sql("SELECT * FROM counters")
     cut = START + 60 * DAY
-    asked = Slice(cut, BERLIN, OrderedDict())
+    asked = Slice(cut, BERLIN, OrderedDict(), most)
     rolled = 0
-    while (done := await both.submit(roll_up, asked)).attempts:
-        asked.remember(done)
-        rolled += done.attempts
-        assert (await books(both)) == before, f"after {rolled} attempts"
+    while count := await roll(both, asked):
+        rolled += count
+        if rolled % 50 < most:
+            assert (await books(both)) == before, f"after {rolled} attempts"
+    assert (await books(both)) == before
     ((oldest,),) = column.sql("SELECT MIN(admitted_at) FROM ledger")
     whole_days = cut // DAY * DAY
     assert oldest >= whole_days
@@ -116,6 +127,37 @@ async def test_every_sum_is_what_it_was_and_the_ledger_is_right(column: Column, 
     outcomes = await both.read(lambda connection: usage(connection, "outcome", OPEN_SPAN))
     assert "(removed)" in {line.label for line in outcomes}
     assert total(outcomes) == total(before["team 0"])
+
+
+async def test_a_transaction_that_is_run_again_counts_its_operations_again(column: Column, both: Database) -> None:
+    await both.submit(past, attempts())
+    before = await books(both)
+    asked = Slice(START + 60 * DAY, BERLIN, OrderedDict())
+
+    def undone(connection: Connection, batch: list[Slice]) -> list[None]:
+        roll_up(connection, batch)
+        raise ValueError("the store takes it back")
+
+    with pytest.raises(ValueError, match="takes it back"):
+        await both.submit(undone, asked)
+    while await roll(both, asked):
+        pass
+    assert (await books(both)) == before
+    assert column.sql("SELECT COUNT(*) FROM ledger_sums") != [(0,)]
+
+
+def test_a_slice_that_took_too_long_is_followed_by_a_smaller_one_and_grows_again_by_and_by() -> None:
+    pace = Pace(50)
+    assert pace.size == 5
+    pace.took(SLICE_SECONDS / 100)
+    assert pace.size == 10
+    pace.took(SLICE_SECONDS * 5)
+    assert pace.size == 2
+    pace.took(1.0)
+    assert pace.size == 1
+    for _ in range(10):
+        pace.took(0.0)
+    assert pace.size == 50
 
 
 async def test_a_ledger_whose_sums_were_altered_is_not_right(column: Column, both: Database) -> None:
@@ -135,7 +177,7 @@ async def test_what_is_open_stays(column: Column, both: Database) -> None:
         "SELECT 'att_open', operation_id, payer_id, admitted_at, counters, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, swept "
         "FROM ledger, (SELECT estimated AS swept FROM ledger LIMIT 1) AS any_one WHERE attempt_id = 'att_open' LIMIT 1"
     )
-    while (await both.submit(roll_up, Slice(START + 10 * DAY, BERLIN, OrderedDict()))).attempts:
+    while await roll(both, Slice(START + 10 * DAY, BERLIN, OrderedDict())):
         pass
     assert {name for (name,) in column.sql("SELECT attempt_id FROM ledger")} == {"att_open"}
 

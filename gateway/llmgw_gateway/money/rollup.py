@@ -6,10 +6,11 @@ What is left of a day is a row for each person, team, project and model that wer
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import delete, func, select
 
@@ -20,7 +21,7 @@ from llmgw_gateway.store.upsert import add_up
 
 if TYPE_CHECKING:
     from collections import OrderedDict
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from zoneinfo import ZoneInfo
 
     from sqlalchemy import Connection, Row, RowMapping
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 LOCK: Final = 0x6C6C6D6772
 """The advisory lock of retention, so that one replica at a time works at it: "llmgr" in ASCII."""
 MOST_ATTEMPTS: Final = 50
-"""Of one transaction: it is over in milliseconds, and admissions wait no longer than that."""
+"""Of one transaction, at most."""
 AHEAD: Final = 100
 """Entries among which further attempts of the same operations are looked for."""
 MOST_REMEMBERED: Final = 10_000
@@ -51,33 +52,30 @@ class Slice:
     before: int
     """Milliseconds since the epoch: attempts that were admitted on an earlier day (UTC)."""
     zone: ZoneInfo
-    seen: OrderedDict[str, None]
+    seen: Collection[str]
     """Operations of earlier slices: a retry is no operation of its own."""
+    most: int = MOST_ATTEMPTS
+    """Attempts, but for further ones of the same operations."""
 
     @property
     def day(self) -> int:
         """The first one that stays. Whole days go, because that is how the index has them."""
         return self.before // DAY_MILLISECONDS
 
-    def remember(self, done: Rolled) -> None:
-        """Call it once the transaction is over: one that is rolled back and run again counts the same operations."""
-        self.seen.update(dict.fromkeys(done.operations))
-        while len(self.seen) > MOST_REMEMBERED:  # the attempts of an operation are minutes apart
-            self.seen.popitem(last=False)
 
+class Rolled(NamedTuple):
+    """What one transaction has done."""
 
-@dataclass(frozen=True, slots=True)
-class Rolled:
-    """What one transaction did; nothing when none is left, or when another replica is at it."""
-
-    attempts: int = 0
-    """How many were added up and removed."""
+    attempts: int
+    """That were added up and removed; 0: none is left."""
     operations: tuple[str, ...] = ()
-    """Whose first attempt was among them."""
+    """Those that were not seen before. They count as seen once the transaction is committed."""
+    seconds: float = 0.0
+    """How long whatever else wanted the store's writer had to wait."""
 
 
-def roll_up(connection: Connection, batch: list[Slice]) -> list[Rolled]:
-    """Add up and remove some of the oldest attempts."""
+def roll_up(connection: Connection, batch: list[Slice]) -> list[Rolled | None]:
+    """Add up and remove the oldest attempts; None when another replica is at it."""
     return [_roll_up(connection, each) for each in batch]
 
 
@@ -94,30 +92,41 @@ def ours(connection: Connection) -> bool:
     return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(LOCK))))
 
 
-def _roll_up(connection: Connection, asked: Slice) -> Rolled:
-    if not ours(connection) or not (found := _oldest(connection, asked.day)):
-        return Rolled()
+def _roll_up(connection: Connection, asked: Slice) -> Rolled | None:
+    began = time.perf_counter()
+    if not ours(connection):
+        return None
+    found = _oldest(connection, asked)
+    if not found:
+        return Rolled(0)
     # What is left of an operation in the ledger would count as one of its own: its attempts go together.
-    operations = {row.operation_id for row in found[:MOST_ATTEMPTS]}
+    operations = {row.operation_id for row in found[: asked.most]}
     ids = sorted({row.attempt_id for row in found if row.operation_id in operations})
     query = select(ledger, *(payers.c[name] for name in PAYING)).select_from(ENTRIES)
     query = query.where(ledger.c.attempt_id.in_(ids)).order_by(ledger.c.admitted_at, ledger.c.entry_id)
     rows = connection.execute(query).mappings().all()
-    new = dict.fromkeys(row["operation_id"] for row in rows if row["operation_id"] not in asked.seen)
-    add_up(connection, ledger_sums, _sums(rows, asked.zone, set(new)), SUMMED)
+    new: dict[str, None] = {}
+    add_up(connection, ledger_sums, _sums(rows, asked, new), SUMMED)
     connection.execute(delete(ledger).where(ledger.c.attempt_id.in_(ids)))
-    return Rolled(len(ids), tuple(new))
+    return Rolled(len(ids), tuple(new), time.perf_counter() - began)
 
 
-def _oldest(connection: Connection, day: int) -> Sequence[Row[str, str]]:
-    """Some attempts of days before `day` that are over, and a few ahead of them; none when none is left.
+def remember(seen: OrderedDict[str, None], operations: Iterable[str]) -> None:
+    """Keep the last operations in mind: attempts of one are minutes apart."""
+    seen.update(dict.fromkeys(operations))
+    while len(seen) > MOST_REMEMBERED:
+        seen.popitem(last=False)
+
+
+def _oldest(connection: Connection, asked: Slice) -> Sequence[Row[str, str]]:
+    """Some attempts of the days that go which are over, and a few ahead of them; none when none is left.
 
     The ledger begins with what was settled first, which is what was admitted first; what was settled late is found by
     its day once nothing else is left.
     """
+    day, most = asked.day, asked.most + AHEAD
     if (connection.scalar(select(func.min(ledger.c.day))) or day) >= day:
         return ()
-    most = MOST_ATTEMPTS + AHEAD
     first = select(ledger).order_by(ledger.c.entry_id).limit(most).subquery()
     open_ = select(attempts.c.attempt_id)
     found: Sequence[Row[str, str]] = ()
@@ -129,7 +138,7 @@ def _oldest(connection: Connection, day: int) -> Sequence[Row[str, str]]:
     return found
 
 
-def _sums(rows: Iterable[RowMapping], zone: ZoneInfo, new: set[str]) -> list[dict[str, Any]]:
+def _sums(rows: Iterable[RowMapping], asked: Slice, new: dict[str, None]) -> list[dict[str, Any]]:
     """A settlement and its correction are one attempt; what it cost is known when either is exact."""
     whole: dict[str, list[RowMapping]] = {}
     for row in rows:
@@ -138,13 +147,14 @@ def _sums(rows: Iterable[RowMapping], zone: ZoneInfo, new: set[str]) -> list[dic
     for attempt_id, entries in whole.items():
         first = entries[0]
         calls = not attempt_id.startswith(PREFIX)
-        day = datetime.fromtimestamp(first["admitted_at"] / 1000, zone).date().isoformat()
+        day = datetime.fromtimestamp(first["admitted_at"] / 1000, asked.zone).date().isoformat()
         of = {"day": day, "calls": calls} | {name: first[name] for name in OF[2:]}
         sum_id = sha256(json.dumps(list(of.values())).encode()).hexdigest()
         sums.setdefault(sum_id, {"sum_id": sum_id} | of | dict.fromkeys(SUMMED, 0))
         cost = sum(each["cost"] for each in entries)
-        sums[sum_id]["operations"] += first["operation_id"] in new
-        new.discard(first["operation_id"])
+        operation = first["operation_id"]
+        sums[sum_id]["operations"] += operation not in asked.seen and operation not in new
+        new.setdefault(operation)
         sums[sum_id]["attempts"] += 1
         sums[sum_id]["cost"] += cost
         sums[sum_id]["estimated_cost"] += cost if all(each["estimated"] for each in entries) else 0
