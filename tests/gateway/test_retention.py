@@ -18,7 +18,7 @@ from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.money import verification
 from llmgw_gateway.money.posting import Books
-from llmgw_gateway.money.rollup import Slice, roll_up
+from llmgw_gateway.money.rollup import Rolled, Slice, roll_up
 from llmgw_gateway.money.usage import SUMMED_BY, Line, Span, total, usage
 from llmgw_gateway.observe import change_chain, trail
 from llmgw_gateway.observe.anchors import anchor
@@ -118,6 +118,36 @@ async def test_every_sum_is_what_it_was_and_the_ledger_is_right(column: Column, 
     assert total(outcomes) == total(before["team 0"])
 
 
+async def test_a_transaction_that_is_run_again_counts_the_same_operations(both: Database) -> None:
+    await both.submit(past, attempts())
+    before = await books(both)
+    runs: list[int] = []
+
+    def interrupted(connection: Connection, batch: list[Slice]) -> list[Rolled]:
+        done = roll_up(connection, batch)
+        runs.append(done[0].attempts)
+        if len(runs) == 1:
+            raise RuntimeError("the first one is rolled back")
+        return done
+
+    done = await both.submit(interrupted, Slice(START + 60 * DAY, BERLIN, OrderedDict()))
+    assert runs == [done.attempts] * 2
+    assert await books(both) == before
+
+
+async def test_what_was_settled_late_goes_with_its_day(column: Column, both: Database) -> None:
+    """As it does after the replay of a journal: it stands behind entries that stay."""
+    given = attempts()
+    await both.submit(past, [*given[20:], *given[:20]])
+    before = await books(both)
+    asked = Slice(START + 20 * DAY, BERLIN, OrderedDict())
+    while (done := await both.submit(roll_up, asked)).attempts:
+        asked.remember(done)
+    ((oldest,),) = column.sql("SELECT MIN(day) FROM ledger")
+    assert oldest >= asked.day
+    assert await books(both) == before
+
+
 async def test_a_ledger_whose_sums_were_altered_is_not_right(column: Column, both: Database) -> None:
     await both.submit(past, attempts())
     await both.submit(roll_up, Slice(START + 10 * DAY, BERLIN, OrderedDict()))
@@ -130,10 +160,11 @@ async def test_what_is_open_stays(column: Column, both: Database) -> None:
     column.sql("UPDATE ledger SET attempt_id = 'att_open' WHERE attempt_id = 'att_0000'")
     column.sql(
         "INSERT INTO attempts (attempt_id, operation_id, payer_id, admitted_at, counters, hold, hold_tokens, "
-        "hold_weighted, ceiling, ceiling_tokens, ceiling_weighted, observed, "
-        "observed_tokens, observed_weighted, lease_until, swept) "
+        "hold_weighted, ceiling, ceiling_tokens, ceiling_weighted, observed, observed_tokens, observed_weighted, "
+        "lease_until, swept) "
         "SELECT 'att_open', operation_id, payer_id, admitted_at, counters, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, swept "
-        "FROM ledger, (SELECT estimated AS swept FROM ledger LIMIT 1) AS any_one WHERE attempt_id = 'att_open' LIMIT 1"
+        "FROM ledger, "
+        "(SELECT estimated AS swept FROM ledger LIMIT 1) AS any_one WHERE attempt_id = 'att_open' LIMIT 1"
     )
     while (await both.submit(roll_up, Slice(START + 10 * DAY, BERLIN, OrderedDict()))).attempts:
         pass
