@@ -137,7 +137,7 @@ async def test_a_transaction_that_is_run_again_counts_the_same_operations(both: 
 
 async def test_what_was_settled_late_goes_with_its_day(column: Column, both: Database) -> None:
     """As it does after the replay of a journal: it stands behind entries that stay."""
-    given = attempts()
+    given = [replace(each, operation=each.operation or f"req_of_att_{n:04d}") for n, each in enumerate(attempts())]
     await both.submit(past, [*given[20:], *given[:20]])
     before = await books(both)
     asked = Slice(START + 20 * DAY, BERLIN, OrderedDict())
