@@ -314,7 +314,7 @@ class Credentials:
     """The gateway's own credentials: an AWS identity for each profile, a key for each upstream that wants one."""
 
     def __init__(self, settings: Settings) -> None:
-        profiles = {"", *(region.profile for region in settings.regions)}
+        profiles = {region.profile for region in settings.regions} | ({""} if settings.bedrock.region else set())
         self.aws = {profile: AwsCredentials(profile) for profile in profiles}
         self.keys = {each.name: ApiKey(settings.path(each.key_file)) for each in settings.anthropic}
 
@@ -336,7 +336,7 @@ class Credentials:
 def upstreams(settings: Settings, credentials: Credentials, table: Table) -> Upstreams:
     """Everything that targets may name."""
     times = settings.bedrock
-    known: dict[str, Provider] = {"": Bedrock(times, credentials.aws[""], table)}
+    known: dict[str, Provider] = {"": Bedrock(times, credentials.aws[""], table)} if times.region else {}
     for each in settings.regions:
         own = credentials.aws[each.profile]
         known[each.name] = Bedrock(times, own, table, region=each.region, endpoint=each.endpoint)
