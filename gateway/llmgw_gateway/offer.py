@@ -115,8 +115,8 @@ def _place_faults(settings: Settings, model: Model, known: CatalogueModel) -> It
         )
     if not known.bedrock_id and not where <= settings.direct:
         yield (
-            f"name: {model.name!r} has no bedrock_id in prices.file, and is asked at Bedrock: add it there, or give the "
-            "model targets of [[anthropic]] only"
+            f"name: {model.name!r} has no bedrock_id in prices.file, and is asked at Bedrock: add it there, or give "
+            "the model targets of [[anthropic]] only"
         )
     for key, target in direct_targets(settings, model):
         if known.kind == "embedding":
