@@ -47,7 +47,7 @@ class Server:
     async def left(self, count: int) -> None:
         """Wait until so many connections are open."""
         async with asyncio.timeout(WATCHDOG):
-            while self._runner.server is None or len(self._runner.server.connections) != count:
+            while self._runner.server is None or len(self._runner.server.connections) != count:  # noqa: ASYNC110 -- no event
                 await asyncio.sleep(0.01)
 
 
