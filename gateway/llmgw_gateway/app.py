@@ -260,6 +260,7 @@ class Gateway:
             idle_seconds=server.idle_seconds,
             most_connections=server.most_connections,
             most_per_address=server.most_connections_per_address,
+            stall_seconds=self._settings.streams.stall_seconds,
             peers=peers,
             refused=pipeline.metrics.refused_connections.inc,
         )
@@ -314,7 +315,7 @@ class Credentials:
     """The gateway's own credentials: an AWS identity for each profile, a key for each upstream that wants one."""
 
     def __init__(self, settings: Settings) -> None:
-        profiles = {"", *(region.profile for region in settings.regions)}
+        profiles = {region.profile for region in settings.regions} | ({""} if settings.bedrock.region else set())
         self.aws = {profile: AwsCredentials(profile) for profile in profiles}
         self.keys = {each.name: ApiKey(settings.path(each.key_file)) for each in settings.anthropic}
 
@@ -336,7 +337,7 @@ class Credentials:
 def upstreams(settings: Settings, credentials: Credentials, table: Table) -> Upstreams:
     """Everything that targets may name."""
     times = settings.bedrock
-    known: dict[str, Provider] = {"": Bedrock(times, credentials.aws[""], table)}
+    known: dict[str, Provider] = {"": Bedrock(times, credentials.aws[""], table)} if times.region else {}
     for each in settings.regions:
         own = credentials.aws[each.profile]
         known[each.name] = Bedrock(times, own, table, region=each.region, endpoint=each.endpoint)

@@ -52,6 +52,12 @@ class Bounds:
     """Between two requests."""
     most_connections: int = 1_000
     most_per_address: int = 1_000
+    stall_seconds: float = 60
+    """For a client that is slow to take an answer, besides what its size allows at `least_pace`."""
+    least_pace: int = 16 * 1024
+    """Bytes a second that a client has to take: slower than any link that people work over."""
+    most_untaken: int = 256 * 1024 * 1024
+    """Bytes of answers that wait for slow clients; beyond it, who has kept one waiting longest is gone."""
     peers: Peers | None = None
     """Who may have more connections than one client: the proxies in front."""
     refused: Callable[[], None] = lambda: None
@@ -138,6 +144,9 @@ class _Server(web.Server):
         self.bounds = bounds
         self.open: Counter[str] = Counter()
         """Connections by address."""
+        self._slow: dict[_Connection, int] = {}
+        """Who is slow to take an answer, and its size; longest first."""
+        self._untaken = 0
         self._told_at = float("-inf")
 
     def __call__(self) -> web.RequestHandler:
@@ -157,6 +166,19 @@ class _Server(web.Server):
                 "connections are refused: %d are open, %d of them by one client", self.open.total(), self.open[address]
             )
         return False
+
+    def keep(self, connection: _Connection, size: int) -> None:
+        """Keep an answer for a slow client."""
+        self._slow[connection] = size
+        self._untaken += size
+        while self._untaken > self.bounds.most_untaken and len(self._slow) > 1:
+            longest = next(iter(self._slow))
+            self.let_go(longest)
+            longest.abort()
+
+    def let_go(self, connection: _Connection) -> None:
+        """It was taken, or is not kept any more."""
+        self._untaken -= self._slow.pop(connection, 0)
 
     def leave(self, address: str) -> None:
         """Count a connection out."""
@@ -238,9 +260,26 @@ class _Connection(web.RequestHandler):
         else:
             transport.writelines([head, body])
         response._keep_alive = stays  # noqa: SLF001 -- what aiohttp's own answer sets
-        if self.writing_paused:
-            await request.writer.drain()
+        return await self._taken(request, len(body)) if self.writing_paused else True
+
+    async def _taken(self, request: web.BaseRequest, size: int) -> bool:
+        """Wait for a client that reads slowly; False when it took too long, or too much memory with others."""
+        bounds = self._doorkeeper.bounds
+        self._doorkeeper.keep(self, size)
+        try:
+            async with asyncio.timeout(bounds.stall_seconds + size / bounds.least_pace):
+                await request.writer.drain()
+        except (TimeoutError, ConnectionError):
+            self.abort()
+            return False
+        finally:
+            self._doorkeeper.let_go(self)
         return True
+
+    def abort(self) -> None:
+        """Close at once, and drop what was not taken."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def _start_clock(self) -> None:
         self._clock = self._loop.call_later(self._doorkeeper.bounds.head_seconds, self._too_slow)

@@ -78,9 +78,10 @@ def _openai(policy: Policy, asked: str, _query: dict[str, str]) -> bytes | None:
 
 def _foundation_models(policy: Policy, asked: str, query: dict[str, str]) -> bytes | None:
     if not asked:
-        return bedrock_lists.foundation_models([_listed(policy, each) for each in policy.models], policy.region, query)
+        known = [_listed(policy, each) for each in policy.models if each.bedrock_id]
+        return bedrock_lists.foundation_models(known, policy.region, query)
     model = policy.named(asked)
-    return bedrock_lists.foundation_model(_listed(policy, model), policy.region) if model is not None else None
+    return bedrock_lists.foundation_model(_listed(policy, model), policy.region) if model and model.bedrock_id else None
 
 
 def _profiles(policy: Policy, asked: str, query: dict[str, str]) -> bytes | None:

@@ -113,6 +113,11 @@ def _place_faults(settings: Settings, model: Model, known: CatalogueModel) -> It
             f"name: {model.name!r} is priced for the other regions, and GovCloud costs more; its "
             f"models are entries of their own, such as {model.name}-us-gov"
         )
+    if not known.bedrock_id and not where <= settings.direct:
+        yield (
+            f"name: {model.name!r} has no bedrock_id in prices.file, and is asked at Bedrock: add it there, or give "
+            "the model targets of [[anthropic]] only"
+        )
     for key, target in direct_targets(settings, model):
         if known.kind == "embedding":
             yield f"{key}: {target!r} speaks the Anthropic format, which has no embeddings"

@@ -36,7 +36,7 @@ class Settings(Section, frozen=True, kw_only=True):
     audit: Audit
     tokens: Tokens
     issuers: Annotated[tuple[Issuer, ...], Meta(min_length=1)]
-    bedrock: Bedrock
+    bedrock: Bedrock = Bedrock()
     models: Annotated[tuple[Model, ...], Meta(min_length=1)]
     budgets: tuple[Budget, ...] = ()
     teams: tuple[Team, ...] = ()
@@ -114,6 +114,11 @@ class Settings(Section, frozen=True, kw_only=True):
         names = [*(each.name for each in self.regions), *(each.name for each in self.anthropic)]
         found = [f"anthropic: {each.name!r} is a region, too" for each in self.anthropic if names.count(each.name) > 1]
         for number, model in enumerate(self.models):
+            if not self.bedrock.region and not all(split_title(each)[0] for each in (model.target, *model.fallbacks)):
+                found.append(
+                    f"bedrock.region: is needed, because models[{number}] ({model.name}) is asked there: name the "
+                    "region, or give the model targets of [[regions]] or [[anthropic]] only"
+                )
             for key, target in (("target", model.target), *(("fallbacks", each) for each in model.fallbacks)):
                 upstream, _ = split_title(target)
                 if upstream and upstream not in names:

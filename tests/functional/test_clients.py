@@ -98,6 +98,30 @@ def test_the_anthropic_sdk_asks_and_streams(recorded: Gateway, recorder: Recorde
     assert [model.id for model in sdk.models.list()]
 
 
+def test_the_anthropic_sdk_s_own_version_is_kept_to(
+    recorded: Gateway, recorder: Recorder, sdk: anthropic.Anthropic
+) -> None:
+    """It sends 2026-10-21, which has taken members away; Bedrock, which is asked under its own, would take them."""
+
+    def ask(**headers: str) -> anthropic.types.Message:
+        return sdk.messages.create(
+            model="claude-sonnet-5-5",
+            max_tokens=50,
+            messages=MESSAGES,
+            extra_body={"temperature": 0.2},
+            extra_headers={name.replace("_", "-"): value for name, value in headers.items()},
+        )
+
+    with pytest.raises(anthropic.BadRequestError, match="'temperature' was removed in anthropic-version 2026-10-21"):
+        ask()
+    assert ask(anthropic_version="2023-06-01").content
+    with pytest.raises(anthropic.BadRequestError, match="anthropic-version: '2027-01-01' is not available"):
+        ask(anthropic_version="2027-01-01")
+    rows = ledger.settled(recorded.db, 3)
+    assert sorted(row.cost > 0 for row in rows) == [False, False, True], "what was refused here was not sent"
+    assert len(recorder.calls) == 1
+
+
 def test_the_anthropic_sdk_maps_our_refusals(sdk: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.BadRequestError, match="claude-sonnet-4-5"):
         sdk.messages.create(model="gpt-4", max_tokens=50, messages=MESSAGES)

@@ -19,8 +19,9 @@ from tests.fakes.anthropic import FaultyAnthropic, event, told_events
 from tests.functional import ledger
 from tests.functional.device import BEDROCK, Device
 from tests.functional.trial import until
-from tests.lab import node
+from tests.lab import node, toml_text
 from tests.lab.gateway import Gateway
+from tests.lab.process import run
 from tests.lab.scripted import Answer, ScriptedBedrock
 from tests.lab.system import System
 from tests.lab.usage import Usage
@@ -425,6 +426,60 @@ def test_tokens_in_bedrocks_form_are_refused_by_name(place: Place, boto: Any) ->
     with pytest.raises(boto.exceptions.ValidationException, match="use POST /v1/messages/count_tokens"):
         boto.count_tokens(modelId=SONNET, input=body)
     assert place.asked() == [0, 0, 0]
+
+
+OWN = """
+[[models]]
+name = "claude-own"
+display_name = "Own"
+vendor = "anthropic"
+max_output_tokens = 1000
+context_tokens = 100_000
+
+[[models.prices]]
+from = 2026-01-01
+geography = "direct"
+input = 1_000_000
+output = 2_000_000
+cache_read = 100_000
+cache_write_5m = 1_250_000
+cache_write_1h = 2_000_000
+"""
+
+
+def test_a_gateway_without_bedrock_needs_nothing_of_it(
+    tmp_path: Path, canaille: Canaille, sign_in: Callable[[str], str]
+) -> None:
+    """No section, no AWS credentials, and no id there of a model that it does not have."""
+    with FaultyAnthropic() as direct:
+        secret = write_secret(tmp_path / "anthropic.key", direct.api_key)
+        write_secret(tmp_path / "gateway" / "prices.toml", OWN)
+        gateway = Gateway(
+            tmp_path / "gateway",
+            issuers=[canaille.issuer_section()],
+            endpoint="",
+            region="us-east-1",
+            credentials={},
+            changes={
+                "anthropic": [{"endpoint": direct.url, "key_file": secret}],
+                "models": [{"name": "claude-own", "target": "anthropic/claude-own"}],
+                "prices": {"file": "prices.toml"},
+            },
+        )
+        del gateway.document["bedrock"]
+        with gateway:
+            ada = Device(gateway.url)
+            ada.exchange(sign_in("ada"))
+            direct.default = Answer("Hello.", usage=COUNTED)
+            assert ada.ask(model="claude-own").status == 200
+            (row,) = ledger.settled(gateway.db, 1)
+            assert (row.target, row.cost > 0) == ("anthropic/claude-own", True)
+            assert [each["id"] for each in ada.request("GET", "/v1/models").json["data"]] == ["claude-own"]
+            assert ada.request("GET", "/bedrock/foundation-models").json == {"modelSummaries": []}
+            document = gateway.document | {"models": [{"name": "claude-own"}], "bedrock": {"region": "us-east-1"}}
+            gateway.config.write_text(toml_text.dump(document), encoding="utf-8")
+            checked = run(gateway.command("check"), env=gateway.program.env, folder=gateway.folder, seconds=60)
+            assert "'claude-own' has no bedrock_id in prices.file, and is asked at Bedrock" in checked.stderr
 
 
 MODES: list[Mode] = ["bedrock", "anthropic"]

@@ -160,6 +160,19 @@ def test_a_slice_that_took_too_long_is_followed_by_a_smaller_one_and_grows_again
     assert pace.size == 50
 
 
+async def test_what_was_settled_late_goes_with_its_day(column: Column, both: Database) -> None:
+    """As it does after the replay of a journal: it stands behind entries that stay."""
+    given = [replace(each, operation=each.operation or f"req_of_att_{n:04d}") for n, each in enumerate(attempts())]
+    await both.submit(past, [*given[20:], *given[:20]])
+    before = await books(both)
+    asked = Slice(START + 20 * DAY, BERLIN, OrderedDict())
+    while await roll(both, asked):
+        pass
+    ((oldest,),) = column.sql("SELECT MIN(day) FROM ledger")
+    assert oldest >= asked.day
+    assert await books(both) == before
+
+
 async def test_a_ledger_whose_sums_were_altered_is_not_right(column: Column, both: Database) -> None:
     await both.submit(past, attempts())
     await both.submit(roll_up, Slice(START + 10 * DAY, BERLIN, OrderedDict()))
@@ -172,10 +185,11 @@ async def test_what_is_open_stays(column: Column, both: Database) -> None:
     column.sql("UPDATE ledger SET attempt_id = 'att_open' WHERE attempt_id = 'att_0000'")
     column.sql(
         "INSERT INTO attempts (attempt_id, operation_id, payer_id, admitted_at, counters, hold, hold_tokens, "
-        "hold_weighted, ceiling, ceiling_tokens, ceiling_weighted, observed, "
-        "observed_tokens, observed_weighted, lease_until, swept) "
+        "hold_weighted, ceiling, ceiling_tokens, ceiling_weighted, observed, observed_tokens, observed_weighted, "
+        "lease_until, swept) "
         "SELECT 'att_open', operation_id, payer_id, admitted_at, counters, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, swept "
-        "FROM ledger, (SELECT estimated AS swept FROM ledger LIMIT 1) AS any_one WHERE attempt_id = 'att_open' LIMIT 1"
+        "FROM ledger, "
+        "(SELECT estimated AS swept FROM ledger LIMIT 1) AS any_one WHERE attempt_id = 'att_open' LIMIT 1"
     )
     while await roll(both, Slice(START + 10 * DAY, BERLIN, OrderedDict())):
         pass

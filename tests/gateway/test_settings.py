@@ -80,6 +80,25 @@ def test_a_section_with_defaults_may_be_left_out(path: Path, section: str) -> No
     assert isinstance(settings.load(configuration.write(path, document)), Settings)
 
 
+DIRECT = {"name": "claude-sonnet-5-5", "target": "anthropic/claude-sonnet-5-5"}
+
+
+@pytest.mark.parametrize("times", [None, {"idle_seconds": 5}])
+def test_a_gateway_that_asks_nothing_of_bedrock_needs_no_region(path: Path, times: dict[str, Any] | None) -> None:
+    key = path.parent / "anthropic.key"
+    key.touch(mode=0o600)
+    key.write_text("sk-ant-x", encoding="ascii")
+    document = configuration.good() | {"models": [DIRECT], "anthropic": [{"key_file": str(key)}], "policies": []}
+    document.pop("bedrock")
+    document |= {"bedrock": times} if times else {}
+    assert settings.load(configuration.write(path, document)).bedrock.region == ""
+    for asked in ({"name": "claude-haiku-4-5"}, DIRECT | {"fallbacks": ["us.anthropic.claude-sonnet-5-5"]}):
+        (said,) = faults(path, document | {"models": [asked]})
+        assert said.startswith(f"bedrock.region: is needed, because models[0] ({asked['name']}) is asked there")
+    document["bedrock"] = {"endpoint": "https://vpce.example"}
+    assert faults(path, document) == ["bedrock.region: is needed with an endpoint, because requests are signed for it"]
+
+
 def test_all_faults_are_said_at_once_each_with_its_place(path: Path) -> None:
     document = configuration.good()
     document["server"]["public_url"] = "http://gateway.example/"
@@ -353,12 +372,12 @@ def tables(document: Document) -> list[tuple[str, dict[str, Any]]]:
 
 
 REQUIRED = {
-    "": ["server", "store", "audit", "tokens", "issuers", "bedrock", "models"],
+    "": ["server", "store", "audit", "tokens", "issuers", "models"],
     "server": ["public_url"],
     "store": [],
     "audit": ["path"],
     "tokens": ["cluster_secret_file"],
-    "bedrock": ["region"],
+    "bedrock": [],
     "issuers.0": ["issuer", "client_id"],
     "issuers.1": ["issuer", "client_id"],
     "models.0": ["name"],

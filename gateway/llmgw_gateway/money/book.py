@@ -84,18 +84,23 @@ class Book:
         if isinstance(answer, Denial):
             return answer
         hold, ceiling = answer.hold, answer.ceiling
+        remaining: int | None = None
         for level in levels:
             budget, counter = level
             if budget.throttle is not None and throttled(level):
                 counter.paced_at = now
             unit = counter.unit
-            counter.held += hold[unit]
+            counter.held = held = counter.held + hold[unit]
             counter.exposure += ceiling[unit] - hold[unit]
+            if unit == MONEY:
+                left = budget.limit - counter.spent - held
+                if remaining is None or left < remaining:
+                    remaining = left
         self.dirty.update(ids)
         payer = self.payers[paying.payer]
         attempt = Attempt(name, paying.operation_id, payer, now, ids, hold, ceiling, NOTHING, asked.lease_until)
         self.attempts[name] = self.added[name] = attempt
-        return Admitted(hold, ceiling, answer.max_tokens, _remaining(levels), answer.clamped_by)
+        return Admitted(hold, ceiling, answer.max_tokens, remaining, answer.clamped_by)
 
     def _found(self, budgets: tuple[BudgetRef, ...], now: int) -> tuple[list[Level], tuple[int, ...]]:
         """The counters of budgets, and their ids. Looked up once for all calls of a person in this transaction."""
@@ -160,7 +165,10 @@ class Book:
             unit = counter.unit
             counter.held -= hold[unit]
             counter.exposure -= ceiling[unit] - hold[unit]
-            self._spend(counter, charge[unit], settlement.now)
+            counter.spent += charge[unit]
+            if counter.thresholds:
+                self._announce(counter, settlement.now)
+        self.dirty.update(attempt.counters)
         self.entries.append(Entry(SETTLEMENT, attempt, settlement, charge, settlement.usage))
         if settlement.swept:
             self._await_truth(attempt, Estimate(charge, settlement.usage), settlement.now)
@@ -280,11 +288,12 @@ class Book:
     def _spend(self, counter: Counter, amount: int, now: int) -> None:
         counter.spent += amount
         self.dirty.add(counter.counter_id)
-        if amount > 0 and counter.thresholds and counter.crossed < counter.thresholds[-1]:
-            self._announce(counter, now)
+        self._announce(counter, now)
 
     def _announce(self, counter: Counter, now: int) -> None:
         """Each threshold once, in the transaction in which it is reached."""
+        if not counter.thresholds or counter.crossed >= counter.thresholds[-1]:
+            return
         for percent in counter.thresholds:
             if counter.spent * 100 < percent * counter.limit:
                 return  # they ascend

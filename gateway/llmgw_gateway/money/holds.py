@@ -154,8 +154,11 @@ class Money:
             lease_until=int((now + LEASE_SECONDS) * 1000),
         )
         try:
-            answer = await self._admit(asked)
-        except StoreAwayError:
+            answer = cast("items.Admitted | Denial", await self._hand_in(asked))
+        except (StoreAwayError, asyncio.CancelledError) as error:
+            self._give_back(asked, error)
+            if not isinstance(error, StoreAwayError):
+                raise
             # Under an id of its own: the one that was asked for may have been admitted, and is given back then.
             asked = replace(asked, attempt_id=self._attempt_id())
             drawn = await self.standby.draw(asked)
@@ -239,17 +242,10 @@ class Money:
                 now=now,
             )
 
-    async def _admit(self, asked: items.Admission) -> items.Admitted | Denial:
-        """Ask the store. What a caller no longer waits for, or what may have been admitted, is given back."""
-        try:
-            return cast("items.Admitted | Denial", await self._hand_in(asked))
-        except asyncio.CancelledError:
+    def _give_back(self, asked: items.Admission, error: StoreAwayError | asyncio.CancelledError) -> None:
+        """What its caller no longer waits for, or what may have been admitted."""
+        if not isinstance(error, StoreAwayError) or error.uncertain:
             self._settle_later(items.Undo(asked.attempt_id, asked.paying, self._now()))
-            raise
-        except StoreAwayError as error:
-            if error.uncertain:
-                self._settle_later(items.Undo(asked.attempt_id, asked.paying, self._now()))
-            raise
 
     def _refusal(self, denial: Denial, terms: Terms) -> GatewayError:
         asked = terms.hold(UNITS.index(denial.budget.unit), terms.max_tokens)

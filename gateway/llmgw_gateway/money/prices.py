@@ -96,10 +96,11 @@ class CatalogueModel(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     display_name: str
     vendor: str
-    bedrock_id: str
     max_output_tokens: Count
     context_tokens: Annotated[int, Meta(ge=1, le=10**9)]
     prices: tuple[Price, ...]
+    bedrock_id: str = ""
+    """Empty: Bedrock does not have it."""
     profiles: tuple[str, ...] = ()
     """Prefixes of its cross-region inference profiles: us, eu, apac, global, ..."""
     aliases: tuple[str, ...] = ()
@@ -111,10 +112,14 @@ class CatalogueModel(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def geographies(self) -> tuple[Geography, ...]:
         """Where calls of it can be billed: a model without a global profile has no global price."""
+        if not self.bedrock_id:
+            return ("direct",)
         return ("global", "regional") if "global" in self.profiles else ("regional",)
 
     def names(self) -> tuple[str, ...]:
         """Every name under which a client may ask for it."""
+        if not self.bedrock_id:
+            return (self.name, *self.aliases)
         profiled = tuple(f"{prefix}.{self.bedrock_id}" for prefix in self.profiles)
         return (self.name, *self.aliases, self.bedrock_id, *profiled)
 

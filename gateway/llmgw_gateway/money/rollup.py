@@ -21,10 +21,10 @@ from llmgw_gateway.store.upsert import add_up
 
 if TYPE_CHECKING:
     from collections import OrderedDict
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable
     from zoneinfo import ZoneInfo
 
-    from sqlalchemy import Connection, Row, RowMapping
+    from sqlalchemy import Connection, RowMapping
 
 LOCK: Final = 0x6C6C6D6772
 """The advisory lock of retention, so that one replica at a time works at it: "llmgr" in ASCII."""
@@ -100,8 +100,8 @@ def _roll_up(connection: Connection, asked: Slice) -> Rolled | None:
     if not found:
         return Rolled(0)
     # What is left of an operation in the ledger would count as one of its own: its attempts go together.
-    operations = {row.operation_id for row in found[: asked.most]}
-    ids = sorted({row.attempt_id for row in found if row.operation_id in operations})
+    operations = {operation for _, operation in found[: asked.most]}
+    ids = sorted({name for name, operation in found if operation in operations})
     query = select(ledger, *(payers.c[name] for name in PAYING)).select_from(ENTRIES)
     query = query.where(ledger.c.attempt_id.in_(ids)).order_by(ledger.c.admitted_at, ledger.c.entry_id)
     rows = connection.execute(query).mappings().all()
@@ -118,24 +118,24 @@ def remember(seen: OrderedDict[str, None], operations: Iterable[str]) -> None:
         seen.popitem(last=False)
 
 
-def _oldest(connection: Connection, asked: Slice) -> Sequence[Row[str, str]]:
-    """Some attempts of the days that go which are over, and a few ahead of them; none when none is left.
+def _oldest(connection: Connection, asked: Slice) -> list[tuple[str, str]]:
+    """Some attempts of the days that go which are over, each with its operation; none when none is left.
 
     The ledger begins with what was settled first, which is what was admitted first; what was settled late is found by
     its day once nothing else is left.
     """
     day, most = asked.day, asked.most + AHEAD
-    if (connection.scalar(select(func.min(ledger.c.day))) or day) >= day:
-        return ()
+    oldest = connection.scalar(select(func.min(ledger.c.day)))
+    if oldest is None or oldest >= day:
+        return []
     first = select(ledger).order_by(ledger.c.entry_id).limit(most).subquery()
     open_ = select(attempts.c.attempt_id)
-    found: Sequence[Row[str, str]] = ()
     for entries, order in ((first, first.c.entry_id), (ledger, ledger.c.day)):
         over = ~open_.where(attempts.c.attempt_id == entries.c.attempt_id).exists()
         query = select(entries.c.attempt_id, entries.c.operation_id).where(entries.c.day < day, over)
-        if found := connection.execute(query.order_by(order).limit(most)).all():
-            break
-    return found
+        if found := [(name, operation) for name, operation in connection.execute(query.order_by(order).limit(most))]:
+            return found
+    return []
 
 
 def _sums(rows: Iterable[RowMapping], asked: Slice, new: dict[str, None]) -> list[dict[str, Any]]:

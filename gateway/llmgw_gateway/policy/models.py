@@ -62,6 +62,8 @@ class ServedModel:
     @property
     def invocable(self) -> frozenset[str]:
         """The names that Bedrock itself knows: aliases are ours or the clients'."""
+        if not self.bedrock_id:
+            return frozenset()
         return frozenset({self.bedrock_id, *(f"{prefix}.{self.bedrock_id}" for prefix in self.profiles)})
 
 

@@ -82,11 +82,21 @@ class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str = ""
 
 
+class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A version of the Anthropic format that is carried over to Bedrock's: one that only takes members away."""
+
+    name: str
+    removed: tuple[str, ...] = ()
+    """Top-level members that this version refuses."""
+    source: str = ""
+
+
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     betas: tuple[Beta, ...] = ()
     fields: tuple[Field, ...] = ()
     features: tuple[Feature, ...] = ()
     tools: tuple[Tool, ...] = ()
+    versions: tuple[Version, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +107,14 @@ class Table:
     fields: dict[str, Field]
     features: dict[str, Feature]
     tools: dict[str, Tool]
+    versions: dict[str, Version]
 
 
 @cache
 def table() -> Table:
     """The table that ships with the gateway."""
     text = resources.files("llmgw_gateway.providers").joinpath("bridge.toml").read_text(encoding="utf-8")
-    return extended(Table({}, {}, {}, {}), text, "the built-in bridging table", None)
+    return extended(Table({}, {}, {}, {}, {}), text, "the built-in bridging table", None)
 
 
 def extended(shipped: Table, text: str, source: str, models: Collection[str] | None) -> Table:
@@ -116,8 +127,8 @@ def extended(shipped: Table, text: str, source: str, models: Collection[str] | N
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError, ValueError) as error:
         raise ConfigurationError(source, [f"is no bridging table: {error}"]) from None
     faults = []
-    for kind in ("betas", "fields", "features", "tools"):
-        rows: tuple[Beta | Field | Feature | Tool, ...] = getattr(document, kind)
+    for kind in ("betas", "fields", "features", "tools", "versions"):
+        rows: tuple[Beta | Field | Feature | Tool | Version, ...] = getattr(document, kind)
         names = [row.name for row in rows]
         faults += [f"{kind}: {name!r} stands there twice" for name in sorted({n for n in names if names.count(n) > 1})]
         faults += [
@@ -139,6 +150,7 @@ def extended(shipped: Table, text: str, source: str, models: Collection[str] | N
         shipped.fields | {each.name: each for each in document.fields},
         shipped.features | {each.name: each for each in document.features},
         shipped.tools | {each.name: each for each in document.tools},
+        shipped.versions | {each.name: each for each in document.versions},
     )
 
 
@@ -166,10 +178,32 @@ def invoke_body(
     members = dict(call.members or {})
     if call.dialect != "bedrock" and call.kind != "embedding":
         _demand(call.features, model, known)
+        _check_version(call.version, members, known)
         members = _bridge(members, call.betas, model, known)
     if further:
         members.update(further)
     return msgspec.json.encode(members)
+
+
+def _check_version(version: str, members: Mapping[str, msgspec.Raw], known: Table) -> None:
+    """Refuse what Anthropic would refuse under the client's version: Bedrock is asked under its own, which takes it.
+
+    A version that nobody has looked at may give a member another meaning, and its answers another form.
+    """
+    if not version:
+        return
+    row = known.versions.get(version)
+    if row is None:
+        raise GatewayError(
+            ErrorCode.REQUEST_MALFORMED,
+            f"anthropic-version: {version[:40]!r} is not available on AWS Bedrock, which serves this gateway's models: "
+            f"send {' or '.join(known.versions)}.",
+        )
+    for name in row.removed:
+        if name in members and bytes(members[name]) != b"null":
+            raise GatewayError(
+                ErrorCode.REQUEST_MALFORMED, f"{name!r} was removed in anthropic-version {version}: leave it out."
+            )
 
 
 def _demand(features: Mapping[str, str], model: str, known: Table) -> None:

@@ -89,7 +89,7 @@ class Connections:
         if self._sweeping is not None:
             self._sweeping.cancel()
         for connection in list(self._all):
-            connection.abort()
+            connection.fail(BrokenError("the gateway has closed it"))
 
     def _rested(self) -> _Connection | None:
         """The connection that was used last and is still good."""
@@ -199,13 +199,18 @@ class _Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._patience: Patience | None = None
         self._whole = False
-        """Whether all of the request has left."""
+        """Whether all of the request was handed over."""
         self._began = self._last = self.rested_since = 0.0
 
     @property
     def usable(self) -> bool:
         """Whether another request can be sent."""
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def _sent(self) -> bool:
+        """Whether that is so and nothing waits to leave: an upstream that answers early may not read on."""
+        return self._transport is not None and self.usable and not self._transport.get_write_buffer_size()
 
     async def ask(self, head: bytes, body: bytes, patience: Patience, head_by: float) -> Answer:
         """Send a request and wait for the head of the answer; the errors are those of `Connections.ask`."""
@@ -263,7 +268,7 @@ class _Connection(asyncio.Protocol):
         try:
             found = parser.feed(data)
         except AnswerError as error:
-            self._fail(BrokenError(str(error)))
+            self.fail(BrokenError(str(error)))
             return
         self._last = self._loop.time()
         if self._head is not None and parser.head is not None:
@@ -280,7 +285,7 @@ class _Connection(asyncio.Protocol):
             try:
                 parser.finish()
             except AnswerError as error:
-                self._fail(BrokenError(str(error)))
+                self.fail(BrokenError(str(error)))
             else:
                 self._end(body, reusable=False)
         return False
@@ -291,7 +296,7 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         self.resume_writing()
         if self._parser is not None:
-            self._fail(BrokenError(type(exc).__name__ if exc is not None else "the upstream hung up"))
+            self.fail(BrokenError(type(exc).__name__ if exc is not None else "the upstream hung up"))
 
     def pause_writing(self) -> None:
         """The upstream takes no more of the request for now."""
@@ -346,25 +351,25 @@ class _Connection(asyncio.Protocol):
             return
         now = self._loop.time()
         if now >= self._began + patience.total or (patience.idle is not None and now >= self._last + patience.idle):
-            self._fail(TimeoutError())
+            self.fail(TimeoutError())
         else:
             self._follow()
 
     def _late(self) -> None:
-        self._fail(TimeoutError())
+        self.fail(TimeoutError())
 
     def _end(self, body: Body, *, reusable: bool) -> None:
         """The answer is whole."""
         self._stop_timer()
         self._parser = self._body = None
         body.finish()
-        if reusable and self._whole and self.usable:
+        if reusable and self._whole and self._sent:
             self.rested_since = self._loop.time()
             self._pool.rest(self)
         elif self._transport is not None:
             self._transport.abort()
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Tell whoever waits, and close."""
         body, waiting = self._body, self._head
         self._head = None

@@ -19,9 +19,13 @@ _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 
 
 class Bedrock(Section, frozen=True, kw_only=True):
-    """The AWS account behind the gateway. Credentials come from the AWS default chain, never from this file."""
+    """The AWS account behind the gateway. Credentials come from the AWS default chain, never from this file.
 
-    region: Text
+    Without a region there is none: then every model needs targets of `[[regions]]` or `[[anthropic]]`.
+    """
+
+    region: str = ""
+    """Empty: every model is asked elsewhere. The times and the table below hold for all upstreams."""
     endpoint: str = ""
     """Base URL of a Bedrock-compatible endpoint (VPC endpoint, test double); empty: AWS's own for the region."""
     bridge_file: str = ""
@@ -41,8 +45,10 @@ class Bedrock(Section, frozen=True, kw_only=True):
     def faults(self, base: Path) -> list[str]:
         """A region that is none, an endpoint that is not safe, a file that is not there."""
         found = faults.url_faults("endpoint", self.endpoint) if self.endpoint else []
-        if not _REGION.fullmatch(self.region):
+        if self.region and not _REGION.fullmatch(self.region):
             found.append(f"region: {self.region!r} is not an AWS region such as us-east-1")
+        if self.endpoint and not self.region:
+            found.append("region: is needed with an endpoint, because requests are signed for it")
         if self.bridge_file:
             found += faults.path_faults("bridge_file", base / self.bridge_file)
         return found

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 POSTGRESQL: Final = "postgresql"
 TOGETHER: Final = (128, 32, 8, 1)
 """Rows that one INSERT takes on SQLite. Each statement lets go of the interpreter's lock and has to get it back."""
+_rows: Final = msgspec.json.Decoder(list[tuple[Any, ...]])
 
 
 class _Compiled:
@@ -114,11 +115,18 @@ class UpdateRows:
 
 
 class SelectRows:
-    """Select whole rows by values of one column, in its order; `lock` keeps others from changing them."""
+    """Select rows of numbers and texts by values of one column, in its order; `lock` keeps others from changing them.
 
-    def __init__(self, key: Column[Any], *columns: ColumnElement[Any] | Table, lock: bool = False) -> None:
+    SQLite hands them over as one JSON document: for each row its driver lets go of the interpreter's lock, which costs
+    more than the row where the event loop is waiting for it.
+    """
+
+    def __init__(self, key: Column[Any], *columns: ColumnElement[Any], lock: bool = False) -> None:
         def build(postgresql: bool) -> ClauseElement:  # noqa: FBT001 -- see Build
             query = select(*columns).where(_among(key, postgresql)).order_by(key)
+            if not postgresql:
+                found = query.subquery("found")
+                return select(func.json_group_array(func.json_array(*found.c)))
             return query.with_for_update() if lock else query
 
         self._statement = _Compiled(build)
@@ -127,7 +135,9 @@ class SelectRows:
         """The rows that are there."""
         text, _ = self._statement.on(connection.dialect)
         members = _members(connection, values)
-        return _drive(connection, lambda driver: driver.execute(text, members).fetchall())  # type: ignore[no-any-return] # DB-API
+        if connection.dialect.name == POSTGRESQL:
+            return _drive(connection, lambda driver: driver.execute(text, members).fetchall())  # type: ignore[no-any-return] # DB-API
+        return _rows.decode(_drive(connection, lambda driver: driver.execute(text, members).fetchone()[0]))
 
 
 class DeleteRows:

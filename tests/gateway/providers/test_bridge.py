@@ -39,6 +39,43 @@ def test_the_envelope_is_exchanged_and_the_rest_is_not_touched() -> None:
     }
 
 
+def in_version(version: str, **members: Any) -> dict[str, Any]:
+    call = anthropic.read(json.dumps(BODY | members).encode(), "")
+    call.version = version
+    document = json.loads(bridge.invoke_body(call, MODEL))
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.mark.parametrize("version", TABLE.versions)
+def test_bedrock_is_asked_under_its_own_version(version: str) -> None:
+    assert in_version(version)["anthropic_version"] == "bedrock-2023-05-31"
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "top_k"])
+def test_what_a_version_has_removed_is_refused_as_anthropic_refuses_it(name: str) -> None:
+    assert in_version("2023-06-01", **{name: 1})[name] == 1
+    assert sent(**{name: 1})[name] == 1
+    in_version("2026-10-21", **{name: None})
+    with pytest.raises(GatewayError, match=f"'{name}' was removed in anthropic-version 2026-10-21") as error:
+        in_version("2026-10-21", **{name: 1})
+    assert error.value.code is ErrorCode.REQUEST_MALFORMED
+
+
+def test_a_version_that_nobody_has_looked_at_is_refused_by_name() -> None:
+    with pytest.raises(GatewayError, match=r"anthropic-version: '2027-01-01'.*send 2023-06-01 or 2026-10-21") as error:
+        in_version("2027-01-01")
+    assert error.value.code is ErrorCode.REQUEST_MALFORMED
+
+
+def test_a_version_can_be_added() -> None:
+    known = bridge.extended(TABLE, '[[versions]]\nname = "2027-01-01"\nremoved = ["speed"]', "rows.toml", None)
+    call = anthropic.read(json.dumps(BODY | {"speed": "fast"}).encode(), "")
+    call.version = "2027-01-01"
+    with pytest.raises(GatewayError, match="'speed' was removed"):
+        bridge.invoke_body(call, MODEL, known)
+
+
 def test_bedrock_s_own_dialect_is_not_bridged() -> None:
     body = b'{"anthropic_version":"x","model":"m","stream":true,"anthropic_beta":["whatever"],"made_up":1}'
     assert bridge.invoke_body(bedrock.read(body, "m", stream=False), "m") == body

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+from aiohappyeyeballs import start_connection
 
+from llmgw_gateway.providers import connections
 from llmgw_gateway.providers.connections import BrokenError, Connections, Patience, UnreachableError
 from llmgw_gateway.streams.body import MOST_WAITING
 from tests.lab.certificates import issue
@@ -300,6 +303,45 @@ async def test_the_certificate_is_verified(tmp_path: Path, monkeypatch: pytest.M
         writer.transport.abort()
     server.close()
     await server.wait_closed()
+
+
+async def test_a_connection_that_still_has_to_send_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer came before the upstream had read the request: it may hang up, and the next prompt would break."""
+
+    async def small(*given: Any, **named: Any) -> socket.socket:
+        sock = await start_connection(*given, **named)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return sock
+
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.write(ONE)
+        await over.wait()
+        writer.transport.abort()
+
+    over = asyncio.Event()
+    monkeypatch.setattr(connections, "start_connection", small)
+    server = await asyncio.start_server(hasty, "127.0.0.1", 0, limit=1024)
+    with Asking(Connections(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")) as asks:
+        assert await rest(await asks.ask(b"x" * connections.PIECE)) == b"one"
+        assert asks.connections.resting == 0
+    over.set()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_whoever_waits_when_all_is_closed_hears_of_it() -> None:
+    upstream = Upstream(BEGUN)
+    async with asking(upstream) as asks, asyncio.timeout(WATCHDOG):
+        answer = await asks.ask()
+        assert await answer.body.readany() == b"one"
+        reading = asyncio.create_task(answer.body.readany())
+        waiting = asyncio.create_task(asks.ask())
+        while len(upstream.read) < 2 or not upstream.read[1]:  # noqa: ASYNC110 -- it counts, and tells nobody
+            await asyncio.sleep(0)
+        asks.connections.close()
+        done = await asyncio.gather(reading, waiting, return_exceptions=True)
+    assert [type(each) for each in done] == [BrokenError, BrokenError]
 
 
 async def test_connections_that_have_rested_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
