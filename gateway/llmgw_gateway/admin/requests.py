@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 from msgspec import UNSET, UnsetType
-from sqlalchemy import and_, or_, select, true, tuple_
+from sqlalchemy import and_, func, literal, or_, select, true, tuple_
 
 from llmgw_gateway.admin.asking import ALL_SEEING, ANYBODY, Document, Line, Name, Page, Route, time_text
 from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.money.items import CORRECTION, SETTLEMENT
-from llmgw_gateway.money.usage import Span
-from llmgw_gateway.store.schema import ledger, persons
+from llmgw_gateway.money.posting import PAYER
+from llmgw_gateway.money.usage import DAY_MILLISECONDS, ENTRIES, Span
+from llmgw_gateway.store.schema import ledger, payers, persons
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Row
 
     from llmgw_gateway.admin.asking import Asking
 
@@ -84,33 +85,57 @@ class Requests(Document, frozen=True):
 
 def list_requests(asking: Asking, connection: Connection, query: RequestsQuery) -> Requests:
     """Answer with a page: of everybody, of what a lead's teams have paid for, or of the caller's own."""
-    named = {"person_id": query.person, "team": query.team, "model": query.model, "outcome": query.outcome}
-    where = [_visible(asking), ledger.c.kind == SETTLEMENT, *_span(asking, query)]
-    where += [ledger.c[column] == text for column, text in named.items() if text]
+    span = _span(asking, query)
+    named = {"person_id": query.person, "team": query.team, "model": query.model}
+    whose = [_visible(asking), *(payers.c[column] == text for column, text in named.items() if text)]
+    where = [*span.filter(span.start), ledger.c.kind == SETTLEMENT]
+    # By their numbers, which the index has beside the day.
+    where.append(ledger.c.payer_id.in_(select(payers.c.payer_id).where(*whose)))
+    if query.outcome:
+        where.append(ledger.c.outcome == query.outcome)
+    last = span.end or 0
     if query.cursor:
-        where.append(tuple_(ledger.c.admitted_at, ledger.c.entry_id) < _place(query.cursor))
-    newest = select(ledger).where(*where).order_by(ledger.c.admitted_at.desc(), ledger.c.entry_id.desc())
-    rows = connection.execute(newest.limit(query.limit + 1)).all()
+        last, number = _place(query.cursor)
+        where.append(tuple_(ledger.c.admitted_at, ledger.c.entry_id) < tuple_(literal(last), literal(number)))
+    rows = _newest(connection, where, span.start // DAY_MILLISECONDS, last // DAY_MILLISECONDS, query.limit + 1)
     shown = rows[: query.limit]
     corrected = _corrections(connection, [row.attempt_id for row in shown])
     called = _names(connection, {row.person_id for row in shown})
-    last = shown[-1] if rows[query.limit :] else None
+    end = shown[-1] if rows[query.limit :] else None
     return Requests(
         requests=tuple(_request(row, corrected.get(row.attempt_id), called) for row in shown),
-        next=None if last is None else f"{last.admitted_at}.{last.entry_id}",
+        next=None if end is None else f"{end.admitted_at}.{end.entry_id}",
     )
+
+
+def _newest(
+    connection: Connection, where: list[ColumnElement[bool]], first: int, last: int, most: int
+) -> list[Row[Any]]:
+    """The newest rows, day by day until there are enough: nothing is sorted but the rows of one day."""
+    found: list[Row[Any]] = []
+    oldest = connection.scalar(select(func.min(ledger.c.day)))
+    newest = connection.scalar(select(func.max(ledger.c.day)))
+    if oldest is None or newest is None:
+        return found
+    ordered = select(ledger, *(payers.c[name] for name in PAYER)).select_from(ENTRIES).where(*where)
+    ordered = ordered.order_by(ledger.c.admitted_at.desc(), ledger.c.entry_id.desc())
+    for day in range(min(last, newest), max(first, oldest) - 1, -1):
+        found += connection.execute(ordered.where(ledger.c.day == day).limit(most - len(found))).all()
+        if len(found) >= most:
+            break
+    return found
 
 
 def _visible(asking: Asking) -> ColumnElement[bool]:
     """The owner's check: everybody sees their own, a lead what their teams have paid for."""
     if asking.standing.roles & ALL_SEEING:
         return true()
-    own = ledger.c.person_id == asking.caller.person_id
+    own = payers.c.person_id == asking.caller.person_id
     teams = asking.standing.teams if "team_lead" in asking.standing.roles else frozenset()
-    return or_(own, and_(ledger.c.team.in_(teams), ledger.c.team != "")) if teams else own
+    return or_(own, and_(payers.c.team.in_(teams), payers.c.team != "")) if teams else own
 
 
-def _span(asking: Asking, query: RequestsQuery) -> tuple[ColumnElement[bool], ...]:
+def _span(asking: Asking, query: RequestsQuery) -> Span:
     zone = ZoneInfo(asking.settings.organisation.time_zone)
     until = query.until or datetime.fromtimestamp(asking.now / 1000, zone).date()
     since = query.since or max(until - timedelta(days=DAYS - 1), date(YEARS.start, 1, 1))
@@ -119,17 +144,16 @@ def _span(asking: Asking, query: RequestsQuery) -> tuple[ColumnElement[bool], ..
     if not timedelta() <= until - since < timedelta(days=MOST_DAYS):
         text = f"`until` must not be before `since`, and at most {MOST_DAYS} days are looked through at a time."
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, text)
-    span = Span(zone, since, until)
-    return span.filter(span.start)
+    return Span(zone, since, until)
 
 
-def _place(cursor: str) -> Any:  # noqa: ANN401 -- a tuple of literals
+def _place(cursor: str) -> tuple[int, int]:
     parts = cursor.split(".")
     if len(parts) != 2 or not all(  # noqa: PLR2004 -- as it was given
         part.isascii() and part.isdecimal() and len(part) <= LONGEST_NUMBER for part in parts
     ):
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, "`cursor` is not one that was given here.")
-    return tuple_(*map(int, parts))
+    return int(parts[0]), int(parts[1])
 
 
 def _corrections(connection: Connection, attempts: list[str]) -> dict[str, Any]:

@@ -45,8 +45,6 @@ class Enrolment:
     now: int
     """Milliseconds since the epoch."""
     enrol_seconds: int
-    token_seconds: int = 3600
-    """How long a token that was given just now is good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +97,7 @@ class Exchange:
             Secret(form.get("subject_token", "")), form.get("subject_token_type", ""), now
         )
         exchange = f"exc_{secrets.token_hex(12)}"
-        enrolment = Enrolment(
-            sign_in, proof, exchange, int(now * 1000), self._settings.enrol_seconds, self._settings.life_seconds
-        )
+        enrolment = Enrolment(sign_in, proof, exchange, int(now * 1000), self._settings.enrol_seconds)
         enrolled = await self._database.submit(enrol, enrolment)
         return self._mint(enrolled, sign_in, int(now)), enrolled
 
@@ -195,7 +191,7 @@ def _take(connection: Connection, each: Enrolment, entry: Row[Any], person: Row[
         if locked is None:
             return person
         by = Author(person.person_id, "developer", f"{each.exchange}-join")
-        return join(connection, locked, person, by, each.now, each.token_seconds)
+        return join(connection, locked, person, by, each.now)
     values = {"issuer": each.sign_in.issuer.issuer, "subject": each.sign_in.subject}
     if not connection.execute(update(persons).where(mine).values(values)).rowcount:
         return None

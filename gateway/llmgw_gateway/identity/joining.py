@@ -34,9 +34,7 @@ def is_called(directory_id: str) -> ColumnElement[bool]:
     return own | (persons.c.directory_id == directory_id)
 
 
-def join(
-    connection: Connection, entry: Row[Any], person: Row[Any], by: Author, now: int, token_seconds: int
-) -> Row[Any]:
+def join(connection: Connection, entry: Row[Any], person: Row[Any], by: Author, now: int) -> Row[Any]:
     """Give a person the entry that is theirs, with its teams and roles; both rows are locked. The row as it is then.
 
     Whom the directory has put out is out with the same transaction.
@@ -60,7 +58,7 @@ def join(
     held = role_grants.c.holder == entry.person_id
     connection.execute(update(role_grants).where(held).values(holder=person.person_id))
     if values["inactive_at"] is not None or values["disabled_at"] is not None:
-        end_sessions(connection, person.person_id, now, token_seconds)
+        end_sessions(connection, person.person_id, now)
     before, after = {"entry": entry.person_id}, {"active": entry.inactive_at is None}
     record(connection, Change(by, now, "person.join", "person", person.person_id, before, after))
     return connection.execute(select(persons).where(mine)).one()

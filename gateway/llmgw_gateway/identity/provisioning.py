@@ -146,7 +146,7 @@ def joined(connection: Connection, writing: Writing, row: Row[Any], entry: Entry
     signed_in = _signed_in(connection, writing.home, entry) if row.issuer == DIRECTORY else None
     if signed_in is None:
         return row
-    return join(connection, row, signed_in, also(writing, "join").by, writing.now, writing.token_seconds)
+    return join(connection, row, signed_in, also(writing, "join").by, writing.now)
 
 
 def remove_person(connection: Connection, writing: Writing, row: Row[Any]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
-from llmgw_gateway.store.schema import ledger
+from llmgw_gateway.money.posting import PAYER
+from llmgw_gateway.store.schema import ledger, payers
+from llmgw_gateway.store.upsert import insert_if_absent
 from tests.gateway.admin.office import MEMBER, OUTSIDER
 
 if TYPE_CHECKING:
@@ -24,8 +26,9 @@ PEOPLE = ((MEMBER, "payments"), (OUTSIDER, "research"), ("per_developer", ""), (
 
 def entry(number: int, person: str, team: str, **more: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"attempt_id": f"att_{number:03}", "kind": "settlement", "operation_id": f"req_{number:03}"}
-    row |= {"person_id": person, "access_key": "dev", "team": team, "project": "", "model": "sonnet", "target": "t"}
-    row |= {"price_version": "1", "admitted_at": NOON - number * 60_000, "counters": "[]", "input_tokens": 10}
+    row |= {"person_id": person, "access_key": "dev", "team": team, "project": "", "target": "t"}
+    row |= {"model": "sonnet", "price_version": "1", "admitted_at": NOON - number * 60_000, "counters": "[]"}
+    row |= {"input_tokens": 10}
     row |= dict.fromkeys(("output_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"), 0)
     row |= {"cost": 7, "tokens": 10, "weighted_tokens": 10, "estimated": False, "outcome": "ok", "settled_at": NOON}
     return row | more
@@ -33,7 +36,13 @@ def entry(number: int, person: str, team: str, **more: Any) -> dict[str, Any]:
 
 async def write(office: Office, *rows: dict[str, Any]) -> None:
     def run(connection: Connection, batch: list[None]) -> list[None]:
-        connection.execute(insert(ledger), list(rows))
+        for row in rows:
+            payer = {name: row[name] for name in PAYER}
+            insert_if_absent(connection, payers, payer)
+            named = [payers.c[name] == value for name, value in payer.items()]
+            mine = {name: value for name, value in row.items() if name not in PAYER}
+            mine["payer_id"] = connection.scalar(select(payers.c.payer_id).where(*named))
+            connection.execute(insert(ledger).values(mine | {"day": row["admitted_at"] // DAY}))
         return batch
 
     await office.database.submit(run, None)

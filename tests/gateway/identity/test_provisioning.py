@@ -238,7 +238,7 @@ async def test_an_entry_that_is_found_late_becomes_that_of_who_has_signed_in(dir
 async def test_a_sign_in_that_is_certain_at_last_joins_its_entry(directories: Directories, *, active: bool) -> None:
     first = await directories.come("s")
     await directories(provisioning.add_person, "per_1", entry(ADA | {"active": active}))
-    elsewhere = Revocations(directories.database, 600)
+    elsewhere = Revocations(directories.database)
     await elsewhere.start()
     if active:
         assert (await directories.come("s", "ada@example.com")).person_id == first.person_id
