@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.admin.asking import Asking, Route
     from llmgw_gateway.store.database import Database
+
+
+OTHER: Final = "(no id)"
+"""In the place of what somebody wrote who may not: it may be a name or an address."""
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{0,64}){0,4}")
+"""An id, or a budget's: of ids, and of names that stand in the configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +118,14 @@ def _denial(order: Order, role: str) -> Change:
     """What was asked for, without free text: that may name people."""
     asking = order.asking
     by = Author(asking.caller.person_id, role or "developer", order.denial, asking.by.request_id)
-    asked = {"places": dict(asking.places)} if asking.places else None
-    named = next(iter(asking.places.values()), "") or _named(order.given)
+    places = {name: text if _ID.fullmatch(text) else OTHER for name, text in asking.places.items()}
+    asked = {"places": places} if places else None
+    named = next(iter(places.values()), "") or _named(order.given)
     return Change(by, asking.now, order.route.action, order.route.kind, named, None, asked, "denied")
 
 
 def _named(given: Any) -> str:  # noqa: ANN401 -- a Document
     """The id that a body or query names, if it names one."""
     fields = msgspec.structs.asdict(given)
-    return str(next((fields[name] for name in ("holder", "budget", "person") if fields.get(name)), ""))
+    named = str(next((fields[name] for name in ("holder", "budget", "person") if fields.get(name)), ""))
+    return named if not named or _ID.fullmatch(named) else OTHER

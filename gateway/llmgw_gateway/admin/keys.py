@@ -65,6 +65,8 @@ class Key(Document, frozen=True):
     """null: whatever policies allow."""
     good: bool
     """Whether one of its secrets is."""
+    directory: str
+    """The provider whose directory it writes by SCIM, and can do nothing else; empty: it is for calls."""
     secrets: tuple[KeySecret, ...]
 
 
@@ -218,6 +220,7 @@ def _key(rows: Sequence[Any], now: int) -> Key:
         team=newest.team,
         models=None if models is None else tuple(models),
         good=any(row.revoked_at is None and row.expires_at > now for row in rows),
+        directory=newest.home or "",
         secrets=tuple(
             KeySecret(
                 id=row.secret_id,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import date  # noqa: TC003 -- msgspec reads the annotations
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import select
 
 from llmgw_gateway.admin.asking import (
@@ -28,7 +28,7 @@ from llmgw_gateway.admin.asking import (
 from llmgw_gateway.call import Caller
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity.people import KIND, found
-from llmgw_gateway.money.usage import Span, usage
+from llmgw_gateway.money.usage import Span, total, usage
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.sections.permitting import Permission  # noqa: TC001 -- the same
 from llmgw_gateway.store.schema import changes, persons
@@ -80,6 +80,10 @@ class UsageQuery(Document, frozen=True):
     since: date | UnsetType = UNSET
     until: date | UnsetType = UNSET
     person: Line = ""
+    limit: Annotated[int, Meta(ge=1, le=MOST_ROWS)] = MOST_ROWS
+    """Of the lines. The total is of all, whatever is shown."""
+    cursor: Line = ""
+    """`next` of the page before."""
 
 
 class Used(Document, frozen=True):
@@ -104,6 +108,11 @@ class Usage(Document, frozen=True):
 
     by: str
     lines: tuple[Used, ...]
+    """Days in their order, all else dearest first."""
+    total: Used
+    """Of all lines, those of other pages, too."""
+    next: str | None
+    """null: there are no more lines."""
 
 
 class ChangesQuery(Page, frozen=True):
@@ -190,7 +199,14 @@ def show_usage(asking: Asking, connection: Connection, query: UsageQuery) -> Usa
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, "`until` must not be before `since`.")
     span = Span(ZoneInfo(asking.settings.organisation.time_zone), since, until)
     lines = usage(connection, query.by, span, query.person, teams=asking.teams)
-    return Usage(by=query.by, lines=tuple(Used(of=each.of, **asdict(each.sums)) for each in lines[:MOST_ROWS]))
+    begin = _number(query.cursor) if query.cursor else 0
+    end = begin + query.limit
+    return Usage(
+        by=query.by,
+        lines=tuple(Used(of=each.of, **asdict(each.sums)) for each in lines[begin:end]),
+        total=Used(of={}, **asdict(total(lines))),
+        next=str(end) if lines[end:] else None,
+    )
 
 
 def list_changes(_asking: Asking, connection: Connection, query: ChangesQuery) -> Changes:
@@ -215,9 +231,13 @@ def show_configuration(asking: Asking, _connection: Connection, _query: Nothing)
 
 
 def _before(cursor: str) -> ColumnElement[bool]:
+    return changes.c.number < _number(cursor)
+
+
+def _number(cursor: str) -> int:
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= LONGEST_NUMBER):
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, "`cursor` is not one that was given here.")
-    return changes.c.number < int(cursor)
+    return int(cursor)
 
 
 def _change(row: Any) -> ChangeShown:  # noqa: ANN401 -- a row

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from llmgw_gateway.admin import budgets, keys, people, reports, roles
+from llmgw_gateway.admin import budgets, keys, people, reports, requests, roles
 
-ROUTES: Final = (*roles.ROUTES, *people.ROUTES, *budgets.ROUTES, *keys.ROUTES, *reports.ROUTES)
+ROUTES: Final = (*roles.ROUTES, *people.ROUTES, *budgets.ROUTES, *keys.ROUTES, *reports.ROUTES, *requests.ROUTES)

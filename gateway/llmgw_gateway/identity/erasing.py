@@ -45,7 +45,7 @@ NAMELESS: Final = frozenset(
 BINDING: Final = frozenset({"budget", "home", "models", "team"})
 """Columns by which the gateway finds something else: somebody may be called like a part of what stands there."""
 KEPT: Final = frozenset({"person_id", "first_seen", "last_seen", "disabled_at"})
-NO_NAMES: Final = frozenset({"issuer", "home", "groups", "attributes", "source"})
+NO_NAMES: Final = frozenset({"issuer", "home", "groups", "attributes", "source", "directory_id"})
 """Columns of the person's row that say something else than what the person is called."""
 SHORTEST: Final = 3
 LEAST_DIGITS: Final = 8

@@ -12,7 +12,9 @@ from sqlalchemy import delete, select, update
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity import dpop, tokens
 from llmgw_gateway.identity.entries import email_of, name_of
-from llmgw_gateway.identity.matching import DIRECTORY, entry_of, folded
+from llmgw_gateway.identity.joining import join
+from llmgw_gateway.identity.matching import DIRECTORY, candidates, folded
+from llmgw_gateway.observe.changes import Author
 from llmgw_gateway.store.schema import persons, proofs, sessions
 from llmgw_gateway.store.upsert import insert_if_absent
 from llmgw_wire.errors import ErrorCode
@@ -140,25 +142,31 @@ def _enrol(connection: Connection, each: Enrolment) -> Enrolled | GatewayError:
     sign_in = each.sign_in
     known = select(persons).where(persons.c.issuer == sign_in.issuer.issuer, persons.c.subject == sign_in.subject)
     person = connection.execute(known.with_for_update()).one_or_none()
-    if person is None and _take_entry(connection, sign_in):
-        person = connection.execute(known.with_for_update()).one()
+    if person is None or person.user_key is None:
+        waiting = _entries(connection, sign_in)
+        if len(waiting) > 1 and all(entry.inactive_at is not None for entry in waiting):
+            return _withdrawn()  # whichever of them it is has left
+        if len(waiting) == 1:
+            person = _take(connection, each, waiting[0], person)
     if person is None:
         identity = {"issuer": sign_in.issuer.issuer, "subject": sign_in.subject}
         times = {"first_seen": each.now, "last_seen": each.now}
         insert_if_absent(connection, persons, {"person_id": f"per_{secrets.token_hex(12)}"} | identity | times)
         person = connection.execute(known.with_for_update()).one()  # ours, or that of a replica that was faster
     if person.disabled_at is not None or person.inactive_at is not None:
-        return GatewayError(
-            ErrorCode.PERSON_DISABLED, "Your access to this gateway was withdrawn; ask the platform team."
-        )
+        return _withdrawn()
     seen: dict[str, Any] = {"groups": json.dumps(sign_in.groups), "last_seen": each.now}
     seen |= _called(person, sign_in)
     connection.execute(update(persons).where(persons.c.person_id == person.person_id).values(seen))
     return _session(connection, person.person_id, each)
 
 
-def _take_entry(connection: Connection, sign_in: SignIn) -> bool:
-    """Give the entry that a directory has for this person to them; False when there is none for certain."""
+def _withdrawn() -> GatewayError:
+    return GatewayError(ErrorCode.PERSON_DISABLED, "Your access to this gateway was withdrawn; ask the platform team.")
+
+
+def _entries(connection: Connection, sign_in: SignIn) -> Sequence[Row[Any]]:
+    """The entries of the provider's directory that could be this person's and that nobody has taken."""
     home = sign_in.issuer.issuer
     waiting = (persons.c.home == home) & (persons.c.issuer == DIRECTORY)
     means: ColumnElement[bool] = persons.c.external_id.in_({sign_in.subject, sign_in.subject.rpartition("/")[2]})
@@ -166,12 +174,29 @@ def _take_entry(connection: Connection, sign_in: SignIn) -> bool:
         address = folded(sign_in.email)
         means |= (persons.c.user_key == address) | (persons.c.email_key == address)
     rows = connection.execute(select(persons).where(waiting, means).order_by(persons.c.person_id)).all()
-    entry = entry_of(rows, home, sign_in.subject, sign_in.email)
-    if entry is None:
-        return False
+    found = {each.person_id for each in candidates(rows, home, sign_in.subject, sign_in.email)}
+    return [row for row in rows if row.person_id in found]
+
+
+def _take(connection: Connection, each: Enrolment, entry: Row[Any], person: Row[Any] | None) -> Row[Any] | None:
+    """Give a sign-in the entry that is certainly its own; the person's row then.
+
+    Who is new signs in as the entry. Who has been here before keeps their row, and gets what the directory says.
+    """
     mine = (persons.c.person_id == entry.person_id) & (persons.c.issuer == DIRECTORY)
-    values = {"issuer": home, "subject": sign_in.subject}
-    return bool(connection.execute(update(persons).where(mine).values(values)).rowcount)
+    if person is not None:
+        # What the directory is changing at this moment is joined by that change, or by the next sign-in.
+        free = select(persons).where(mine).with_for_update(skip_locked=True)
+        locked = connection.execute(free).one_or_none()
+        if locked is None:
+            return person
+        by = Author(person.person_id, "developer", f"{each.exchange}-join")
+        return join(connection, locked, person, by, each.now)
+    values = {"issuer": each.sign_in.issuer.issuer, "subject": each.sign_in.subject}
+    if not connection.execute(update(persons).where(mine).values(values)).rowcount:
+        return None
+    row = select(persons).where(persons.c.person_id == entry.person_id)
+    return connection.execute(row.with_for_update()).one()
 
 
 def _called(person: Row[Any], sign_in: SignIn) -> dict[str, str]:

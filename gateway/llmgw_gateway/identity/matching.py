@@ -60,7 +60,13 @@ def subjects(home: str, external_id: str) -> frozenset[str]:
 
 
 def entry_of(waiting: Sequence[Known], home: str, subject: str, email: str) -> Known | None:
-    """The entry that a first sign-in takes; None when none is theirs, or more than one could be.
+    """The entry that a first sign-in takes; None when none is theirs, or more than one could be. As `candidates`."""
+    found = candidates(waiting, home, subject, email)
+    return found[0] if len(found) == 1 else None
+
+
+def candidates(waiting: Sequence[Known], home: str, subject: str, email: str) -> Sequence[Known]:
+    """The entries that could be meant by a sign-in: all by the most certain of the ways by which there is any.
 
     `waiting` are entries of the provider's directory that nobody has taken yet, `email` is empty unless vouched for.
     """
@@ -68,7 +74,7 @@ def entry_of(waiting: Sequence[Known], home: str, subject: str, email: str) -> K
     by_id = [each for each in waiting if subject in subjects(home, each.external_id)]
     by_name = [each for each in waiting if address and each.user_key == address]
     by_address = [each for each in waiting if address and each.email_key == address]
-    return _one(by_id, by_name, by_address)
+    return by_id or by_name or by_address
 
 
 def person_of(signed_in: Sequence[Known], home: str, external_id: str, keys: Collection[str]) -> Known | None:

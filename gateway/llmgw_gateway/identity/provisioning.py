@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import case, delete, select, update
 
+from llmgw_gateway.identity.joining import DIRECTORY_ID, is_called, join
 from llmgw_gateway.identity.matching import DIRECTORY, folded, person_of, subjects
 from llmgw_gateway.identity.people import end_sessions
 from llmgw_gateway.observe.changes import Change, record, record_all
@@ -56,9 +57,9 @@ def new_team_id() -> str:
     return f"tem_{secrets.token_hex(12)}"
 
 
-def person(connection: Connection, home: str, person_id: str) -> Row[Any] | None:
-    """Somebody in this directory, locked against other writers."""
-    mine = (persons.c.person_id == person_id) & (persons.c.home == home) & persons.c.user_key.is_not(None)
+def person(connection: Connection, home: str, directory_id: str) -> Row[Any] | None:
+    """Somebody in this directory, by the id that it knows them by, locked against other writers."""
+    mine = is_called(directory_id) & (persons.c.home == home) & persons.c.user_key.is_not(None)
     return connection.execute(select(persons).where(mine).with_for_update()).one_or_none()
 
 
@@ -137,6 +138,17 @@ def alter_person(connection: Connection, writing: Writing, row: Row[Any], entry:
     return True
 
 
+def joined(connection: Connection, writing: Writing, row: Row[Any], entry: Entry) -> Row[Any]:
+    """The row that a change of an entry is about: that of the person who signs in as another row until now.
+
+    That is so where what the directory says from now on makes certain who is meant.
+    """
+    signed_in = _signed_in(connection, writing.home, entry) if row.issuer == DIRECTORY else None
+    if signed_in is None:
+        return row
+    return join(connection, row, signed_in, also(writing, "join").by, writing.now)
+
+
 def remove_person(connection: Connection, writing: Writing, row: Row[Any]) -> None:
     """Take somebody out of the directory, and let nobody in as them until it has them again.
 
@@ -148,6 +160,7 @@ def remove_person(connection: Connection, writing: Writing, row: Row[Any]) -> No
         connection.execute(delete(persons).where(mine))
     else:
         left = {"inactive_at": row.inactive_at or writing.now, "user_key": None, "source": "", "attributes": "{}"}
+        left |= {"directory_id": None}
         connection.execute(update(persons).where(mine).values(left | {"changed_at": writing.now}))
         end_sessions(connection, row.person_id, writing.now)
     _record(connection, writing, "person.remove", "person", row.person_id, {"active": row.inactive_at is None}, None)
@@ -192,6 +205,22 @@ def remove_team(connection: Connection, writing: Writing, row: Row[Any]) -> None
     connection.execute(delete(team_members).where(team_members.c.team_id == row.team_id))
     connection.execute(delete(teams).where(teams.c.team_id == row.team_id))
     _record(connection, writing, "team.remove", "team", row.team_id, {"name": row.name}, None)
+
+
+def member_ids(connection: Connection, team_id: str) -> dict[str, str]:
+    """Who is in a team: their ids by those that the directory knows them by."""
+    query = select(DIRECTORY_ID, persons.c.person_id).join(
+        team_members, team_members.c.person_id == persons.c.person_id
+    )
+    rows = connection.execute(query.where(team_members.c.team_id == team_id))
+    return {row[0]: row[1] for row in rows}
+
+
+def ids_of(connection: Connection, home: str, directory_ids: Sequence[str]) -> dict[str, str]:
+    """The ids of people of a directory by those that it knows them by."""
+    mine = (persons.c.home == home) & persons.c.user_key.is_not(None) & DIRECTORY_ID.in_(directory_ids)
+    rows = connection.execute(select(DIRECTORY_ID, persons.c.person_id).where(mine))
+    return {row[0]: row[1] for row in rows}
 
 
 def members(connection: Connection, team_id: str) -> frozenset[str]:

@@ -142,7 +142,7 @@ class Scim:
         given = await read_body(request, MOST_BODY, BODY_SECONDS)
         asked = Asked(
             method=request.method,
-            path=tuple(unquote(part) for part in path[len(ROOT) :].split("/") if part),
+            path=_path(path[len(ROOT) :]),
             query=dict(parse_qsl(query, keep_blank_values=True)),
             body=documents.decoded(given) if given else None,
             home=home,
@@ -264,6 +264,14 @@ def beside(other: Handler, scim: Scim) -> Handler:
         return await other(request)
 
     return serve
+
+
+def _path(raw: str) -> tuple[str, ...]:
+    """The parts of a path; ScimError(404) for one that nothing is called by."""
+    parts = tuple(unquote(part) for part in raw.split("/") if part)
+    if any(filters.has_controls(part) for part in parts):
+        raise not_found("resource", "of a name with control characters")
+    return parts
 
 
 def _credential(request: web.BaseRequest) -> Secret:

@@ -65,6 +65,11 @@ class Group:
 Filter = Comparison | Path | Group
 
 
+def has_controls(text: str) -> bool:
+    """Whether a text has characters that nothing here has, and with which no database need be asked."""
+    return any(character < " " or character == "\x7f" for character in text)
+
+
 def parse(text: str, kind: Kind) -> Filter:
     """Read a filter; ScimError(invalidFilter) says what is wrong with it."""
     return _Reader(text, kind, _invalid_filter).whole()
@@ -240,11 +245,14 @@ class _Reader:
         if word.lower() in {"true", "false", "null"}:
             word = word.lower()
         try:
-            return msgspec.json.decode(word)
+            value = msgspec.json.decode(word)
         except msgspec.DecodeError:
             if word.startswith('"'):
                 raise self._fault(f"{word} is no text of JSON.") from None
-            return word  # Entra ID's documentation has a filter without quotation marks
+            value = word  # Entra ID's documentation has a filter without quotation marks
+        if isinstance(value, str) and has_controls(value):
+            raise self._fault("A text must have no control characters.")
+        return value
 
     def _peek(self) -> str:
         return self._words[self._at] if self._at < len(self._words) else ""

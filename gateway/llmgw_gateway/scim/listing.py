@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import func, select
 
 from llmgw_gateway.identity.entries import KEPT
+from llmgw_gateway.identity.joining import DIRECTORY_ID
 from llmgw_gateway.identity.matching import folded
 from llmgw_gateway.scim import filters, resources
 from llmgw_gateway.scim.attributes import GROUPS, USERS
@@ -43,7 +44,7 @@ def people(connection: Connection, query: Query) -> tuple[int, list[dict[str, An
     """How many there are in all, and the page."""
     mine = (persons.c.home == query.home) & persons.c.user_key.is_not(None)
     if query.found is not None:
-        known = {"id": persons.c.person_id, "externalId": persons.c.external_id}
+        known = {"id": DIRECTORY_ID, "externalId": persons.c.external_id}
         mine &= _where(query.found, known, {"userName": persons.c.user_key})
         for text in filters.texts(query.found, KEPT):
             # As it stands in the JSON; beyond ASCII databases do not agree about case.
@@ -92,9 +93,7 @@ def shown_group(connection: Connection, row: Row[Any], base: str, *, members: bo
     """A team as clients read it."""
     if not members:
         return resources.group(row, None, base)
-    theirs = select(persons.c.person_id, persons.c.name).join(
-        team_members, team_members.c.person_id == persons.c.person_id
-    )
+    theirs = select(DIRECTORY_ID, persons.c.name).join(team_members, team_members.c.person_id == persons.c.person_id)
     mine = theirs.where(team_members.c.team_id == row.team_id).order_by(persons.c.person_id)
     return resources.group(row, [(person_id, name) for person_id, name in connection.execute(mine)], base)
 

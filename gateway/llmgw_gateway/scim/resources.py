@@ -18,12 +18,17 @@ def user_document(row: Any) -> dict[str, Any]:  # noqa: ANN401 -- a row
     return document | {"active": row.inactive_at is None}
 
 
+def directory_id(row: Any) -> str:  # noqa: ANN401 -- a row
+    """By which id the directory knows a person."""
+    return str(row.directory_id or row.person_id)
+
+
 def user(row: Any, teams: Iterable[tuple[str, str]], base: str) -> dict[str, Any]:  # noqa: ANN401 -- a row
     """A person with their teams (id and name)."""
     groups = [{"value": each, "$ref": f"{base}/Groups/{each}", "display": name} for each, name in teams]
-    shown = {"schemas": [USERS.schema], "id": row.person_id} | user_document(row)
+    shown = {"schemas": [USERS.schema], "id": directory_id(row)} | user_document(row)
     shown |= {"groups": groups} if groups else {}
-    return shown | {"meta": _meta(USERS, base, row.person_id, row.first_seen, row.changed_at)}
+    return shown | {"meta": _meta(USERS, base, directory_id(row), row.first_seen, row.changed_at)}
 
 
 def group_document(row: Any, members: Iterable[str]) -> dict[str, Any]:  # noqa: ANN401 -- a row

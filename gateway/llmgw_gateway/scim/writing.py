@@ -11,13 +11,13 @@ from llmgw_gateway.identity import provisioning
 from llmgw_gateway.identity.entries import Group, entry
 from llmgw_gateway.identity.matching import folded
 from llmgw_gateway.observe.changes import is_recorded
-from llmgw_gateway.scim import documents, listing, patching, resources
+from llmgw_gateway.scim import documents, filters, listing, patching, resources
 from llmgw_gateway.scim.attributes import GROUPS, USERS
 from llmgw_gateway.scim.refusals import ScimError, invalid_value, not_found
 from llmgw_gateway.store.schema import persons, teams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection, Row
 
@@ -95,8 +95,9 @@ class ChangeUser(_Change):
             # A PUT that says nothing of `active` lets nobody in again.
             new = patching.patched(old, self.body, USERS) if self.patch else self._put(old["active"])
             said = entry(new)
-            if provisioning.is_taken(connection, self.writing.home, said.user_name, self.name):
+            if provisioning.is_taken(connection, self.writing.home, said.user_name, row.person_id):
                 raise ScimError(409, f"There is a user {said.user_name!r} already.", "uniqueness")
+            row = provisioning.joined(connection, self.writing, row, said)
             provisioning.alter_person(connection, self.writing, row, said)
             row = provisioning.person(connection, self.writing.home, self.name)
         return listing.users(connection, [] if row is None else [row], self.base)[0]
@@ -150,7 +151,7 @@ class ChangeGroup(_Change):
             raise not_found("group", self.name)
         if not is_recorded(connection, self.writing.by):
             self._check_version(row)
-            had = provisioning.members(connection, self.name)
+            had = provisioning.member_ids(connection, self.name)
             old = resources.group_document(row, had)
             new = patching.patched(old, self.body, GROUPS) if self.patch else documents.read(self.body, GROUPS)
             named = Group(new["displayName"], new.get("externalId", ""))
@@ -179,18 +180,21 @@ class DeleteGroup(_Change):
 
 
 def _members(
-    connection: Connection, home: str, document: dict[str, Any], known: frozenset[str] = frozenset()
+    connection: Connection, home: str, document: dict[str, Any], known: Mapping[str, str] | None = None
 ) -> frozenset[str]:
-    """The people whom a team is to have; ScimError when one of them is nobody here."""
+    """The people whom a team is to have, by our ids; ScimError when one of them is nobody here.
+
+    `known` are those whom it has, by the directory's ids.
+    """
+    found = dict(known or {})
     wanted = frozenset(each.get("value", "") for each in document.get("members", ()))
-    new: Sequence[str] = sorted(wanted - known)
+    new: Sequence[str] = sorted(wanted - found.keys())
     for start in range(0, len(new), listing.TOGETHER):
         some = new[start : start + listing.TOGETHER]
-        mine = (persons.c.home == home) & persons.c.user_key.is_not(None) & persons.c.person_id.in_(some)
-        there = frozenset(connection.scalars(select(persons.c.person_id).where(mine)))
-        if missing := [each for each in some if each not in there]:
+        found |= provisioning.ids_of(connection, home, [each for each in some if not filters.has_controls(each)])
+        if missing := [each for each in some if each not in found]:
             raise invalid_value(f"members: there is no user {missing[0]!r}; only users can be members.")
-    return wanted
+    return frozenset(found[each] for each in wanted)
 
 
 def _shown(connection: Connection, change: _Change, *, members: bool = True) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmgw_gateway.admin.table import ROUTES
-from tests.gateway.admin.office import MEMBER, OUTSIDER, PRINCIPALS
+from tests.gateway.admin.office import HOME, MEMBER, OUTSIDER, PRINCIPALS
 
 if TYPE_CHECKING:
     from tests.gateway.admin.office import Office
@@ -103,6 +103,8 @@ TABLE = [
     Row("GET", f"{A}/policies/explain?person={MEMBER}&model=claude-sonnet-4-5", READ),
     Row("GET", f"{A}/policies/explain?person={OUTSIDER}&model=claude-sonnet-4-5", UNSEEN),
     Row("GET", f"{A}/usage?by=user", READ),
+    Row("GET", f"{A}/requests", ALL),
+    Row("GET", f"{A}/requests?person={OUTSIDER}&since=2026-11-01&until=2026-11-30", ALL),
     Row("GET", f"{A}/changes", SEE_ALL),
     Row("GET", f"{A}/configuration", SEE_ALL),
 ]
@@ -209,10 +211,22 @@ async def test_what_was_denied_names_whom_and_what_and_no_free_text(office: Offi
     body = {"name": "Ada's key", "owner": "ada@example.com", "team": "research"}
     await office.ask("lead", "POST", f"{A}/keys", body)
     await office.ask("developer", "POST", f"{A}/people/{MEMBER}/disable")
+    await office.ask("developer", "GET", f"{A}/people/ada@example.com")
+    await office.ask("developer", "GET", f"{A}/policies/explain?person={MEMBER}&model=ada%40example.com")
+    await office.ask("developer", "POST", f"{A}/adjustments", grant("ada@example.com"))
     found = (await office.ask("auditor", "GET", f"{A}/changes?outcome=denied")).json["changes"]
     assert {(each["actor"], each["role"], each["action"], each["id"]) for each in found} == {
         ("per_lead", "team_lead", "key.create", ""),
         ("per_developer", "developer", "person.disable", MEMBER),
+        ("per_developer", "developer", "person.show", "(no id)"),
+        ("per_developer", "developer", "policy.explain", MEMBER),
+        ("per_developer", "developer", "budget.adjust", "(no id)"),
     }
     assert not [text for text in ("Ada's", "example.com") if text in str(found)]
     assert all(each["request_id"].startswith("req_") for each in found)
+
+
+async def test_a_key_that_writes_a_directory_says_so(office: Office) -> None:
+    keys = (await office.ask("auditor", "GET", f"{A}/keys?limit=200")).json["keys"]
+    assert {each["key"] for each in keys if each["directory"]} == {"key_scim"}
+    assert (await office.ask("admin", "GET", f"{A}/keys/key_scim")).json["directory"] == HOME

@@ -16,6 +16,7 @@ from llmgw_gateway.identity.directory import Directory
 from llmgw_gateway.identity.dpop import Proof
 from llmgw_gateway.identity.entries import Group, entry
 from llmgw_gateway.identity.exchange import Enrolled, Enrolment, enrol
+from llmgw_gateway.identity.matching import DIRECTORY
 from llmgw_gateway.identity.provisioning import Writing
 from llmgw_gateway.identity.revocation import Revocations
 from llmgw_gateway.identity.signin import SignIn
@@ -207,3 +208,71 @@ async def test_a_row_about_a_change_names_nobody(directories: Directories) -> No
     assert "user_name" in written
     # As whole words: random ids and hashes have such letters in them, too.
     assert not {"ada", "lovelace", "countess", "00u1"} & set(re.findall(r"\w+", written))
+
+
+async def test_an_entry_that_is_found_late_becomes_that_of_who_has_signed_in(directories: Directories) -> None:
+    """Who came before the directory could be certain has one row, and the directory can put them out."""
+    first = await directories.come("00u1")  # no address that the provider vouches for
+    await directories(provisioning.add_person, "per_1", entry(ADA | {"externalId": "wrong"}))
+    await directories(provisioning.add_team, "tem_1", Group("payments"))
+    await directories(provisioning.set_members, await directories.team("tem_1"), {"per_1"})
+    assert (await directories.come("00u1")).person_id == first.person_id
+    right = entry(ADA)
+    row = await directories(provisioning.joined, await directories.row("per_1"), right)
+    assert row.person_id == first.person_id
+    await directories(provisioning.alter_person, row, right)
+    # The directory goes on calling them as before.
+    assert (await directories.row("per_1")).person_id == first.person_id
+    assert await directories(lambda c, _: provisioning.members(c, "tem_1")) == {first.person_id}
+    person = await Directory(directories.database, Accounts((), ())).person(first.person_id)
+    assert (person.name, person.stored.teams) == ("Ada Lovelace", ("payments",))
+    assert ("person.join", {"entry": "per_1"}, {"active": True}) in directories.changes()
+    gone = entry(ADA | {"active": False})
+    await directories(provisioning.alter_person, await directories.row("per_1"), gone)
+    with pytest.raises(GatewayError) as caught:
+        await directories.come("00u1")
+    assert caught.value.code is ErrorCode.PERSON_DISABLED
+
+
+@pytest.mark.parametrize("active", [True, False])
+async def test_a_sign_in_that_is_certain_at_last_joins_its_entry(directories: Directories, *, active: bool) -> None:
+    first = await directories.come("s")
+    await directories(provisioning.add_person, "per_1", entry(ADA | {"active": active}))
+    elsewhere = Revocations(directories.database)
+    await elsewhere.start()
+    if active:
+        assert (await directories.come("s", "ada@example.com")).person_id == first.person_id
+    else:
+        with pytest.raises(GatewayError) as caught:
+            await directories.come("s", "ada@example.com")
+        assert caught.value.code is ErrorCode.PERSON_DISABLED
+        await elsewhere.refresh()
+        assert first.session in elsewhere  # what was signed in before is out, too
+    elsewhere.stop()
+    assert (await directories.row("per_1")).person_id == first.person_id
+    assert len(directories.column.sql("SELECT person_id FROM persons")) == 1
+
+
+async def test_somebody_with_an_entry_takes_no_other(directories: Directories) -> None:
+    await directories(provisioning.add_person, "per_1", entry(ADA))
+    await directories(provisioning.add_person, "per_2", entry({"userName": "ada.two@example.com"}))
+    assert (await directories.come("00u1", "ada.two@example.com")).person_id == "per_1"
+    assert (await directories.row("per_2")).issuer == DIRECTORY
+
+
+@pytest.mark.parametrize("active", [(False, False), (True, False)])
+@pytest.mark.parametrize("before", [True, False])
+async def test_who_could_be_several_that_have_all_left_is_refused(
+    directories: Directories, active: tuple[bool, bool], *, before: bool
+) -> None:
+    if before:
+        await directories.come("s")
+    for name, each in zip(("grace", "hopper"), active, strict=True):
+        said = {"userName": name, "emails": [{"value": "grace@example.com"}], "active": each}
+        await directories(provisioning.add_person, f"per_{name}", entry(said))
+    if any(active):  # then it is somebody new, as nobody can say who
+        assert (await directories.come("s", "grace@example.com")).person_id not in {"per_grace", "per_hopper"}
+        return
+    with pytest.raises(GatewayError) as caught:
+        await directories.come("s", "grace@example.com")
+    assert caught.value.code is ErrorCode.PERSON_DISABLED

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from sqlalchemy import insert
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity.provisioning import Writing, also
@@ -17,11 +18,14 @@ from llmgw_gateway.observe.changes import Author, new_change_id, operator
 from llmgw_gateway.peers import Peers
 from llmgw_gateway.scim import writing
 from llmgw_gateway.scim.api import ROOT, Scim
+from llmgw_gateway.store.schema import persons
 from llmgw_wire.secret import Secret
 from tests.gateway.scim.conftest import DAY, HOME, new_secret
 from tests.gateway.scim.recordings import recorded
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from llmgw_gateway.identity.service_keys import ServiceKeys
     from llmgw_gateway.store.database import Database
     from tests.gateway.scim.conftest import Client
@@ -48,6 +52,48 @@ async def test_a_person_s_life_at_okta(client: Client) -> None:
     assert [each["id"] for each in listed.json["Resources"]] == [made.json["id"]]
     again = await client("POST", "/Users", recorded("okta", "create"))
     assert (again.status, again.json["schemas"], again.json["scimType"]) == (409, ERROR, "uniqueness")
+
+
+async def test_a_person_found_late_keeps_the_id_that_the_directory_knows(client: Client, both: Database) -> None:
+    """Deactivated by the id of the entry, the person who signs in is out."""
+    said = {"person_id": "per_signed", "issuer": HOME, "subject": "00u9", "first_seen": 1, "last_seen": 1}
+
+    def sign_in(connection: Connection, batch: list[None]) -> list[None]:
+        connection.execute(insert(persons).values(said))
+        return batch
+
+    await both.submit(sign_in, None)
+    name = await client.made("/Users", userName="ada@example.com", externalId="wrong")
+    other = await client.made("/Users", userName="bob@example.com")
+    team = await client.made("/Groups", displayName="payments", members=[{"value": name}])
+    right = {"op": "replace", "path": "externalId", "value": "00u9"}
+    assert (await client.patched(f"/Users/{name}", right)).json["id"] == name
+    read = await client("GET", f"/Users/{name}")
+    assert (read.status, read.json["externalId"], read.json["groups"][0]["display"]) == (200, "00u9", "payments")
+    assert read.json["meta"]["location"].endswith(name)
+    more = {"op": "add", "path": "members", "value": [{"value": other}, {"value": name}]}
+    assert (await client.patched(f"/Groups/{team}", more)).status == 204
+    members = (await client("GET", f"/Groups/{team}")).json["members"]
+    assert {each["value"] for each in members} == {name, other}
+    assert (await client.patched(f"/Users/{name}", {"op": "replace", "value": {"active": False}})).status == 200
+    rows = client.column.sql("SELECT person_id FROM persons WHERE home <> '' ORDER BY person_id")
+    assert [each for (each,) in rows] == sorted(["per_signed", other])
+    gone = client.column.sql("SELECT person_id FROM persons WHERE inactive_at IS NOT NULL")
+    assert [each for (each,) in gone] == ["per_signed"]
+    less = {"op": "remove", "path": f'members[value eq "{name}"]'}
+    assert (await client.patched(f"/Groups/{team}", less)).status == 204
+    assert [each["value"] for each in (await client("GET", f"/Groups/{team}")).json["members"]] == [other]
+
+
+async def test_a_name_with_control_characters_is_nobody_s(client: Client) -> None:
+    team = await client.made("/Groups", displayName="payments")
+    member = {"op": "add", "path": "members", "value": [{"value": "a\0b"}]}
+    assert (await client.patched(f"/Groups/{team}", member)).status == 400
+    for method in ("GET", "PUT", "DELETE"):
+        body = {"userName": "ada"} if method == "PUT" else None
+        assert (await client(method, "/Users/a%00b", body)).status == 404
+    reply = await client("GET", '/Users?filter=userName%20eq%20"a%5Cu0000b"')
+    assert (reply.status, reply.json["scimType"]) == (400, "invalidFilter")
 
 
 async def test_a_put_without_active_lets_nobody_in_again(client: Client) -> None:

@@ -243,7 +243,14 @@ def upgrade() -> None:
         sa.Column("attributes", sa.Text(), nullable=False, comment="JSON: what the directory wrote, as it wrote it"),
         sa.Column("inactive_at", sa.BigInteger(), nullable=True, comment="the directory says that they have left"),
         sa.Column("changed_at", sa.BigInteger(), nullable=False, comment="by a directory; never twice the same"),
+        sa.Column(
+            "directory_id",
+            sa.String(length=40),
+            nullable=True,
+            comment="by which id the directory knows them; null: by person_id",
+        ),
         sa.PrimaryKeyConstraint("person_id", name=op.f("pk_persons")),
+        sa.UniqueConstraint("directory_id", name="uq_persons_directory_id"),
         sa.UniqueConstraint("home", "user_key", name="uq_persons_user_name"),
         sa.UniqueConstraint("issuer", "subject", name="uq_persons_identity"),
     )
