@@ -95,11 +95,10 @@ def _gateway(status: dict[str, Any]) -> Iterator[Check]:
         yield passed("gateway", f"{gateway['url']} answers")
         skew = gateway["clock_offset_seconds"]
         if abs(skew) <= MOST_SKEW:
-            yield passed("clock", f"{skew:+g} s off the gateway's")
+            yield passed("clock", f"{abs(skew):g} s off the gateway's")
         else:
-            yield warned(
-                "clock", f"{skew:+g} s off the gateway's", f"within {MOST_SKEW:g} s", "Set the clock by the network"
-            )
+            found = f"{abs(skew):g} s {'behind' if skew > 0 else 'ahead of'} the gateway's"
+            yield warned("clock", found, f"within {MOST_SKEW:g} s", "Set the clock by the network")
     else:
         right = "a gateway that answers"
         found = problem["message"] if problem and problem["code"] != "sign_in_required" else "it does not answer"

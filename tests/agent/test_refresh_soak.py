@@ -106,8 +106,17 @@ class Laptop:
         await gone(pid)
         await tool
 
-    async def killed_at_rest(self) -> None:
+    async def killed_while_nothing_happens(self) -> None:
         await self.end(signal.SIGKILL)
+
+    async def rests(self) -> None:
+        """It gives back its memory (rest.py), and is another program when it wakes."""
+        await asyncio.to_thread(self.agent.rest)
+
+    async def killed_while_it_rests(self) -> None:
+        pid = await asyncio.to_thread(self.agent.rest)
+        os.kill(pid, signal.SIGKILL)
+        await gone(pid)
 
 
 async def gone(pid: int) -> None:
@@ -146,7 +155,9 @@ async def round_of(laptop: Laptop) -> None:
     harms: list[Callable[[], Awaitable[None]]] = [
         laptop.killed_when_the_renewed_one_is_shown,
         laptop.ended_at_any_moment,
-        laptop.killed_at_rest,
+        laptop.killed_while_nothing_happens,
+        laptop.rests,
+        laptop.killed_while_it_rests,
     ]
     random.shuffle(harms)
     for harm in harms:

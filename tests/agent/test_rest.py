@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from tests.lab.agent import Agent
 from tests.lab.secret_service import SecretService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.agent.small_gateway import SmallGateway
     from tests.lab.oidc_provider import OidcProvider
@@ -31,6 +32,13 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), re
 SECONDS = 30
 MOST_MIB = 20
 """9 to 11 are measured; 40 are promised."""
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: a socket's path is limited to about a hundred bytes, and pytest's own folders use most of them."""
+    with tempfile.TemporaryDirectory(prefix="llmgw-") as folder:
+        yield Path(folder)
 
 
 async def until(condition: Callable[[], object], what: str) -> None:

@@ -11,13 +11,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmgw_agent.token_stub import socket_path
 from tests.lab import toml_text
 from tests.lab.environment import clean_environment
-from tests.lab.process import Finished, Program, ProgramError, run
+from tests.lab.process import POLL_SECONDS, Finished, Program, ProgramError, run
 from tests.lab.server import Server
 
 if TYPE_CHECKING:
@@ -67,7 +68,11 @@ class Agent(Server):
         """`llmgw daemon rest`, and until it waits; the process id."""
         answer = self.command("daemon", "rest", "--json")
         pid = int(json.loads(answer.stdout)["rest"]["pid"])
-        self.program.wait_until(lambda: _is_at_rest(pid), "at rest")
+        deadline = time.monotonic() + COMMAND_SECONDS
+        while not _is_at_rest(pid):
+            if time.monotonic() > deadline:
+                raise ProgramError(f"the agent does not rest\n{(self.home / 'agent.log').read_text()[-3000:]}")
+            time.sleep(POLL_SECONDS)
         return pid
 
     def token(self) -> Finished:

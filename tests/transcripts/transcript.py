@@ -44,7 +44,7 @@ ALWAYS = [
     (r'"(answered_in_ms|clock_offset_seconds|pid|seconds_left)": -?[\d.]+', r'"\1": N'),
     (r"20\d\d-\d\d-\d\dT[\d:]+Z", "TIME"),
     (r"is \d+\.\d s (?:ahead|behind)", "is N s ahead"),
-    (r"[+-]\d+(?:\.\d+)? s off", "N s off"),
+    (r"\b\d+(?:\.\d+)? s off", "N s off"),
     (r"from 20\d\d-\d\d-\d\d", "from DATE"),
     (r"per_\w+", "per_ID"),
     (r"ses_\w+", "ses_ID"),

@@ -21,11 +21,11 @@ import msal
 import requests
 from requests.adapters import HTTPAdapter
 
-from llmgw_agent.errors import AgentError, ConfigurationError, RefusedError, SessionEndedError, TemporaryError
+from llmgw_agent.errors import AgentError, ConfigurationError, RefusedError, TemporaryError
 from llmgw_agent.outgoing import offset
 from llmgw_agent.session import device
 from llmgw_agent.session.id_token import account_of, validate
-from llmgw_agent.session.oidc import FINAL_ERRORS
+from llmgw_agent.session.reasons import declined, refusal
 from llmgw_agent.session.record import Attempt, SignIn, error_name, token_issued_at
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE
 from llmgw_wire.secret import Secret
@@ -242,10 +242,10 @@ async def _in_thread(offer: IssuerOffer, call: Any) -> dict[str, Any]:  # noqa: 
 
 def _checked(offer: IssuerOffer, result: dict[str, Any]) -> dict[str, Any]:
     error = result.get("error")
-    if error in FINAL_ERRORS:
-        raise SessionEndedError(f"{offer.issuer} ended the sign-in ({error})", "Run: llmgw login")
+    if (refused := refusal(offer.issuer, result)) is not None:
+        raise refused
     if error == "access_denied":
-        raise RefusedError(f"{offer.issuer} did not sign you in (access_denied)", "Run: llmgw login")
+        raise declined(offer.issuer, result)
     if error or "access_token" not in result:
         raise TemporaryError(f"{offer.issuer} gave no token ({error_name(error)})", "Try again in a moment")
     return result

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 from llmgw_agent.errors import AgentError, ConfigurationError, RefusedError, SessionEndedError, TemporaryError
 from llmgw_agent.session import device
 from llmgw_agent.session.id_token import account_of, validate
+from llmgw_agent.session.reasons import declined, refusal
 from llmgw_agent.session.record import Attempt, SignIn, error_name, token_issued_at
 from llmgw_wire.messages import ACCESS_TOKEN_TYPE, IssuerOffer
 from llmgw_wire.secret import Secret
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FINAL_ERRORS: Final = frozenset({"invalid_grant", "interaction_required", "login_required", "consent_required"})
-"""Only these end a session. A provider that is ill answers with anything else, and recovers."""
 OK: Final = 200
 
 
@@ -78,9 +77,7 @@ class OidcProvider:
         metadata = await self._discovery.metadata(offer.issuer)
         _check_issuer(metadata, answer)
         if "error" in answer:
-            raise RefusedError(
-                f"{offer.issuer} did not sign you in ({error_name(answer['error'])})", "Run: llmgw login"
-            )
+            raise declined(offer.issuer, answer)
         form = {
             "grant_type": "authorization_code",
             "code": answer.get("code", ""),
@@ -207,9 +204,9 @@ def _check_issuer(metadata: Metadata, answer: Mapping[str, str]) -> None:
 def _token_error(metadata: Metadata, answer: Answer, document: dict[str, Any]) -> AgentError:
     error = error_name(document.get("error"))
     if error == "access_denied":
-        return RefusedError(f"{metadata.issuer} did not sign you in ({error})", "Run: llmgw login")
-    if error in FINAL_ERRORS:
-        return SessionEndedError(f"{metadata.issuer} ended the sign-in ({error})", "Run: llmgw login")
+        return declined(metadata.issuer, document)
+    if (refused := refusal(metadata.issuer, document)) is not None:
+        return refused
     if error in {"invalid_client", "unauthorized_client", "invalid_scope", "invalid_target"}:
         return ConfigurationError(
             f"{metadata.issuer} does not know this client as set up ({error})", "Tell your operator"
