@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.functional.device import Device
+    from tests.functional.shop import Shop
     from tests.lab.gateway import Gateway
 
 CANARY = "canary-7c20"
@@ -60,31 +61,31 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-def test_what_is_no_http_gets_our_envelope_and_no_word_of_our_software(gateway: Gateway, case: str) -> None:
+def test_what_is_no_http_gets_our_envelope_and_no_word_of_our_software(shop: Shop, case: str) -> None:
     sent, status, code = MALFORMED[case]
-    with connected(gateway) as raw:
+    with connected(shop.gateway) as raw:
         raw.sendall(sent.encode("latin-1"))
         got, headers, body = read_to_end(raw)
     assert (got, json.loads(body)["error"]["code"]) == (status, code)
     assert headers["server"] == "llmgw"
     assert headers["request-id"].startswith("req_")
     assert headers["x-should-retry"] == "false"
-    for text in (body.decode(), json.dumps(headers), gateway.log.read_text()):
+    for text in (body.decode(), json.dumps(headers), shop.gateway.log.read_text()):
         assert CANARY not in text
         assert "aiohttp" not in text.lower()
-    assert "Traceback" not in gateway.log.read_text()
+    assert "Traceback" not in shop.gateway.log.read_text()
 
 
 @pytest.mark.parametrize("body", ["zz\r\n", "5\r\nabcdefgh\r\n", "-1\r\n", "5;x=\x01\r\nabcde\r\n0\r\n\r\n"])
-def test_a_body_in_bad_chunks_is_refused_in_our_envelope(gateway: Gateway, ada: Device, body: str) -> None:
-    with connected(gateway) as raw:
-        raw.sendall(CHUNKED.format(token=ada.token).encode() + body.encode())
+def test_a_body_in_bad_chunks_is_refused_in_our_envelope(shop: Shop, body: str) -> None:
+    with connected(shop.gateway) as raw:
+        raw.sendall(CHUNKED.format(token=shop.ada.token).encode() + body.encode())
         status, headers, answer = read_to_end(raw)
     assert (status, json.loads(answer)["error"]["code"]) == (400, "request_malformed")
     assert headers["server"] == "llmgw"
-    assert "Traceback" not in gateway.log.read_text()
-    assert ledger.rows(gateway.db) == []
-    assert ada.ask().status == 200
+    assert "Traceback" not in shop.gateway.log.read_text()
+    assert shop.entries_as_they_are(0) == []
+    assert shop.ada.ask().status == 200
 
 
 @pytest.mark.parametrize(

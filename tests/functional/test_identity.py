@@ -21,6 +21,7 @@ from tests.lab.usage import Usage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.functional.shop import Shop
     from tests.lab.gateway import Gateway
 
 BEDROCK_PATH = f"/bedrock/model/{unquote(BEDROCK_MODEL)}/invoke-with-response-stream"
@@ -112,18 +113,18 @@ def test_an_expired_token_gets_401(gateway: Gateway, ada: Device, sign_in: Calla
     ],
 )
 def test_a_request_without_one_clear_credential_says_what_to_do(
-    ada: Device, headers: dict[str, str], code: str, names: str
+    shop: Shop, headers: dict[str, str], code: str, names: str
 ) -> None:
-    reply = ada.request("POST", "/v1/messages", b"{}", headers, token="")
+    reply = shop.ada.request("POST", "/v1/messages", b"{}", headers, token="")
     assert (reply.status, reply.error["code"]) == (401, code)
     assert names in reply.error["message"]
     assert reply.headers["x-should-retry"] == "false"
 
 
-def test_the_helpers_value_is_accepted_in_either_header_or_both(ada: Device) -> None:
-    bearer, key = {"authorization": f"Bearer {ada.token}"}, {"x-api-key": ada.token}
+def test_the_helpers_value_is_accepted_in_either_header_or_both(shop: Shop) -> None:
+    bearer, key = {"authorization": f"Bearer {shop.ada.token}"}, {"x-api-key": shop.ada.token}
     for headers in (bearer, key, bearer | key):
-        assert ada.request("GET", "/v1/models", headers=headers, token="").status == 200
+        assert shop.ada.request("GET", "/v1/models", headers=headers, token="").status == 200
 
 
 @pytest.fixture
