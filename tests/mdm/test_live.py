@@ -70,7 +70,7 @@ class TestCommand:
 
     @pytest.fixture
     def home(self, tmp_path: Path) -> Path:
-        folder = tmp_path / "home"
+        folder = tmp_path / "h"
         (folder / "run").mkdir(parents=True)
         for each in (folder, folder / "run"):
             each.chmod(0o700)

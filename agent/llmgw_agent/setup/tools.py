@@ -126,7 +126,9 @@ def codex(facts: Facts) -> list[Target]:
             f"refresh_interval_ms = {REFRESH_MS}",
         ]
     )
-    return [Target(folder / "config.toml", (RootKey('model_provider = "llmgw"'), Block("codex", content)))]
+    # Its web search runs on OpenAI's servers: a gateway to other models refuses it.
+    keys = (RootKey('model_provider = "llmgw"'), RootKey('web_search = "disabled"'))
+    return [Target(folder / "config.toml", (*keys, Block("codex", content)))]
 
 
 def continue_dev(facts: Facts) -> list[Target]:
@@ -218,7 +220,12 @@ def openai_sdk(facts: Facts) -> list[Target]:
 ANEW: Final = "Start it anew"
 TOOLS: Final = {
     "claude": Tool("Claude Code", claude, f"{ANEW}, then look with: llmgw doctor", forwards=False),
-    "codex": Tool("Codex", codex, f"{ANEW} with a model of this gateway (codex -m MODEL; see: llmgw whoami)"),
+    "codex": Tool(
+        "Codex",
+        codex,
+        f"{ANEW} with a model of this gateway (codex -m MODEL; see: llmgw whoami). Its agents need tools that the "
+        "gateway does not know: write multi_agent = false below [features] in the same file",
+    ),
     "continue": Tool("Continue", continue_dev, "It reads its file by itself", wants_models=True),
     "cursor": Tool(
         "Cursor",
