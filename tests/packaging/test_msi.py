@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import uuid
 import xml.etree.ElementTree as ET
 import zipfile
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -254,6 +256,13 @@ def test_a_launcher_names_its_python_relatively(store: Path) -> None:
     assert made.startswith(b"MZ")
     assert b"#!<launcher_dir>\\runtime\\python.exe -I -S\r\nPK" in made
     assert zipfile.ZipFile(io.BytesIO(made)).read("__main__.py") == b"print(1)\n"
+
+
+@pytest.mark.parametrize("name", windows.COMMANDS)
+def test_a_command_starts_what_there_is(name: str) -> None:
+    module = re.search(r"(?m)^from (\S+) import main$", windows.COMMANDS[name][1])
+    assert module
+    assert find_spec(module[1]) is not None
 
 
 def test_intune_detects_it_by_its_product_code(product: installation.Product, content: bytes) -> None:

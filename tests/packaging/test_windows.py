@@ -122,8 +122,8 @@ def software(machine: wine.Wine) -> str:
 
 
 def versions(machine: wine.Wine) -> list[str]:
-    """Of what Windows lists as installed."""
-    return sorted(re.findall(r'^"DisplayVersion"="(.*)"', software(machine), re.MULTILINE))
+    """Of what Windows lists as installed; it writes each down twice."""
+    return sorted(set(re.findall(r'^"DisplayVersion"="(.*)"', software(machine), re.MULTILINE)))
 
 
 def left(machine: wine.Wine) -> list[str]:
