@@ -142,7 +142,7 @@ class Gateway:
         try:
             async with session as http:
                 await anchors.start()
-                unsettled = await self._serve(database, audit, http)
+                unsettled = await self._serve(database, audit, anchors, http)
         finally:
             if unwritten := audit.close():
                 log.error("%d audit line(s) are lost: the disk did not take them", unwritten)
@@ -159,7 +159,7 @@ class Gateway:
     def _cluster_secrets(self) -> tuple[bytes, ...]:
         return self._settings.cluster_secrets()
 
-    async def _serve(self, database: Database, audit: Audit, http: aiohttp.ClientSession) -> int:
+    async def _serve(self, database: Database, audit: Audit, anchors: Anchors, http: aiohttp.ClientSession) -> int:
         settings = self._settings
         credentials = Credentials(settings)
         await credentials.start()
@@ -176,6 +176,7 @@ class Gateway:
         relay = Relay(authenticator.has_ended, Limits.of(settings.bedrock, settings.streams))
         relay.start()
         metrics = Metrics()
+        anchors.show(metrics)
         rates = Rates(settings, self._catalogue, money.learned, metrics, _valkey(settings))
         await rates.start()
         pipeline = Pipeline(
@@ -207,7 +208,9 @@ class Gateway:
         reloader = Reloader(self._source, settings, self._catalogue, follow, metrics)
         scim = Scim(database, keys, peers, revocations.refresh)
         administrators = beside(admin, scim)
-        runners = await self._listen(edge, administrators, operators(pipeline, edge, reloader), pipeline, peers)
+        runners = await self._listen(
+            edge, administrators, operators(pipeline, edge, reloader, anchors), pipeline, peers
+        )
         reloader.start()
         retention.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, reloader)

@@ -66,16 +66,19 @@ class Round:
 
 
 class Pace:
-    """How much one transaction takes on: what this store, as busy as it is, does in SLICE_SECONDS. At first little."""
+    """How much one transaction takes on: what this store, as busy as it is, does in SLICE_SECONDS. At first little.
+
+    Never less than a tenth of the most: below that a transaction costs the same, and there would only be more of them.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.size = max(1, most // 10)
+        self._least = self.size = max(1, most // 10)
 
     def took(self, seconds: float) -> None:
         """Learn from the last one: less at once, more by and by."""
         fits = int(self.size * SLICE_SECONDS / max(seconds, 1e-6))
-        self.size = max(1, min(self._most, fits, 2 * self.size))
+        self.size = max(self._least, min(self._most, fits, 2 * self.size))
 
 
 class Retention:

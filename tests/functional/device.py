@@ -46,6 +46,18 @@ BEDROCK = PROMPT | {"anthropic_version": "bedrock-2023-05-31"}
 BEDROCK_MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1%3A0"
 
 
+def read_to_end(answer: http.client.HTTPResponse, *, seconds: float = 30) -> bytes:
+    """The rest of an answer that has to end by itself.
+
+    Pings go on for as long as it does: whoever only reads on would wait for ever for what does not end.
+    """
+    deadline, words = time.monotonic() + seconds, b""
+    while part := answer.read1():
+        words += part
+        assert time.monotonic() < deadline, "a running answer was never ended"
+    return words
+
+
 class Device:
     """One laptop; `token` is the last gateway token it got."""
 

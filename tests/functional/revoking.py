@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.functional.device import Device
+from tests.functional.device import Device, read_to_end
 from tests.functional.trial import until
 from tests.lab.process import POLL_SECONDS
 from tests.lab.scripted import Answer
@@ -118,9 +118,5 @@ def _refusal(device: Device) -> float:
 
 
 def _end(answer: HTTPResponse) -> tuple[float, bytes]:
-    """Pings go on for as long as the answer does: whoever only reads on would never find that it does not end."""
-    deadline, words = time.monotonic() + MOST_SECONDS, b""
-    while part := answer.read1():
-        words += part
-        assert time.monotonic() < deadline, "a running answer was never ended"
+    words = read_to_end(answer, seconds=MOST_SECONDS)
     return time.monotonic(), words

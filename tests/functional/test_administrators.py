@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tests.functional import ledger
-from tests.functional.device import Device, Reply
+from tests.functional.device import Device, Reply, read_to_end
 from tests.functional.test_service_keys import command, made
 from tests.lab.process import run
 from tests.lab.scripted import Answer
@@ -106,7 +106,7 @@ def test_an_administrator_named_by_subject_changes_what_calls_meet(
     with grace.streaming() as running:
         assert running.status == 200
         assert ask(gateway, ada, "POST", f"/people/{person}/disable").json["sessions_ended"] == 1
-        assert b'"type": "error"' in running.read()
+        assert b'"type": "error"' in read_to_end(running)
     scripted.release_all()
     assert grace.ask().status == 401
     ledger.settled(gateway.db, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from tests.functional import ledger
+from tests.lab.loopback import opener
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +36,11 @@ def test_a_trail_is_whole_over_a_kill_and_a_restart_and_who_cuts_its_end_off_is_
     assert ada.ask().status == 200
     first = gateway.audited("/v1/messages", status=200)
     assert audit(gateway, "verify")[0] == 0, "while the gateway runs"
+    with opener().open(f"{gateway.admin_url}/metrics", timeout=10) as answer:
+        shown = answer.read().decode()
+    (records,) = re.findall(r"^llmgw_audit_records (\d+)", shown, re.MULTILINE)
+    assert 2 <= int(records) <= len(gateway.audit.read_bytes().splitlines())
+    assert "llmgw_audit_most_waiting 10000.0" in shown
     gateway.program.send_signal(signal.SIGKILL)
     gateway.program.wait(seconds=10)
     with gateway.audit.open("ab") as file:

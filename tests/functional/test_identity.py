@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.functional import ledger
-from tests.functional.device import BEDROCK_MODEL, Device
+from tests.functional.device import BEDROCK_MODEL, Device, read_to_end
 from tests.lab.scripted import Answer, ScriptedBedrock
 from tests.lab.usage import Usage
 
@@ -206,7 +206,7 @@ def test_revocation_ends_a_running_answer_and_settles_it_exactly(
     with ada.streaming(dialect) as stream:
         assert stream.status == 200
         assert ada.request("POST", "/oauth/revoke", f"token={ada.token}".encode(), form, token="").status == 200
-        rest = stream.read()
+        rest = read_to_end(stream)
     assert b"llmgw login" in rest
     scripted.release_all()
     (entry,) = ledger.settled(gateway.db, 1)

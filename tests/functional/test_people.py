@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tests.functional import ledger
-from tests.functional.device import Device
+from tests.functional.device import Device, read_to_end
 from tests.functional.test_service_keys import command
 from tests.lab.scripted import Answer
 from tests.lab.usage import Usage
@@ -29,7 +29,7 @@ def test_a_disabled_person_is_refused_at_once_and_a_running_answer_ends(
         done = command(gateway, "people", "disable", email)
         assert (done.exit_code, done.stderr) == (0, "")
         assert f"{person} is disabled, 1 session ended" in done.stdout
-        assert b'"type": "error"' in running.read()
+        assert b'"type": "error"' in read_to_end(running)
     scripted.release_all()
     assert (ada.ask().status, ada.ask().error["code"]) == (401, "token_invalid")
     again = Device(gateway.url)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.functional.device import Device, Reply
+from tests.functional.device import Device, Reply, read_to_end
 from tests.functional.trial import until
 from tests.lab.loopback import HOST, free_port
 from tests.lab.process import run
@@ -86,7 +86,7 @@ def deactivate_while_it_streams(trial: Trial, sign_in: Callable[[str], str], scr
         assert running.status == 200
         begun = time.monotonic()
         provisioner.set_active(person, active=False)
-        assert b'"type": "error"' in running.read()
+        assert b'"type": "error"' in read_to_end(running)
         print(f"the running answer ended after {time.monotonic() - begun:.1f} s")
     scripted.default = Answer(usage=Usage(100, 400))
     scripted.release_all()

@@ -9,7 +9,7 @@ import anthropic
 import httpx2
 
 from tests.functional import ledger
-from tests.functional.device import Device
+from tests.functional.device import Device, read_to_end
 from tests.lab.process import run
 from tests.lab.scripted import Answer
 from tests.lab.usage import Usage
@@ -95,7 +95,7 @@ def test_rotation_overlaps_and_a_revoked_key_ends_what_runs(gateway: Gateway, sc
         assert running.status == 200
         done = command(gateway, "keys", "revoke", key)
         assert (done.exit_code, done.stderr) == (0, "")
-        assert b'"type": "error"' in running.read()
+        assert b'"type": "error"' in read_to_end(running)
     scripted.release_all()
     for machine in (ci, rotated):
         reply = machine.ask()

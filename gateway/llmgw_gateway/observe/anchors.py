@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.observe.audit import Audit
     from llmgw_gateway.observe.chain import Head, Key
+    from llmgw_gateway.observe.metrics import Metrics
     from llmgw_gateway.settings import Settings
     from llmgw_gateway.store.database import Database
 
 PAUSE_SECONDS: Final = 1.0
 """Records of the last second may be lost unseen, together with the file's end: a crash could have taken them, too."""
+LATE_SECONDS: Final = 15
 CHANGES: Final = "changes"
 REMOVED: Final = "removed"
 STORE: Final = "store"
@@ -46,7 +48,13 @@ log = logging.getLogger("llmgw.audit")
 class Anchors:
     """Follows one gateway's trail."""
 
-    def __init__(self, database: Database, audit: Audit, keys: Callable[[], Key]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        audit: Audit,
+        keys: Callable[[], Key],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`keys` reads the key of the trail; GatewayError when it cannot be read, and the last one stays."""
         self._database = database
         self._audit = audit
@@ -55,8 +63,33 @@ class Anchors:
         self._anchored: Head | None = None
         self._changes = 0
         self._away = False
+        self._monotonic = monotonic
+        self._told_at = monotonic()
         self._poller = Poller("heads of the audit trail", self._round, lambda: PAUSE_SECONDS)
-        self.unready = self._poller.unready
+
+    @property
+    def untold_seconds(self) -> float:
+        """For how long the store has not been told of records that are on disk; 0 when it knows of all."""
+        return 0.0 if self._audit.head == self._anchored else self._monotonic() - self._told_at
+
+    def standing(self) -> list[str]:
+        """What an operator should know of the trail before it makes anybody wait; empty when there is nothing."""
+        told, waiting = [], self._audit.unwritten
+        if (late := self.untold_seconds) > LATE_SECONDS:
+            told.append(f"audit: the store has not been told of the audit trail for {late:.0f} s")
+        if waiting * 2 >= self._audit.most_waiting:
+            told.append(
+                f"audit: {waiting:,} lines wait for the disk; at {self._audit.most_waiting:,} calls are refused"
+            )
+        return told
+
+    def show(self, metrics: Metrics) -> None:
+        """Let metrics say the same in numbers."""
+        audit = self._audit
+        metrics.audit_waiting.set_function(lambda: audit.unwritten)
+        metrics.audit_most_waiting.set_function(lambda: audit.most_waiting)
+        metrics.audit_records.set_function(lambda: audit.head.count if audit.head is not None else 0)
+        metrics.audit_untold.set_function(lambda: self.untold_seconds)
 
     async def start(self) -> None:
         """Compare what is on disk with what the store was told, and go on telling it."""
@@ -124,6 +157,7 @@ class Anchors:
             row = anchor(self._key, head, self._audit.writer, int(time.time() * 1000))
             await self._database.submit(write, row)
             self._anchored = head
+        self._told_at = self._monotonic()
 
 
 def key_in_force(settings: Settings) -> Key:

@@ -204,6 +204,11 @@ class Audit:
         return self._ended or self._begun - self._written >= self._most
 
     @property
+    def most_waiting(self) -> int:
+        """At so many entries that are not on disk new work is refused."""
+        return self._most
+
+    @property
     def unwritten(self) -> int:
         """Entries that were begun and are not on disk."""
         return self._begun - self._written

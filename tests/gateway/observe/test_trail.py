@@ -18,6 +18,7 @@ from llmgw_gateway.observe import chain, trail
 from llmgw_gateway.observe.anchors import STORE, UNKNOWN, Anchors, anchor
 from llmgw_gateway.observe.audit import Audit, Entry
 from llmgw_gateway.observe.chain import FIRST, Head, Key, key_of
+from llmgw_gateway.observe.metrics import Metrics
 from llmgw_gateway.observe.spool import Spool
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.schema import audit_heads
@@ -415,6 +416,41 @@ async def test_the_trail_says_when_the_store_cannot_be_told(store: Path, tmp_pat
         database.close()
     found = trail.verify(trail.files([path]), [KEY], [], WRITER)
     assert found.faults == []
+
+
+async def test_whoever_operates_sees_heads_that_are_late_and_a_spool_that_fills(store: Path, tmp_path: Path) -> None:
+    backend, clock, metrics = Interrupted(store), Clock(), Metrics()
+    database = Database(backend)
+    database.start()
+    audit = Audit(tmp_path / "late.jsonl", KEY, writer=WRITER, most_waiting=4)
+    audit.start()
+    anchors = Anchors(database, audit, lambda: KEY, clock)
+    anchors.show(metrics)
+
+    def shown() -> dict[str, float]:
+        lines = (line.split() for line in metrics.text().decode().splitlines() if line.startswith("llmgw_audit_"))
+        return {name.removeprefix("llmgw_audit_"): float(value) for name, value in lines}
+
+    await anchors.start()
+    try:
+        async with audit.entry(Entry("req_1", "GET", "/")):
+            assert anchors.standing() == []
+        await audit.on_disk()
+        await anchors.stop()
+        assert shown() == {"waiting": 0, "most_waiting": 4, "records": 2, "untold_seconds": 0}
+        backend.state = "away"
+        async with audit.entry(Entry("req_2", "GET", "/")), audit.entry(Entry("req_3", "GET", "/")):
+            assert anchors.standing() == ["audit: 2 lines wait for the disk; at 4 calls are refused"]
+        await audit.on_disk()
+        clock.now += 20
+        assert anchors.standing() == ["audit: the store has not been told of the audit trail for 20 s"]
+        assert shown()["untold_seconds"] == 20
+        backend.state = "here"
+        await anchors.stop()
+        assert anchors.standing() == []
+    finally:
+        assert audit.close() == 0
+        database.close()
 
 
 async def test_a_secret_that_is_replaced_counts_without_a_restart(database: Database, tmp_path: Path) -> None:
