@@ -5,7 +5,7 @@ The first one is made with FILE_FLAG_FIRST_PIPE_INSTANCE, which fails if the nam
 before us would otherwise share the name with us. There is always one instance that waits, so the name is never free.
 
 asyncio can serve pipes, but not with a security descriptor. So instances are made here; two methods of its proactor
-loop, which its own `start_serving_pipe` uses, do the rest (docs/decisions/0015-windows.md).
+loop, which its own `start_serving_pipe` uses, do the rest (docs/decisions/0016-windows.md).
 """
 
 from __future__ import annotations
