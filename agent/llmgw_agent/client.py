@@ -76,7 +76,7 @@ class Client:
         deadline = time.monotonic() + START_SECONDS
         while system.is_alive(pid):
             if time.monotonic() > deadline:
-                raise DaemonError(f"the agent (process {pid}) does not end", f"Run: kill {pid}")
+                raise DaemonError(f"the agent (process {pid}) does not end", f"Run: {system.KILL} {pid}")
             time.sleep(launcher.POLL_SECONDS)
 
     def post(self, path: str, document: dict[str, Any]) -> dict[str, Any]:

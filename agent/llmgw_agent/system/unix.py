@@ -33,6 +33,8 @@ HAS_SCREEN: Final = sys.platform == "darwin"
 """Whether every session that did not come over SSH has a screen, and a browser on it."""
 HAS_SHELL_FILES: Final = True
 """Whether shells read a file of the user's with variables."""
+KILL: Final = "kill"
+"""The command that ends a process, before its id."""
 BINDING: Final = socket.SO_REUSEADDR
 """For a port that is ours again after a restart."""
 READING: Final = os.O_RDONLY | os.O_NONBLOCK

@@ -29,6 +29,7 @@ __all__ = ["ask", "connect", "environment_of", "folder_of", "is_alive"]
 HAS_SOCKETS: Final = False
 HAS_SCREEN: Final = True
 HAS_SHELL_FILES: Final = False
+KILL: Final = "taskkill /f /pid"
 BINDING: Final[int] = getattr(socket, "SO_EXCLUSIVEADDRUSE", 0)
 """For a port that nobody takes from us: SO_REUSEADDR would let others listen at it, too."""
 READING: Final[int] = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)

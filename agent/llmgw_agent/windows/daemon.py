@@ -15,6 +15,8 @@ from llmgw_agent.listener import Served
 from llmgw_agent.windows.door import Instances, Site
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llmgw_agent.handover import Handover
 
 log = logging.getLogger("llmgw_agent.windows.daemon")
@@ -37,7 +39,7 @@ class PipeDaemon(Daemon):
         runner = web.AppRunner(
             self._api.application(), access_log=None, handle_signals=False, shutdown_timeout=DRAIN_SECONDS
         )
-        served = ServedPipe(runner, instances)
+        served = ServedPipe(runner, instances, self.stop)
         await self._entrance.start()
         await served.start()
         log.info("serving, version %s, gateway %s", __version__, self._settings.gateway_url)
@@ -51,14 +53,15 @@ class PipeDaemon(Daemon):
 class ServedPipe(Served):
     """The pipe and the server behind it."""
 
-    def __init__(self, runner: web.BaseRunner, instances: Instances) -> None:
+    def __init__(self, runner: web.BaseRunner, instances: Instances, failed: Callable[[], None]) -> None:
         self._runner = runner
         self._instances = instances
+        self._failed = failed
 
     async def start(self) -> None:
         """Serve."""
         await self._runner.setup()
-        await Site(self._runner, self._instances).start()
+        await Site(self._runner, self._instances, self._failed).start()
 
     async def close(self) -> None:
         """Let those who are in finish, for a while, and listen no more."""

@@ -42,6 +42,8 @@ class Recorded:
         self.denied: set[int] = set()
         self.clients: dict[int, int] = {}
         self.descriptors: dict[int, str] = {}
+        self.broken = False
+        """Whether no instance can be made any more."""
         self.code = 0
         self._objects: dict[int, Any] = {}
         self._alive: list[Any] = []
@@ -121,6 +123,8 @@ class Recorded:
         return 1
 
     def CreateNamedPipeW(self, name: bytes, mode: int, *rest: Any) -> int:  # noqa: N802
+        if self.broken:
+            return self.fail(8)  # not enough memory
         attributes = rest[-1]._obj
         assert attributes.length == 24
         assert attributes.inherit == 0

@@ -99,10 +99,25 @@ class Loop:
         self.made.append((pipe, extra))
 
 
+def never() -> None:
+    raise AssertionError("the pipe is served for ever")
+
+
+async def test_an_agent_that_can_accept_nobody_ends() -> None:
+    windows, loop, ended = Recorded(), Loop(), asyncio.Event()
+    loop.windows = windows
+    instances = Instances(PATH, windows.api)
+    server = Server(instances, asyncio.Protocol, loop, Handle, ended.set)
+    windows.broken = True
+    loop.coming.put_nowait(OWN_PID)
+    await ended.wait()
+    await server.wait_closed()
+
+
 async def test_the_next_instance_waits_before_this_one_is_served() -> None:
     windows, loop = Recorded(), Loop()
     loop.windows = windows
-    server = Server(Instances(PATH, windows.api), asyncio.Protocol, loop, Handle)
+    server = Server(Instances(PATH, windows.api), asyncio.Protocol, loop, Handle, never)
     for _ in range(2):
         loop.coming.put_nowait(OWN_PID)
     await loop.idle.wait()
@@ -119,7 +134,7 @@ async def test_another_user_who_got_in_is_shown_the_door() -> None:
     windows, loop = Recorded(), Loop()
     loop.windows = windows
     windows.processes[OTHER_PID] = THEIRS
-    server = Server(Instances(PATH, windows.api), asyncio.Protocol, loop, Handle)
+    server = Server(Instances(PATH, windows.api), asyncio.Protocol, loop, Handle, never)
     for who in (OTHER_PID, OWN_PID):
         loop.coming.put_nowait(who)
     await loop.idle.wait()
@@ -133,7 +148,7 @@ async def test_another_user_who_got_in_is_shown_the_door() -> None:
 async def test_who_goes_before_being_let_in_holds_up_nobody() -> None:
     windows, loop = Recorded(), Loop()
     loop.windows = windows
-    server = Server(Instances(PATH, windows.api), asyncio.Protocol, loop, Handle)
+    server = Server(Instances(PATH, windows.api), asyncio.Protocol, loop, Handle, never)
     for who in (BrokenPipeError(), OWN_PID):
         loop.coming.put_nowait(who)
     await loop.idle.wait()

@@ -28,7 +28,7 @@ def test_the_name_is_the_user_s_and_the_profile_s(windows: Recorded) -> None:
     elsewhere = {address({"LLMGW_HOME": home}, windows.api) for home in ("C:\\a", "C:\\A\\", "c:/b")}
     assert len(elsewhere) == 2
     assert PATH not in elsewhere
-    with pytest.raises(ValueError, match="no name"):
+    with pytest.raises(ValueError, match="LLMGW_PROFILE"):
         address({"LLMGW_PROFILE": "..\\other"}, windows.api)
 
 
