@@ -13,6 +13,8 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from llmgw_agent import system
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -38,7 +40,7 @@ def is_here(environ: Mapping[str, str], root: Path = Path("/")) -> bool:
     has_editor = bool(environ.get(EDITOR) and environ.get("BROWSER"))
     if any(environ.get(name) for name in SSH):
         return has_editor
-    if sys.platform != "linux" or is_wsl(root):
+    if system.HAS_SCREEN or is_wsl(root):
         return True
     if any((root / path.lstrip("/")).exists() for path in CONTAINERS):
         return has_editor

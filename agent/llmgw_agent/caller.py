@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from llmgw_agent import system
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SHELLS: Final = frozenset({"ash", "bash", "cmd", "dash", "fish", "ksh", "sh", "zsh", "env", "timeout"})
+SHELLS: Final = frozenset(
+    {"ash", "bash", "cmd", "dash", "fish", "ksh", "sh", "zsh", "env", "timeout", "powershell", "pwsh", "llmgw-token"}
+)
 """Programs between a tool and our command that say nothing about who asks."""
 MOST_ANCESTORS: Final = 8
 HAS_PROC: Final = sys.platform == "linux"
 PS: Final = "/bin/ps"
 PS_SECONDS: Final = 0.5
 """A token is not late for the sake of a name."""
-PROC_PIDVNODEPATHINFO: Final = 9
-VNODE_INFO_BYTES: Final = 152
-VNODE_PATHS_BYTES: Final = 2 * (VNODE_INFO_BYTES + 1024)
-"""Two paths of MAXPATHLEN, each after its vnode_info: the working folder, then the root."""
 PS_FIELDS: Final = 8
 """Process id, parent, five words of start time, name."""
 
@@ -58,7 +56,15 @@ class Caller:
 
 async def caller(pid: int) -> Caller:
     """Who it is. Takes at most half a second, and other requests go on meanwhile."""
-    return _nearest(pid, _by_proc if HAS_PROC else (await by_ps()).get)
+    look_up = system.look_up_processes()
+    if look_up is None:
+        return _nearest(pid, _by_proc if HAS_PROC else (await by_ps()).get)
+
+    def find(pid: int) -> Process | None:
+        row = look_up(pid)
+        return None if row is None else Process(*row)
+
+    return _nearest(pid, find)
 
 
 def _nearest(pid: int, look_up: Callable[[int], Process | None]) -> Caller:
@@ -71,36 +77,6 @@ def _nearest(pid: int, look_up: Callable[[int], Process | None]) -> Caller:
         if parent is not None and parent.name and Path(parent.name).name.lstrip("-") not in SHELLS:
             return Caller(pid, parent.name, parent.started)
     return Caller()
-
-
-def folder_of(pid: int) -> Path | None:
-    """The folder that a process works in; None if that cannot be told."""
-    if sys.platform == "darwin":
-        return _folder_by_libproc(pid)
-    try:
-        return Path(f"/proc/{pid}/cwd").readlink()
-    except OSError:
-        return None
-
-
-def environment_of(pid: int) -> dict[str, str]:
-    """The variables that a process was started with; none where they cannot be read."""
-    try:
-        content = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return {}
-    pairs = (item.decode(errors="surrogateescape").partition("=") for item in content.split(b"\0") if item)
-    return {name: value for name, _, value in pairs}
-
-
-def _folder_by_libproc(pid: int) -> Path | None:
-    """macOS: proc_pidinfo(PROC_PIDVNODEPATHINFO); struct vnode_info_path begins with 152 bytes before the path."""
-    record = ctypes.create_string_buffer(VNODE_PATHS_BYTES)
-    library = ctypes.CDLL("/usr/lib/libproc.dylib")
-    if library.proc_pidinfo(pid, PROC_PIDVNODEPATHINFO, ctypes.c_uint64(0), record, VNODE_PATHS_BYTES) <= 0:
-        return None
-    path = record.raw[VNODE_INFO_BYTES:].partition(b"\0")[0]
-    return Path(os.fsdecode(path)) if path else None
 
 
 def _by_proc(pid: int) -> Process | None:

@@ -10,21 +10,20 @@ import json
 import os
 import plistlib
 import stat
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from xml.parsers.expat import ExpatError
 
+from llmgw_agent import system
 from llmgw_agent.checks import Check, failed, passed, skipped, warned
-
-if sys.platform != "win32":
-    import pwd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-MANAGED: Final = Path("/Library/Application Support/ClaudeCode" if sys.platform == "darwin" else "/etc/claude-code")
+MANAGED: Final = system.claude_places("")[0]
+POLICY_VALUE: Final = "Settings"
+"""In the registry of Windows: one text, which is JSON."""
 DOMAIN: Final = "com.anthropic.claudecode"
 """The preference domain of a configuration profile on macOS."""
 HIGHEST_ONLY: Final = frozenset(
@@ -103,10 +102,7 @@ class ClaudeSettings:
 
 def profiles() -> tuple[Path, ...]:
     """Where macOS keeps what a configuration profile says, the strongest first; there are none elsewhere."""
-    if sys.platform == "darwin":
-        folder = Path("/Library/Managed Preferences")
-        return folder / pwd.getpwuid(os.getuid()).pw_name / f"{DOMAIN}.plist", folder / f"{DOMAIN}.plist"
-    return ()
+    return system.claude_places(DOMAIN)[1]
 
 
 def read(
@@ -120,7 +116,7 @@ def read(
         managed: Where managed files lie.
         preferences: Property lists of configuration profiles, the strongest first; by default those of this machine.
     """
-    own = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME", "/")) / ".claude")
+    own = Path(environ.get("CLAUDE_CONFIG_DIR") or system.home(environ) / ".claude")
     # Drop-ins are applied after the base file, in name order: the last one is the strongest.
     drop_ins = sorted((managed / "managed-settings.d").glob("*.json"), reverse=True)
     files = [("managed", path) for path in (profiles() if preferences is None else preferences)]
@@ -165,7 +161,9 @@ def _in_force(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
 def _document(path: Path) -> Any:  # noqa: ANN401 -- JSON
     """What a file holds; ValueError if it is of neither kind, or nothing that can be read without waiting."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if (policy := system.policy(path)) is not None:
+        return json.loads(policy.get(POLICY_VALUE, "null"))
+    handle = os.open(path, system.READING)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise ValueError("it is no file")

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from llmgw_agent import __version__, browser, forwarding, launcher, output, settings, ways
+from llmgw_agent import __version__, browser, forwarding, launcher, output, settings, system, ways
 from llmgw_agent.client import Client
 from llmgw_agent.commands.completion import completion
 from llmgw_agent.commands.forward import forward
@@ -31,7 +31,7 @@ from llmgw_agent.commands.seeing import (
 )
 from llmgw_agent.commands.service import service
 from llmgw_agent.commands.setup import setup
-from llmgw_agent.errors import AgentError, ConfigurationError, UsageError, speak_for
+from llmgw_agent.errors import AgentError, RefusedError, UsageError, speak_for
 
 
 class Commands(click.Group):
@@ -82,8 +82,6 @@ def _typed_wrongly(failure: click.ClickException) -> UsageError:
 @click.option("-p", "--profile", default="", metavar="NAME", help="Act for this profile; see: llmgw profile --help.")
 def main(profile: str) -> None:
     """Sign in once; every tool gets short-lived tokens for your company's LLM gateway."""
-    if sys.platform == "win32":
-        raise ConfigurationError("the agent does not run on Windows yet", "Run it inside WSL")
     if profile:
         os.environ["LLMGW_PROFILE"] = profile  # what is started for this command acts for it, too
     speak_for(settings.places(os.environ).profile)
@@ -172,7 +170,7 @@ def run(command: tuple[str, ...]) -> None:
     """Run a command whose model calls go through the forwarder: llmgw run -- COMMAND."""
     answer = Client(os.environ).post("/forward", {})["forward"]
     try:
-        os.execvpe(command[0], command, {**os.environ, **forwarding.variables(answer, os.environ)})  # noqa: S606 -- what its user asked for
+        system.become(command, {**os.environ, **forwarding.variables(answer, os.environ)})
     except OSError as error:
         raise UsageError(f"{command[0]} cannot be run ({error.strerror})", "Run: llmgw run --help") from None
 
@@ -229,6 +227,8 @@ def rest_(*, as_json: bool) -> None:
 
     Whoever is signed in stays so. After an update this is how the new version is taken up.
     """
+    if not system.HAS_SOCKETS:
+        raise RefusedError("the agent does not rest on Windows", "To have it begin anew: llmgw daemon stop")
     client = Client(os.environ)
     pid = client.post("/rest", {})["rest"]["pid"] if client.is_running else None
     if as_json:

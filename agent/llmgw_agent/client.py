@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import socket
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llmgw_agent import launcher
+from llmgw_agent import launcher, system
 from llmgw_agent.errors import AgentError, DaemonError, TemporaryError, from_code
-from llmgw_agent.token_stub import connect, socket_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 START_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 30.0
@@ -33,8 +29,7 @@ class _Connection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        checked = connect(str(self._path), time.monotonic() + ANSWER_SECONDS)
-        self.sock = socket.socket(fileno=checked.detach())
+        self.sock = system.stream(str(self._path), time.monotonic() + ANSWER_SECONDS)
         self.sock.settimeout(ANSWER_SECONDS)
 
 
@@ -43,7 +38,7 @@ class Client:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self._path = Path(socket_path(dict(environ), os.getuid()))
+        self._path = system.address(environ)
 
     @property
     def is_running(self) -> bool:
@@ -79,9 +74,9 @@ class Client:
         """End the daemon and wait until it has gone; DaemonError if it does not go."""
         pid = self.post("/stop", {})["stop"]["pid"]
         deadline = time.monotonic() + START_SECONDS
-        while _is_alive(pid):
+        while system.is_alive(pid):
             if time.monotonic() > deadline:
-                raise DaemonError(f"the agent (process {pid}) does not end", f"Run: kill {pid}")
+                raise DaemonError(f"the agent (process {pid}) does not end", f"Run: {system.KILL} {pid}")
             time.sleep(launcher.POLL_SECONDS)
 
     def post(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
@@ -122,15 +117,3 @@ class Client:
             ) from None
         finally:
             connection.close()
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether it runs; in containers whose first process reaps nobody, what has ended keeps its number for ever."""
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-    except ProcessLookupError:
-        return False
-    except FileNotFoundError:  # gone in between; elsewhere than on Linux there is no such file
-        return sys.platform != "linux"
-    return state != "Z"

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import random
-import signal
 import socket
 import sys
 import time
@@ -15,14 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from llmgw_agent import __version__, rest, settings
+from llmgw_agent import __version__, rest, settings, system
 from llmgw_agent.broker import Broker
 from llmgw_agent.entrance import Entrance
 from llmgw_agent.errors import AgentError, ConfigurationError, speak_for
 from llmgw_agent.exchange import Gateway
 from llmgw_agent.forward import Forward
 from llmgw_agent.handover import Handover
-from llmgw_agent.listener import DaemonLock, Served, identity, inherited, listen, private_folder, remove
+from llmgw_agent.listener import DaemonLock, Served, identity, inherited, listen, remove
 from llmgw_agent.localapi import LocalApi
 from llmgw_agent.notice import Notices
 from llmgw_agent.outgoing import Outgoing, trust
@@ -135,7 +134,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in rest.ENDING:
             loop.add_signal_handler(number, self.stop)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, rest.ENDING)
+        rest.hold_back(ends=False)
         if left is None:
             await self._vault.open()
             self._session.restore()
@@ -186,13 +185,13 @@ class Daemon:
             others = asyncio.all_tasks() - {asyncio.current_task()}
             is_free = not others and not any(each.has_guests for each in everywhere) and not self._api.passes.listed()
             is_free = is_free and self._vault.is_settled
-            signal.pthread_sigmask(signal.SIG_BLOCK, rest.ENDING)  # whoever ends us now ends us at rest
+            rest.hold_back(ends=True)  # whoever ends us now ends us at rest
             await asyncio.sleep(0)  # what came before is heard
             is_free = is_free and not self._stopping.is_set()
             if is_free and (files := self._kept(everywhere, bound).write()) is not None:
                 await self._close(everywhere)
                 return files
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, rest.ENDING)
+            rest.hold_back(ends=False)
             for each in everywhere:
                 await each.start()
             if self._stopping.is_set():
@@ -274,13 +273,21 @@ async def _ended(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
+def _kind() -> type[Daemon]:
+    if system.HAS_SOCKETS:
+        return Daemon
+    from llmgw_agent.windows.daemon import PipeDaemon  # noqa: PLC0415 -- for one system alone
+
+    return PipeDaemon
+
+
 def log_to(path: Path) -> None:
     """Write the agent's own lines to a small rotating file that only its user reads.
 
     Lines of libraries stay out: some quote requests, with their credentials, when they cannot parse them.
     """
-    private_folder(path.parent)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
+    system.private_folder(path.parent)
+    system.log_file(path)
     handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8")
     formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
@@ -301,7 +308,7 @@ def run(words: Sequence[str] = ()) -> bool:
         words: Of a process that wakes (rest.py): whether only to end, and the files that were handed over.
     """
     os.umask(0o077)
-    rest.harden()
+    system.harden()
     left = Handover.read(int(words[1]), [int(each) for each in words[2:]]) if words else None
     speak_for(settings.places(os.environ).profile)
     given = settings.load(os.environ)
@@ -314,7 +321,7 @@ def run(words: Sequence[str] = ()) -> bool:
         raise ConfigurationError(f"{error.filename} cannot be used ({error.strerror})", CHECK) from None
 
     async def serve() -> list[int] | None:
-        daemon = Daemon(given, lock, left.started if left else time.time())
+        daemon = _kind()(given, lock, left.started if left else time.time())
         if rest.END in words:
             daemon.stop()
         return await daemon.run(left)

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llmgw_agent import __version__, claude_code, netcheck, settings
+from llmgw_agent import __version__, claude_code, netcheck, settings, system
 from llmgw_agent.checks import Check, State, failed, passed, skipped, warned
 from llmgw_agent.client import Client
 from llmgw_agent.errors import AgentError, ConfigurationError
@@ -65,11 +64,11 @@ def _files(given: Settings) -> Iterator[Check]:
     places = given.places
     wrong = [
         path
-        for path in (places.home, places.config, places.vault, places.log, places.socket.parent)
-        if path.exists() and (path.stat().st_uid != os.getuid() or path.stat().st_mode & 0o022)
+        for path in (places.home, places.config, places.vault, places.log, *places.folders)
+        if path.exists() and system.is_changeable(path)
     ]
     for path in wrong:
-        yield failed("files", f"others can change {path}", "yours, and writable by you alone", f"chmod go-w '{path}'")
+        yield failed("files", f"others can change {path}", "yours, and writable by you alone", system.take_back(path))
     if not wrong:
         yield passed("files", f"nobody else can change what lies in {places.home}")
 
@@ -113,17 +112,17 @@ def _gateway(status: dict[str, Any]) -> Iterator[Check]:
 def _token(environ: Mapping[str, str], *, is_signed_in: bool) -> Iterator[Check]:
     """Runs the command as a tool does, once: a second time would look as if the first token had been refused."""
     found = shutil.which(claude_code.HELPER, path=environ.get("PATH"))
-    beside = Path(sys.executable).with_name(claude_code.HELPER)
+    words = [found] if found else system.command_of(claude_code.HELPER, environ)
+    command, beside = words[0], Path(words[0])
     if found is None:
         fix = f"Add {beside.parent} to PATH, or give tools the whole path"
         yield warned("token command", f"{claude_code.HELPER} is not on your PATH", f"{beside} on your PATH", fix)
-    command = found or str(beside)
     if not is_signed_in or not os.access(command, os.X_OK):
         yield skipped("token", "not asked for without a sign-in" if not is_signed_in else f"{command} is missing")
         return
     began = time.monotonic()
     try:
-        done = subprocess.run([command], env=dict(environ), capture_output=True, timeout=TOKEN_SECONDS, check=False)  # noqa: S603 -- our own command
+        done = subprocess.run(words, env=dict(environ), capture_output=True, timeout=TOKEN_SECONDS, check=False)  # noqa: S603 -- our own command
     except subprocess.TimeoutExpired:
         yield failed("token", f"{command} did not end within {TOKEN_SECONDS:g} s", "an answer", "Run: llmgw status")
         return

@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from llmgw_agent import system
 from llmgw_agent.errors import ConfigurationError, RefusedError
 from llmgw_agent.forward import BUFFER, Forward, refusal
 from llmgw_agent.listener import HOST, Served, listen
-from llmgw_agent.token_stub import peer_of
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ class Entrance:
         """Set while 127.0.0.1 is listened at."""
 
     @property
+    def place(self) -> str | None:
+        """Where the unix socket lies; None where there is none."""
+        return str(self.socket) if system.HAS_SOCKETS else None
+
+    @property
     def served(self) -> list[Served]:
         """What is open: the unix socket first, then the port."""
         return [each for each in (self._relay, self._local) if each is not None]
@@ -93,7 +98,8 @@ class Entrance:
             relay: The unix socket if it listens already; else it is made.
             port: The port's socket if it listens already.
         """
-        self._relay = await self._serve(self._by_socket, relay or listen(self.socket))
+        if system.HAS_SOCKETS:
+            self._relay = await self._serve(self._by_socket, relay or listen(self.socket))
         known = self._remembered() if port is not None else None
         if (
             port is not None
@@ -125,7 +131,7 @@ class Entrance:
         known = self._remembered()
         wanted = self._port or (known.port if known else 0)
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, system.BINDING, 1)
         try:
             listener.bind((ADDRESS, wanted))
         except OSError as error:
@@ -164,8 +170,8 @@ class Entrance:
         return served
 
     async def _by_socket(self, request: web.BaseRequest) -> web.StreamResponse:
-        sock = request.transport.get_extra_info("socket") if request.transport is not None else None
-        if sock is None or peer_of(sock)[1] != os.getuid():
+        peer = system.peer(request.transport)
+        if peer is None or not peer[1]:
             return refusal(request, ErrorCode.CREDENTIAL_MISSING, "This socket is another user's.")
         if _host(request) not in self._hosts or _is_browser(request):
             return refusal(request, ErrorCode.CREDENTIAL_MISSING, "The forwarder is not for browsers.")
@@ -193,7 +199,7 @@ class Entrance:
         temporary = self._file.with_suffix(".new")
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        handle = system.create(temporary)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(asdict(door), file)
         temporary.replace(self._file)

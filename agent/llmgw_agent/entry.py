@@ -10,7 +10,7 @@ import sys
 
 def main() -> None:
     """`llmgw`."""
-    if sys.argv[1:] != ["statusline"] or sys.platform == "win32" or not _drawn():
+    if sys.argv[1:] != ["statusline"] or not _drawn():
         from llmgw_agent.cli import main as command_line  # noqa: PLC0415 -- that is the point
 
         command_line()
@@ -18,23 +18,24 @@ def main() -> None:
 
 def _drawn() -> bool:
     """Print the line as a running agent says it. False, and nothing is printed, if that is not to be had."""
-    import os  # noqa: PLC0415 -- the same
-    from time import monotonic  # noqa: PLC0415 -- the same
+    if sys.platform != "win32":  # there is no short way to a named pipe
+        import os  # noqa: PLC0415 -- the same
+        from time import monotonic  # noqa: PLC0415 -- the same
 
-    from llmgw_agent.token_stub import connect, socket_path  # noqa: PLC0415 -- the same
+        from llmgw_agent.token_stub import connect, socket_path  # noqa: PLC0415 -- the same
 
-    try:
-        deadline = monotonic() + 1.0
-        sock = connect(socket_path(dict(os.environ), os.getuid()), deadline)
-        sock.sendall(b"GET /statusline HTTP/1.1\r\nHost: llmgw.local\r\nConnection: close\r\n\r\n")
         answer = b""
-        while part := sock.recv(65536):
-            answer += part
-        sock.close()
-    except (OSError, ValueError):  # no agent, not ours, or no such name: the long way says which
-        return False
-    head, _, line = answer.partition(b"\r\n\r\n")
-    if head[9:12] != b"200" or not line.endswith(b"\n"):
-        return False
-    os.write(1, line)
-    return True
+        try:
+            deadline = monotonic() + 1.0
+            sock = connect(socket_path(dict(os.environ), os.getuid()), deadline)
+            sock.sendall(b"GET /statusline HTTP/1.1\r\nHost: llmgw.local\r\nConnection: close\r\n\r\n")
+            while part := sock.recv(65536):
+                answer += part
+            sock.close()
+        except (OSError, ValueError):  # no agent, not ours, or no such name: the long way says which
+            answer = b""
+        head, _, line = answer.partition(b"\r\n\r\n")
+        if head[9:12] == b"200" and line.endswith(b"\n"):
+            os.write(1, line)
+            return True
+    return False

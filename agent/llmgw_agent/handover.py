@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -43,7 +44,8 @@ class Handover:
         """Into a new pipe; its number and those of the other files, all to be inherited. None if it is too much."""
         document = json.dumps({"version": VERSION} | asdict(self)).encode()
         ours, theirs = os.pipe()
-        os.set_blocking(theirs, False)
+        if sys.platform != "win32":  # where no agent rests
+            os.set_blocking(theirs, False)
         written = os.write(theirs, document)
         os.close(theirs)
         if written < len(document):

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING, Final
 
+from llmgw_agent import system
 from llmgw_agent.errors import AgentError, ConfigurationError, DaemonError, from_code
-from llmgw_agent.token_stub import connect
-
-if sys.platform != "win32":
-    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,9 +19,7 @@ POLL_SECONDS: Final = 0.02
 AMBIENT: Final = ("LLMGW_ID_TOKEN", "LLMGW_ID_TOKEN_FILE", "ACTIONS_ID_TOKEN_REQUEST_URL")
 """What a CI job or a pod has instead of a person who signed in."""
 KEPT: Final = (
-    *("HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"),
-    *("DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS"),
-    *("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"),
+    *system.KEPT,
     *(
         "LLMGW_HOME",
         "LLMGW_PROFILE",
@@ -47,7 +40,7 @@ def is_ambient(environ: Mapping[str, str]) -> bool:
 def is_listening(path: Path, deadline: float) -> bool:
     """Whether a daemon of ours answers. DaemonError if somebody else sits there."""
     try:
-        connect(str(path), deadline).close()
+        system.connect(str(path), deadline).close()
     except PermissionError as error:
         raise DaemonError(str(error), "Find out whose it is before you go on") from None
     except OSError:
@@ -68,22 +61,23 @@ def ensure(path: Path, environ: Mapping[str, str], deadline: float) -> None:
     """
     if is_listening(path, deadline):
         return
+    turn = system.turn_file(path)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _turn(path, deadline):
+        turn.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _turn(turn, deadline):
             if not is_listening(path, deadline):
                 _start(path, environ, deadline)
     except OSError as error:
-        raise ConfigurationError(f"{path.parent} cannot be used ({error.strerror})", "Check who owns it") from None
+        raise ConfigurationError(f"{turn.parent} cannot be used ({error.strerror})", "Check who owns it") from None
 
 
 @contextlib.contextmanager
 def _turn(path: Path, deadline: float) -> Iterator[None]:
-    handle = os.open(path.with_suffix(".start"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    handle = system.open_lock(path)
     try:
         while True:
             with contextlib.suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                system.lock(handle)
                 break
             _wait(deadline)
         yield
@@ -94,15 +88,7 @@ def _turn(path: Path, deadline: float) -> Iterator[None]:
 def _start(path: Path, environ: Mapping[str, str], deadline: float) -> None:
     kept = {name: environ[name] for name in KEPT if name in environ}
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "llmgw_agent.daemon"],
-            cwd="/",
-            env=kept,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,
-        )
+        process = system.spawn(["-I", "-m", "llmgw_agent.daemon"], kept, said)
         while not is_listening(path, deadline):
             # Exit code 0 without a socket: another daemon was faster, and will listen in a moment.
             if process.poll():

@@ -10,16 +10,13 @@ import contextlib
 import os
 import socket
 import stat
-import sys
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from llmgw_agent import system
 from llmgw_agent.errors import ConfigurationError, DaemonError
-from llmgw_agent.token_stub import PATH_LIMIT, peer_of
-
-if sys.platform != "win32":
-    import fcntl
+from llmgw_agent.token_stub import PATH_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -29,6 +26,8 @@ if TYPE_CHECKING:
 
 HOST: Final = "llmgw.local"
 """The only Host served: a name that no page can have."""
+UNIX: Final[int] = getattr(socket, "AF_UNIX", 0)
+"""Absent on Windows, where a named pipe is listened at (windows/door.py)."""
 FIRST_HANDED: Final = 3
 """SD_LISTEN_FDS_START."""
 BROWSER_HEADERS: Final = ("Origin", "Referer", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest")
@@ -49,10 +48,10 @@ class DaemonLock:
 
     def acquire(self) -> bool:
         """Take the lock; False if another daemon has it."""
-        private_folder(self._path.parent)
-        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        system.private_folder(self._path.parent)
+        self._handle = system.open_lock(self._path)
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(self._handle)
         except BlockingIOError:
             os.close(self._handle)
             return False
@@ -63,21 +62,11 @@ class DaemonLock:
         os.close(self._handle)
 
 
-def private_folder(folder: Path) -> None:
-    """Make sure that a folder exists and only we can enter; ConfigurationError if it is somebody else's."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise ConfigurationError(f"{folder} is not a folder of yours", "Remove it and try again")
-    if found.st_mode & 0o077:
-        folder.chmod(0o700)
-
-
 def listen(path: Path) -> socket.socket:
     """Bind the socket at `path`. The caller holds the daemon's lock, so whatever lies there is left over."""
     if len(os.fsencode(path)) > PATH_LIMIT:
         raise ConfigurationError(f"the path of the socket is too long ({path})", "Set XDG_RUNTIME_DIR to a shorter one")
-    private_folder(path.parent)
+    system.private_folder(path.parent)
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise ConfigurationError(f"{path} is in the way and is no socket", "Move it away and try again")
@@ -87,7 +76,7 @@ def listen(path: Path) -> socket.socket:
     temporary = path.with_suffix(".new")
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = socket.socket(UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
     try:
         listener.bind(str(temporary))
@@ -127,14 +116,13 @@ def inherited(path: Path, environ: MutableMapping[str, str]) -> socket.socket | 
         return None
     handed = socket.socket(fileno=FIRST_HANDED)
     handed.set_inheritable(False)
-    if count != 1 or handed.family != socket.AF_UNIX or handed.getsockname() != str(path):
+    if count != 1 or handed.family != UNIX or handed.getsockname() != str(path):
         handed.close()
         raise ConfigurationError(
             f"the service manager listens elsewhere than at {path}", "Run: llmgw service uninstall, then install"
         )
-    found = path.parent.lstat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o077:
-        private_folder(path.parent)
+    if not system.is_private(path.parent):
+        system.private_folder(path.parent)
     return handed
 
 
@@ -182,7 +170,7 @@ class Served:
 
 
 def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         with contextlib.suppress(OSError):
             probe.connect(str(path))
@@ -190,19 +178,18 @@ def _answers(path: Path) -> bool:
     return False
 
 
-def peer(request: web.Request) -> tuple[int, int]:
-    """Process id and user id of whoever sent this request, as the kernel recorded them."""
-    transport = request.transport
-    sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is None:
+def peer(request: web.Request) -> tuple[int, bool]:
+    """Process id of whoever sent this request, as the kernel recorded it, and whether it is this user's."""
+    found = system.peer(request.transport)
+    if found is None:
         raise web.HTTPForbidden(text="who is asking?\n")
-    return peer_of(sock)
+    return found
 
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let in this user, and never a browser. Refusals say nothing that helps whoever should not be here."""
-    if peer(request)[1] != os.getuid():
+    if not peer(request)[1]:
         return web.Response(status=403, text="not yours\n")
     if request.host != HOST or any(name in request.headers for name in BROWSER_HEADERS):
         return web.Response(status=403, text="not for browsers\n")

@@ -213,7 +213,7 @@ class LocalApi:
         """Say how tools reach the gateway through this daemon."""
         dialects = (await self._gateway.bootstrap()).dialects
         door = await self._entrance.open()
-        answer = {"url": door.url, "secret": door.secret, "socket": str(self._entrance.socket), "dialects": dialects}
+        answer = {"url": door.url, "secret": door.secret, "socket": self._entrance.place, "dialects": dialects}
         return json_answer({"forward": answer})
 
     async def status(self, _request: web.Request) -> web.Response:
@@ -237,7 +237,7 @@ class LocalApi:
             },
             "forwarder": {
                 "url": self._entrance.door.url if self._entrance.door else None,
-                "socket": str(self._entrance.socket),
+                "socket": self._entrance.place,
             },
             "person": me.person if me else None,
             "models": list(me.models) if me else [],

@@ -1,24 +1,24 @@
 """What a company sets for a machine, and its user cannot change: files that root alone can write.
 
-Device management puts them there: a property list on macOS, a TOML file elsewhere. Neither variables nor LLMGW_HOME
-move these places. A file that somebody else could have written is not believed, and is a fault: it means that the
-machine is not what the company thinks it is.
+Device management puts them there: a property list on macOS, a key of the registry on Windows, a TOML file elsewhere.
+Neither variables nor LLMGW_HOME move these places. A file that somebody else could have written is not believed, and
+is a fault: it means that the machine is not what the company thinks it is.
 """
 
 from __future__ import annotations
 
 import os
 import plistlib
-import pwd
 import stat
-import sys
 import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from xml.parsers.expat import ExpatError
 
+from llmgw_agent import system
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 DOMAIN: Final = "com.llmgw.agent"
 """The preference domain of a configuration profile."""
@@ -32,10 +32,7 @@ class _UntrustedError(Exception):
 
 def paths() -> list[Path]:
     """Where to look, the weakest first."""
-    if sys.platform == "darwin":
-        folder = Path("/Library/Managed Preferences")
-        return [folder / f"{DOMAIN}.plist", folder / pwd.getpwuid(os.getuid()).pw_name / f"{DOMAIN}.plist"]
-    return [Path("/etc/llmgw/managed.toml")]
+    return system.policy_places(DOMAIN)
 
 
 def read(places: Sequence[Path], faults: list[str], owner: int = ROOT) -> list[tuple[Path, dict[str, Any]]]:
@@ -56,7 +53,9 @@ def read(places: Sequence[Path], faults: list[str], owner: int = ROOT) -> list[t
 
 
 def _document(path: Path, owner: int) -> dict[str, Any]:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if (policy := system.policy(path)) is not None:
+        return policy
+    handle = os.open(path, system.READING | system.NO_LINK)
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_uid != owner or status.st_mode & 0o022:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from llmgw_agent import system
 from llmgw_agent.errors import RefusedError, UsageError
-from llmgw_agent.listener import listen, private_folder
+from llmgw_agent.listener import listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,7 @@ class Passes:
         name = secrets.token_hex(4)
         # A folder of its own: a container gets the folder, and with it nothing else.
         folder = self._folder / f"pass-{name}"
-        private_folder(folder)
+        system.private_folder(folder)
         made = Pass(name, meant_for, folder / "agent.sock", time.time() + seconds)
         runner = web.AppRunner(self._application(made), access_log=None, shutdown_timeout=1.0)
         await runner.setup()

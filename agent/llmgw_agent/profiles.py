@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from llmgw_agent import settings
+from llmgw_agent import settings, system
 from llmgw_agent.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def add(environ: Mapping[str, str], name: str, gateway_url: str, ca_file: str) -
     content = f"gateway_url = {json.dumps(gateway_url)}\n" + (f"ca_file = {json.dumps(ca_file)}\n" if ca_file else "")
     try:
         places.config.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(places.config, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        handle = system.create(places.config)
     except FileExistsError:
         raise UsageError(f"there is a profile {name} already", "Run: llmgw profile list") from None
     except OSError as error:

@@ -32,9 +32,16 @@ NO_SOCKETS = 2
 
 def harden() -> None:
     """Keep other processes of this user, and core files, out of our memory. ssh-agent does the same."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform != "win32":
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def hold_back(*, ends: bool) -> None:
+    """Whether signals that end us wait."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK if ends else signal.SIG_UNBLOCK, ENDING)
 
 
 def lie_down(files: Sequence[int]) -> NoReturn:
@@ -49,7 +56,7 @@ def wake(*words: str) -> NoReturn:
 
 def _become(words: list[str]) -> NoReturn:
     # Held back until the next program has said what they mean to it: nobody ends in between, with sockets left behind.
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    hold_back(ends=True)
     os.execv(sys.executable, words)  # noqa: S606 -- our own interpreter, with words of ours
 
 
@@ -63,7 +70,7 @@ def main() -> None:
 
     for number in ENDING:
         signal.signal(number, end)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    hold_back(ends=False)
     select.select([int(each) for each in files[NO_SOCKETS:]], (), ())
     wake(AWAKE, *files)
 

@@ -216,7 +216,10 @@ def _ending(environ: Mapping[str, str], paths: Sequence[Path]) -> list[list[str]
 
 
 def _target(environ: Mapping[str, str]) -> str:
-    return f"gui/{os.getuid()}/{label(environ)}"
+    if sys.platform == "darwin":
+        return f"gui/{os.getuid()}/{label(environ)}"
+    else:  # noqa: RET505 -- read by the type checker: the rest is for one system
+        raise UsageError("there is no launchd on this machine")
 
 
 def _program(name: str, environ: Mapping[str, str]) -> str:

@@ -8,8 +8,6 @@ check: no "insecure", no plaintext store, no way to skip verification.
 
 from __future__ import annotations
 
-import os
-import sys
 import tomllib
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -19,9 +17,9 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from llmgw_agent import managed
+from llmgw_agent import managed, system
 from llmgw_agent.errors import ConfigurationError
-from llmgw_agent.token_stub import profile_of, socket_path
+from llmgw_agent.token_stub import profile_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,6 +61,8 @@ class Places:
     """The forwarder's unix socket."""
     door: Path
     """What the forwarder remembers of its port."""
+    folders: tuple[Path, ...]
+    """Where its sockets lie, on systems that have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +109,10 @@ def places(environ: Mapping[str, str]) -> Places:
 
     ConfigurationError if LLMGW_HOME is relative, or LLMGW_PROFILE no name.
     """
-    if sys.platform == "win32":
-        raise ConfigurationError("the agent does not run on Windows yet", "Run it inside WSL")
     try:
-        profile = profile_of(dict(environ))
+        profile, socket = profile_of(dict(environ)), system.address(environ)
     except ValueError as error:
         raise ConfigurationError(str(error), "Run: llmgw profile list") from None
-    socket = Path(socket_path(dict(environ), os.getuid()))
     below = Path("profiles", profile) if profile else Path()
     chosen = environ.get("LLMGW_HOME", "").rstrip("/")
     if chosen:
@@ -137,6 +134,7 @@ def places(environ: Mapping[str, str]) -> Places:
         socket=socket,
         relay=socket.with_name("relay.sock"),
         door=home / "forward.json",
+        folders=(socket.parent,) if system.HAS_SOCKETS else (),
     )
 
 

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
-from llmgw_agent import launcher
+from llmgw_agent import launcher, system
 from llmgw_agent.errors import AgentError, TemporaryError
-from llmgw_agent.token_stub import SECONDS, ask, socket_path
+from llmgw_agent.token_stub import SECONDS
 
 
 def fetch() -> tuple[int, bytes]:
     """Exit code and what to print; the same promise as `token_stub.ask`. Ten seconds in all."""
     deadline = time.monotonic() + SECONDS - 0.5
-    path = socket_path(dict(os.environ), os.getuid())
+    path = system.address(os.environ)
     try:
         if launcher.is_ambient(os.environ):
             from llmgw_agent.ambient import fetch_now  # noqa: PLC0415 -- a third of a second that nobody else needs
 
             return 0, f"{fetch_now(os.environ).value.reveal()}\n".encode("ascii")
-        launcher.ensure(Path(path), os.environ, deadline)
-        return ask(path, deadline)
+        launcher.ensure(path, os.environ, deadline)
+        return system.ask(str(path), deadline)
     except AgentError as error:
         failure = error
     except TimeoutError:

@@ -14,8 +14,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from llmgw_agent import claude_code
-from llmgw_agent.caller import environment_of, folder_of
+from llmgw_agent import claude_code, system
 from llmgw_agent.errors import RefusedError, TemporaryError
 
 if TYPE_CHECKING:
@@ -64,10 +63,10 @@ class Tripwire:
             pid: The process that asked, `llmgw-token`.
             caller: The program that started it.
         """
-        environ = environment_of(pid)
+        environ = system.environment_of(pid)
         if Path(caller.program).name != PROGRAM and ENTRY_POINT not in environ:
             return
-        folders = {folder for folder in (folder_of(pid), folder_of(caller.pid)) if folder is not None}
+        folders = {folder for folder in (system.folder_of(pid), system.folder_of(caller.pid)) if folder is not None}
         if not folders:
             return
         try:
@@ -86,7 +85,7 @@ class Tripwire:
 
     def _look(self, folders: set[Path], environ: dict[str, str]) -> str | None:
         """What is wrong with the projects of these folders; None if nothing is."""
-        own = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME") or Path.home()) / ".claude")
+        own = Path(environ.get("CLAUDE_CONFIG_DIR") or (system.home(environ) if environ else Path.home()) / ".claude")
         for place in sorted({place for folder in folders for place in _project(folder)}):
             settings = place / ".claude"
             try:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from llmgw_agent import system
 from llmgw_agent.errors import ConfigurationError
 from llmgw_wire.secret import Secret
 
@@ -102,7 +103,7 @@ class SealedFile:
         temporary = self.path.with_suffix(".new")
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        handle = system.create(temporary)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(MAGIC + counter.to_bytes(COUNTER_BYTES, "big") + nonce + ciphertext)
@@ -112,11 +113,7 @@ class SealedFile:
             temporary.unlink()  # half a file would only take what little space there is
             raise
         temporary.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        system.sync_folder(self.path.parent)
 
     def _cipher(self) -> AESGCM:
         return AESGCM(base64.b64decode(self.key.reveal()))
@@ -373,6 +370,8 @@ def answer_in_child(request: dict[str, str]) -> dict[str, str | None]:
             if not kind.viable:
                 continue
             backend = kind()
+            if hasattr(kind, "persist"):  # Windows would take it along to other machines of the domain
+                backend.persist = "local machine"
             user = f"{request['profile']}/{request['item']}"
             if request["verb"] == "set":
                 backend.set_password(SERVICE, user, request["value"])

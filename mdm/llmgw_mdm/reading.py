@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from xml.parsers.expat import ExpatError
 
+from llmgw_agent import system
 from llmgw_agent.managed import DOMAIN as AGENT_DOMAIN
 from llmgw_agent.settings import FOR_COMPANIES, VARIABLES
 from llmgw_mdm import codex
@@ -52,7 +53,7 @@ class Document:
 
 def read(path: Path) -> list[Document]:
     """Everything in a file; OSError if it cannot be read, UnreadableError if that is no settings."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    handle = os.open(path, system.READING)
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):

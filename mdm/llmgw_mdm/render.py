@@ -71,7 +71,7 @@ def _fill(folder: Path, found: Sequence[Artefact]) -> None:
         path.chmod(RUNNABLE if each.is_script else READABLE)
     sums = "".join(f"{hashlib.sha256(each.content).hexdigest()}  {each.path}\n" for each in sorted(found, key=_path))
     (folder / SUMS).write_text(sums, encoding="utf-8")
-    os.sync()
+    getattr(os, "sync", bool)()  # Windows has none
 
 
 def _path(each: Artefact) -> str:

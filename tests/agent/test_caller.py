@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llmgw_agent.caller import PS, Caller, _by_proc, _nearest, by_ps, caller, environment_of, folder_of
+from llmgw_agent.caller import PS, Caller, _by_proc, _nearest, by_ps, caller
+from llmgw_agent.system import environment_of, folder_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -136,7 +136,7 @@ def test_the_daemon_loads_only_what_it_needs_at_once() -> None:
 
 def test_the_daemon_keeps_others_out_of_its_memory() -> None:
     code = (
-        "import ctypes, resource; from llmgw_agent.rest import harden; harden(); "
+        "import ctypes, resource; from llmgw_agent.system import harden; harden(); "
         "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

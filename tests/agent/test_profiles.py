@@ -163,7 +163,7 @@ def test_a_company_s_gateway_beats_that_of_every_profile(environ: dict[str, str]
 
 
 def test_tools_are_set_up_for_the_profile(environ: dict[str, str]) -> None:
-    facts = Facts(environ | {"LLMGW_PROFILE": "work"}, "https://x.example", "/o p/llmgw-token", "/o p/llmgw")
+    facts = Facts(environ | {"LLMGW_PROFILE": "work"}, "https://x.example", ("/o p/llmgw-token",), ("/o p/llmgw",))
     (target,) = claude(facts)
     written = {edit.path[-1]: edit.value for edit in target.edits}  # type: ignore[union-attr] # all are members
     assert written["apiKeyHelper"] == "env LLMGW_PROFILE=work '/o p/llmgw-token'"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmgw_agent import forwarding, output
+from llmgw_agent import forwarding, output, system
 from llmgw_agent.client import Client
 from llmgw_agent.commands.options import json_option, show
-from llmgw_agent.errors import UsageError
+from llmgw_agent.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,15 @@ class Span(click.ParamType[int]):
         if not number.isdecimal():
             self.fail(f"{text!r} is no length of time; write 30m or 8h.", param, ctx)
         return int(number) * UNITS[unit]
+
+
+def _need_sockets() -> None:
+    """RefusedError where there are none."""
+    if not system.HAS_SOCKETS:
+        raise RefusedError(
+            "Windows has no sockets that could be led to another machine",
+            "Run the agent inside WSL for this, or sign in there: llmgw login --method paste",
+        )
 
 
 ttl_option = click.option("--ttl", type=Span(), default="8h", show_default=True, help="How long it is good: 30m, 8h.")
@@ -64,6 +73,7 @@ def ssh(host: str, ttl: int) -> None:
     """
     from llmgw_agent import remote  # noqa: PLC0415 -- only this command needs it
 
+    _need_sockets()
     if host.startswith("-"):
         raise UsageError(f"{host} is no host", "Name it as for ssh")
     client = Client(os.environ)
@@ -82,6 +92,7 @@ def ssh(host: str, ttl: int) -> None:
 @json_option
 def container(name: str, ttl: int, *, as_json: bool) -> None:
     """Make a socket for a container, and print the options that mount it there."""
+    _need_sockets()
     document = Client(os.environ).post("/passes", {"for": name, "seconds": ttl})
     if as_json:
         show(document)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llmgw_agent import output
+from llmgw_agent import output, system
 from llmgw_agent.commands.options import json_option, show
 
 if TYPE_CHECKING:
@@ -22,28 +22,22 @@ def service() -> None:
 @service.command(short_help="Write the service's files and start it.")
 @json_option
 def install(*, as_json: bool) -> None:
-    """Write the service's files and start it (systemd, or launchd on macOS)."""
-    from llmgw_agent import service as services  # noqa: PLC0415 -- only these commands need it
-
-    _show(services.install(os.environ), as_json=as_json)
+    """Write the service's files and start it (systemd, launchd on macOS, a scheduled task on Windows)."""
+    _show(system.services().install(os.environ), as_json=as_json)
 
 
 @service.command(short_help="End the service and remove its files.")
 @json_option
 def uninstall(*, as_json: bool) -> None:
     """End the service and remove its files; commands start the agent as before."""
-    from llmgw_agent import service as services  # noqa: PLC0415 -- the same
-
-    _show(services.uninstall(os.environ), as_json=as_json)
+    _show(system.services().uninstall(os.environ), as_json=as_json)
 
 
 @service.command(name="status", short_help="Show whether the service is installed.")
 @json_option
 def status_(*, as_json: bool) -> None:
     """Show whether the service is installed, and what the service manager says."""
-    from llmgw_agent import service as services  # noqa: PLC0415 -- the same
-
-    _show(services.state(os.environ), as_json=as_json)
+    _show(system.services().state(os.environ), as_json=as_json)
 
 
 def _show(state: State, *, as_json: bool) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from llmgw_agent import settings
+from llmgw_agent import settings, system
 from llmgw_agent.client import Client
 from llmgw_agent.errors import UsageError
 from llmgw_agent.setup import files, jsonc
@@ -39,7 +36,8 @@ def set_up(environ: Mapping[str, str], tool: str, *, dialect: str, is_dry: bool)
     """Make a tool go through the gateway; AgentError if that cannot be, and then nothing was changed."""
     chosen = TOOLS[tool]
     given = settings.load(environ)
-    facts = Facts(environ, given.gateway_url, _command("llmgw-token", environ), _command("llmgw", environ), dialect)
+    helper, command = (tuple(system.command_of(name, environ)) for name in ("llmgw-token", "llmgw"))
+    facts = Facts(environ, given.gateway_url, helper, command, dialect)
     client = Client(environ)
     if chosen.forwards:
         facts = replace(facts, forwarder=client.post("/forward", {})["forward"])
@@ -84,13 +82,3 @@ def _sparing(target: Target) -> Target:
         return target
     kept = tuple(edit for edit in target.edits if not (isinstance(edit, Member) and edit.path == ("statusLine",)))
     return replace(target, edits=kept) if has_other else target
-
-
-def _command(name: str, environ: Mapping[str, str]) -> str:
-    """The whole path of a command of ours: tools started from a desktop have another PATH than this shell."""
-    beside = Path(sys.executable).with_name(name)
-    found = shutil.which(name, path=environ.get("PATH"))
-    # On PATH there may be another installation; the one that was asked is the one that is set up.
-    if found and Path(found).resolve() == beside.resolve():
-        return found
-    return str(beside if beside.exists() else found or beside)

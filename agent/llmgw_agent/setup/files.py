@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llmgw_agent import system
 from llmgw_agent.errors import ConfigurationError
 from llmgw_agent.redaction import redacted
 from llmgw_agent.setup import edits, jsonc
@@ -102,7 +103,7 @@ def carry_out(change: Change) -> None:
         handle, name = tempfile.mkstemp(dir=change.path.parent, prefix=".llmgw-")
         try:
             with os.fdopen(handle, "wb") as file:
-                os.fchmod(handle, change.mode)
+                system.restrict(handle, Path(name), change.mode)
                 file.write(change.after)
                 file.flush()
                 os.fsync(handle)
@@ -240,7 +241,7 @@ def _check(path: Path, text: str) -> None:
 def _read(path: Path) -> tuple[bytes | None, int]:
     """The content, None if there is none, and the permissions."""
     try:
-        with contextlib.closing(os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")) as file:
+        with contextlib.closing(os.fdopen(os.open(path, system.READING), "rb")) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
                 raise ConfigurationError(f"{path} is no ordinary file", "Move it away and repeat the command")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llmgw_agent import system
 from llmgw_agent.claude_code import OTHER_PROVIDERS, SHADOWS
 from llmgw_agent.errors import RefusedError, UsageError
 from llmgw_agent.setup.edits import Block, Edit, Member, RootKey
@@ -20,7 +20,7 @@ from llmgw_agent.setup.files import Target
 from llmgw_agent.token_stub import profile_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 REFRESH_MS: Final = 240_000
 """How long tools keep a token: it has at least 300 s left when it is handed out."""
@@ -35,10 +35,10 @@ class Facts:
 
     environ: Mapping[str, str]
     gateway_url: str
-    helper: str
-    """The whole path of `llmgw-token`."""
-    command: str
-    """The whole path of `llmgw`."""
+    helper: tuple[str, ...]
+    """What runs `llmgw-token`: its whole path, as a rule."""
+    command: tuple[str, ...]
+    """What runs `llmgw`."""
     dialect: str = "bedrock"
     """Which one Claude Code speaks."""
     forwarder: Mapping[str, Any] | None = None
@@ -49,7 +49,7 @@ class Facts:
     @property
     def home(self) -> Path:
         """The user's home folder."""
-        return Path(self.environ.get("HOME") or "/")
+        return system.home(self.environ)
 
     @property
     def door(self) -> Mapping[str, Any]:
@@ -58,15 +58,13 @@ class Facts:
             raise UsageError("the forwarder was not asked for")
         return self.forwarder
 
-    @property
-    def prefix(self) -> tuple[str, ...]:
-        """What has to stand before our commands, so that they act for this profile whatever shell runs them."""
-        profile = profile_of(dict(self.environ))
-        return ("env", f"LLMGW_PROFILE={profile}") if profile else ()
+    def words(self, command: Sequence[str]) -> list[str]:
+        """A command of ours for a tool that runs it without a shell; it acts for this profile."""
+        return system.words_for(command, profile_of(dict(self.environ)))
 
     def line(self, *words: str) -> str:
-        """A command of ours as a shell takes it."""
-        return shlex.join([*self.prefix, *words])
+        """A command of ours as a shell takes it; it acts for this profile whatever shell that is."""
+        return system.line_for(words, profile_of(dict(self.environ)))
 
     def need(self, dialect: str) -> None:
         """RefusedError if the gateway does not speak it."""
@@ -103,9 +101,9 @@ def claude(facts: Facts) -> list[Target]:
     else:
         variables |= {"ANTHROPIC_BASE_URL": facts.gateway_url, "CLAUDE_CODE_USE_BEDROCK": ""}
     variables |= {name: "" for name in OTHER_PROVIDERS if facts.environ.get(name)}
-    edits: list[Edit] = [Member(("apiKeyHelper",), facts.line(facts.helper))]
+    edits: list[Edit] = [Member(("apiKeyHelper",), facts.line(*facts.helper))]
     edits += [Member(("env", name), value) for name, value in variables.items()]
-    edits.append(Member(("statusLine",), STATUS_LINE | {"command": facts.line(facts.command, "statusline")}))
+    edits.append(Member(("statusLine",), STATUS_LINE | {"command": facts.line(*facts.command, "statusline")}))
     return [Target(folder / "settings.json", tuple(edits))]
 
 
@@ -113,6 +111,7 @@ def codex(facts: Facts) -> list[Target]:
     """Codex: a provider that runs `llmgw-token`, and the choice of it."""
     facts.need("openai")
     folder = Path(facts.environ.get("CODEX_HOME") or facts.home / ".codex")
+    program, *arguments = facts.words(facts.helper)
     content = "\n".join(
         [
             "[model_providers.llmgw]",
@@ -120,8 +119,8 @@ def codex(facts: Facts) -> list[Target]:
             f"base_url = {json.dumps(facts.gateway_url + '/openai/v1')}",
             'wire_api = "responses"',
             "[model_providers.llmgw.auth]",
-            f"command = {json.dumps([*facts.prefix, facts.helper][0])}",
-            *([f"args = {json.dumps([*facts.prefix, facts.helper][1:])}"] if facts.prefix else []),
+            f"command = {json.dumps(program)}",
+            *([f"args = {json.dumps(arguments)}"] if arguments else []),
             "timeout_ms = 10000",
             f"refresh_interval_ms = {REFRESH_MS}",
         ]
@@ -157,10 +156,7 @@ def cursor(facts: Facts) -> list[Target]:
     }
     value = [{"name": name, "value": text} for name, text in variables.items()]
     edits = (Member(("claudeCode.environmentVariables",), value), Member(("claudeCode.disableLoginPrompt",), True))  # noqa: FBT003 -- the setting's value
-    if sys.platform == "darwin":
-        folder = facts.home / "Library" / "Application Support"
-    else:
-        folder = Path(facts.environ.get("XDG_CONFIG_HOME") or facts.home / ".config")
+    folder = system.programs_folder(facts.environ)
     return [Target(folder / "Cursor" / "User" / "settings.json", edits, is_private=True)]
 
 
@@ -201,6 +197,8 @@ def aws_sdk(facts: Facts) -> list[Target]:
 def openai_sdk(facts: Facts) -> list[Target]:
     """OpenAI SDKs know variables only: a file of ours holds them, one line in the shell's own file reads it."""
     facts.need("openai")
+    if not system.HAS_SHELL_FILES:
+        raise RefusedError("shells of Windows read no file of variables", "Use: llmgw run -- COMMAND")
     shell = Path(facts.environ.get("SHELL") or "/bin/sh").name
     config = Path(facts.environ.get("XDG_CONFIG_HOME") or facts.home / ".config")
     values = {"OPENAI_BASE_URL": f"{facts.door['url']}/openai/v1", "OPENAI_API_KEY": facts.door["secret"]}

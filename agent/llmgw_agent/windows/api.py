@@ -180,7 +180,8 @@ class Api:
         self.call("kernel32", "CloseHandle", handle)
 
     def own_sid(self) -> str:
-        """The user that this process runs as, as text: S-1-5-21-1-2-3-1001. The handle is -1, which is no failure."""
+        """The user that this process runs as, as text: S-1-5-21-1-2-3-1001."""
+        # Its handle is -1, which is no failure here.
         return self._sid_of(self.call("kernel32", "GetCurrentProcess"))
 
     def sid_of(self, pid: int) -> str:

@@ -5,7 +5,7 @@ The first one is made with FILE_FLAG_FIRST_PIPE_INSTANCE, which fails if the nam
 before us would otherwise share the name with us. There is always one instance that waits, so the name is never free.
 
 asyncio can serve pipes, but not with a security descriptor. So instances are made here; two methods of its proactor
-loop, which its own `start_serving_pipe` uses, do the rest (docs/decisions/0015-windows.md).
+loop, which its own `start_serving_pipe` uses, do the rest (docs/decisions/0016-windows.md).
 """
 
 from __future__ import annotations
@@ -90,16 +90,33 @@ class Server:
         factory: Callable[[], asyncio.Protocol],
         loop: Any,  # noqa: ANN401 -- asyncio.ProactorEventLoop, with its undocumented methods
         pipe: Callable[[int], Any],
+        failed: Callable[[], None],
     ) -> None:
-        """`pipe` makes what the loop takes of a handle: asyncio.windows_utils.PipeHandle."""
+        """Begin to accept.
+
+        Args:
+            instances: Of the pipe.
+            factory: Makes a protocol for a connection.
+            loop: What accepts.
+            pipe: Makes what the loop takes of a handle: asyncio.windows_utils.PipeHandle.
+            failed: Called when nobody can be accepted any more: a new agent can do better than a deaf one.
+        """
         self._instances = instances
         self._factory = factory
         self._loop = loop
         self._pipe = pipe
         self._waiting: Any = pipe(instances.waiting)
+        self._failed = failed
         self._task = asyncio.ensure_future(self._serve())
 
     async def _serve(self) -> None:
+        try:
+            await self._accept()
+        except OSError as error:
+            log.error("the pipe is not served any more: %s", error)  # noqa: TRY400 -- expected, if rare
+            self._failed()
+
+    async def _accept(self) -> None:
         while True:
             try:
                 connected = await self._loop._proactor.accept_pipe(self._waiting)  # noqa: SLF001 -- see the top
@@ -132,9 +149,10 @@ class Server:
 class Site(web.BaseSite):
     """The pipe as a place that aiohttp serves at."""
 
-    def __init__(self, runner: web.BaseRunner, instances: Instances) -> None:
+    def __init__(self, runner: web.BaseRunner, instances: Instances, failed: Callable[[], None]) -> None:
         super().__init__(runner)
         self._instances = instances
+        self._failed = failed
 
     @property
     def name(self) -> str:
@@ -146,7 +164,7 @@ class Site(web.BaseSite):
         await super().start()
         factory: Any = self._runner.server
         handles = importlib.import_module("asyncio.windows_utils")
-        server: Any = Server(self._instances, factory, asyncio.get_running_loop(), handles.PipeHandle)
+        server: Any = Server(self._instances, factory, asyncio.get_running_loop(), handles.PipeHandle, self._failed)
         self._server = server
 
 

@@ -8,7 +8,7 @@ server may learn who we are, and cannot act as us (SECURITY_IDENTIFICATION).
 from __future__ import annotations
 
 import io
-from ctypes import byref, c_uint32, create_string_buffer
+from ctypes import byref, c_uint32, create_string_buffer, string_at
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,7 +75,7 @@ class Pipe(io.RawIOBase):
         overlapped = win.Overlapped(event=self._event)
         begun = self._api.call("kernel32", "ReadFile", self._handle, buffer, size, None, byref(overlapped))
         count = self._wait(begun, overlapped)
-        return buffer.raw[:count]
+        return string_at(buffer, count)
 
     def _wait(self, begun: int, overlapped: win.Overlapped) -> int:
         """How many bytes it was in the end; 0 if the other end is closed."""

@@ -33,7 +33,9 @@ DOOR = {
 def facts(tmp_path: Path) -> Facts:
     environ = {"HOME": str(tmp_path), "SHELL": "/bin/bash"}
     models = ("claude-sonnet-5-5", "claude-haiku-4-5")
-    return Facts(environ, "https://llm.corp.example", "/opt/x/llmgw-token", "/opt/x/llmgw", "bedrock", DOOR, models)
+    return Facts(
+        environ, "https://llm.corp.example", ("/opt/x/llmgw-token",), ("/opt/x/llmgw",), "bedrock", DOOR, models
+    )
 
 
 @pytest.fixture
