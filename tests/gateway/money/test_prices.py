@@ -39,7 +39,7 @@ plain = st.builds(Price, effective=st.just(DAY), **dict.fromkeys(CLASSES, rates)
 
 
 def catalogue(some: Sequence[Price]) -> Catalogue:
-    model = CatalogueModel("m", "M", "v", "v.m", 10, 100, tuple(some))
+    model = CatalogueModel("m", "M", "v", 10, 100, tuple(some), "v.m")
     return Catalogue("1", {"m": model})
 
 
@@ -244,7 +244,7 @@ def test_a_model_is_no_dearer_when_nothing_of_it_ever_is(
         return replace(Price(date(2026, 1, day), **every), geography=geography, context_over=over)  # type: ignore[arg-type]
 
     def model(name: str, context: int, *rows: Price) -> CatalogueModel:
-        return CatalogueModel(name, name, "v", name, 1000, context, rows)
+        return CatalogueModel(name, name, "v", 1000, context, rows, name)
 
     models = [
         model("cheap", 1000, row(1), row(2, geography="regional")),
