@@ -20,14 +20,14 @@ async def read_body(request: web.BaseRequest, most: int, seconds: int) -> bytes:
 
     GatewayError(REQUEST_TOO_LARGE or REQUEST_MALFORMED), ClientGoneError when the client hangs up meanwhile.
     """
-    too_large = GatewayError(ErrorCode.REQUEST_TOO_LARGE, f"The request body is larger than {most // 1024} KiB.")
-    if request.content_length is not None and request.content_length > most:
-        raise too_large
+    announced = request.content_length
+    if announced is not None and announced > most:
+        raise _too_large(most)
     content = request.content
     if content.is_eof() and content.exception() is None:  # a small one has come with its head
         whole = content.read_nowait()
         if len(whole) > most:
-            raise too_large
+            raise _too_large(most)
         return whole
     chunks: list[bytes] = []
     size = 0
@@ -36,7 +36,7 @@ async def read_body(request: web.BaseRequest, most: int, seconds: int) -> bytes:
             while chunk := await content.readany():
                 size += len(chunk)
                 if size > most:
-                    raise too_large
+                    raise _too_large(most)
                 chunks.append(chunk)
     except TimeoutError:
         raise GatewayError(
@@ -47,3 +47,7 @@ async def read_body(request: web.BaseRequest, most: int, seconds: int) -> bytes:
             raise ClientGoneError from error
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, "The request body is not well-formed HTTP/1.1.") from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(most: int) -> GatewayError:
+    return GatewayError(ErrorCode.REQUEST_TOO_LARGE, f"The request body is larger than {most // 1024} KiB.")

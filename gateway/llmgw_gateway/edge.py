@@ -98,6 +98,7 @@ class Edge:
             ("POST", "/openai/v1/responses"): self._responses,
             ("POST", "/openai/v1/embeddings"): self._embeddings,
         }
+        self._anthropic = intake.Anthropic(self._body)
         self._paths = frozenset(path for _, path in self._routes)
 
     def follow(self, bootstrap: Bootstrap, body_seconds: int) -> None:
@@ -106,9 +107,9 @@ class Edge:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request; whatever happens, the client gets an answer it can read."""
-        entry = Entry(new_request_id(), request.method, printable(request.path))
+        path = _path(request)
+        entry = Entry(new_request_id(), request.method, printable(request.path), _dialect(path))
         entry.client_session, entry.client_agent = intake.session_of(request), intake.agent_of(request)
-        entry.dialect = _dialect(_path(request))
         entry.address = self._peers.client(address_of(request), request.headers.getall(FORWARDED_FOR, ()))
         task = asyncio.current_task()
         if task is not None:
@@ -195,7 +196,7 @@ class Edge:
         return await self._count(request, entry, dialect)
 
     async def _messages(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        return await self._invoke(request, entry, intake.Anthropic(self._body))
+        return await self._invoke(request, entry, self._anthropic)
 
     async def _chat(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         return await self._invoke(request, entry, intake.OpenAIChat(self._body))
@@ -216,7 +217,7 @@ class Edge:
             self._pipeline.metrics.count(entry)
 
     async def _count_tokens(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
-        return await self._count(request, entry, intake.Anthropic(self._body))
+        return await self._count(request, entry, self._anthropic)
 
     async def _count(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
         try:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.streams.answer import Writer
     from llmgw_gateway.streams.eventstream import Frame
 
+    Inner = Callable[[Frame], bytes | None]
     Body = Callable[[web.BaseRequest], Awaitable[bytes]]
     """Reads a body within the edge's limits."""
 
@@ -57,9 +58,10 @@ class Anthropic:
         """What follows the answer's usage."""
         return Meter(long_cache=call.long_cache)
 
-    def inner(self, frame: Frame) -> bytes | None:
-        """The event in a frame of the provider."""
-        return bedrock.inner_event(frame)
+    @property
+    def inner(self) -> Inner:
+        """What finds the event in a frame of the provider."""
+        return bedrock.inner_event
 
     def writer(self, _meter: Meter) -> Writer:
         """How a stream is written."""
@@ -102,9 +104,10 @@ class Bedrock:
         kind = ConverseMeter if self.operation == "converse" else Meter
         return kind(long_cache=call.long_cache)
 
-    def inner(self, frame: Frame) -> bytes | None:
-        """The event in a frame of the provider."""
-        return converse_event(frame) if self.operation == "converse" else bedrock.inner_event(frame)
+    @property
+    def inner(self) -> Inner:
+        """What finds the event in a frame of the provider."""
+        return converse_event if self.operation == "converse" else bedrock.inner_event
 
     def writer(self, _meter: Meter) -> Writer:
         """How a stream is written."""
@@ -142,9 +145,10 @@ class OpenAIChat:
         """What follows the answer's usage."""
         return Meter(long_cache=call.long_cache)
 
-    def inner(self, frame: Frame) -> bytes | None:
-        """The event in a frame of the provider."""
-        return bedrock.inner_event(frame)
+    @property
+    def inner(self) -> Inner:
+        """What finds the event in a frame of the provider."""
+        return bedrock.inner_event
 
     def writer(self, meter: Meter) -> Writer:
         """How a stream is written."""
@@ -186,9 +190,10 @@ class OpenAIResponses:
         """What follows the answer's usage."""
         return Meter(long_cache=call.long_cache)
 
-    def inner(self, frame: Frame) -> bytes | None:
-        """The event in a frame of the provider."""
-        return bedrock.inner_event(frame)
+    @property
+    def inner(self) -> Inner:
+        """What finds the event in a frame of the provider."""
+        return bedrock.inner_event
 
     def writer(self, meter: Meter) -> Writer:
         """How a stream is written."""
@@ -212,12 +217,14 @@ class OpenAIResponses:
 
 def session_of(request: web.BaseRequest) -> str:
     """The coding session that Claude Code names; "" when the client names none."""
-    return printable(request.headers.get("x-claude-code-session-id", ""), 64)
+    named = request.headers.get("x-claude-code-session-id")
+    return printable(named, 64) if named else ""
 
 
 def agent_of(request: web.BaseRequest) -> str:
     """The sub-agent of that session that asks; "" for the session itself."""
-    return printable(request.headers.get("x-claude-code-agent-id", ""), 64)
+    named = request.headers.get("x-claude-code-agent-id")
+    return printable(named, 64) if named else ""
 
 
 def _converted(answer: bytes | None) -> bytes:

@@ -1,4 +1,4 @@
-"""Listens: aiohttp's server with our limits, and our own words for what is no HTTP at all."""
+"""Listens: aiohttp's server with our limits on connections, time and addresses."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ import socket
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
+from llmgw_gateway.connection import Connection
 from llmgw_gateway.errors import ConfigurationError
-from llmgw_gateway.observe.audit import new_request_id
 from llmgw_gateway.sections.faults import listen_address
-from llmgw_gateway.streams import heads
-from llmgw_wire import headers
-from llmgw_wire.errors import ErrorCode, anthropic_body
 
 if TYPE_CHECKING:
     import ssl
@@ -33,12 +29,8 @@ LINGER_SECONDS = 2
 """How long a refused body may go on before the connection is closed."""
 SHUTDOWN_SECONDS = 5
 BACKLOG = 1024
-MOST_JOINED = 64 * 1024
-"""Bytes of a body that are copied to leave with their head in one write."""
 TELL_SECONDS = 60.0
 """How often the log says that connections are refused, at most."""
-TOO_LARGE: Final = "Too many headers received"
-"""How aiohttp names the one limit that has no exception of its own."""
 log = logging.getLogger("llmgw.http")
 
 
@@ -70,7 +62,7 @@ async def listen(
     """Serve `handler` at host:port; ConfigurationError when the address cannot be had. `context`: over TLS."""
     host, port = listen_address(address)
     bounds = bounds or Bounds()
-    server = _Server(
+    server = Doorkeeper(
         handler,
         bounds,
         access_log=None,
@@ -109,7 +101,7 @@ def redirecting(public_url: str) -> Handler:
 
 def address_of(request: web.BaseRequest) -> str:
     """The other end of the connection: a client or a proxy; "" when it is not known."""
-    return request.protocol.address if isinstance(request.protocol, _Connection) else ""
+    return request.protocol.address if isinstance(request.protocol, Connection) else ""
 
 
 def listen_fault(address: str, error: OSError) -> str:
@@ -136,7 +128,7 @@ class _Site(web.TCPSite):
         )
 
 
-class _Server(web.Server):
+class Doorkeeper(web.Server):
     """Counts connections."""
 
     def __init__(self, handler: Handler, bounds: Bounds, **more: object) -> None:
@@ -144,13 +136,14 @@ class _Server(web.Server):
         self.bounds = bounds
         self.open: Counter[str] = Counter()
         """Connections by address."""
-        self._slow: dict[_Connection, int] = {}
+        self._slow: dict[Connection, int] = {}
         """Who is slow to take an answer, and its size; longest first."""
         self._untaken = 0
         self._told_at = float("-inf")
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        """One more connection."""
+        return Connection(self, loop=self._loop, **self._kwargs)
 
     def admit(self, address: str) -> bool:
         """Count a connection in; False when it is one too many."""
@@ -167,7 +160,7 @@ class _Server(web.Server):
             )
         return False
 
-    def keep(self, connection: _Connection, size: int) -> None:
+    def keep(self, connection: Connection, size: int) -> None:
         """Keep an answer for a slow client."""
         self._slow[connection] = size
         self._untaken += size
@@ -176,7 +169,7 @@ class _Server(web.Server):
             self.let_go(longest)
             longest.abort()
 
-    def let_go(self, connection: _Connection) -> None:
+    def let_go(self, connection: Connection) -> None:
         """It was taken, or is not kept any more."""
         self._untaken -= self._slow.pop(connection, 0)
 
@@ -185,147 +178,6 @@ class _Server(web.Server):
         self.open[address] -= 1
         if not self.open[address]:
             del self.open[address]
-
-
-class _Connection(web.RequestHandler):
-    """One connection. What cannot be parsed gets our envelope, and neither its bytes nor our software are told."""
-
-    __slots__ = ("_admitted", "_clock", "_doorkeeper", "_serving", "address")
-
-    def __init__(self, manager: _Server, **more: object) -> None:
-        super().__init__(manager, **more)  # type: ignore[arg-type]  # the same
-        self._doorkeeper = manager
-        self._admitted = False
-        self._serving = 0
-        """Requests whose heads are here and that are not answered."""
-        self._clock: asyncio.TimerHandle | None = None
-        self.address = ""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a client in, or close at once when there are too many."""
-        peer = transport.get_extra_info("peername")
-        self.address = str(peer[0]) if peer else ""
-        self._admitted = self._doorkeeper.admit(self.address)
-        super().connection_made(transport)
-        if self._admitted:
-            self._start_clock()
-        else:
-            cast("asyncio.Transport", transport).abort()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Count it out."""
-        self._stop_clock()
-        if self._admitted:
-            self._admitted = False
-            self._doorkeeper.leave(self.address)
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Read; a head that has begun has to be whole in time, dripping or not."""
-        heads = self._request_count
-        super().data_received(data)
-        if self._request_count != heads:
-            self._serving += self._request_count - heads
-            self._stop_clock()
-        elif data and not self._serving and self._clock is None:
-            self._start_clock()
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Answer; what comes from now on is another head."""
-        try:
-            if type(resp) is web.Response and not self._upgraded and isinstance(resp.body, bytes):
-                return resp, not await self._answer(request, resp, resp.body)
-            return await super().finish_response(request, resp, start_time)
-        finally:
-            self._serving -= 1
-
-    async def _answer(self, request: web.BaseRequest, response: web.Response, body: bytes) -> bool:
-        """Write an answer that is whole, head and body at once; whether somebody is there to take it.
-
-        aiohttp would do the same in steps, which cost four times as much.
-        """
-        if response.keep_alive is None and not request.keep_alive:
-            response.force_close()
-        stays = response.keep_alive is not False
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            return False
-        head = heads.head(request, response.status, response.headers, len(body), keep_alive=stays)
-        if request.method == "HEAD":
-            transport.write(head)
-        elif len(body) <= MOST_JOINED:
-            transport.write(head + body)
-        else:
-            transport.writelines([head, body])
-        response._keep_alive = stays  # noqa: SLF001 -- what aiohttp's own answer sets
-        return await self._taken(request, len(body)) if self.writing_paused else True
-
-    async def _taken(self, request: web.BaseRequest, size: int) -> bool:
-        """Wait for a client that reads slowly; False when it took too long, or too much memory with others."""
-        bounds = self._doorkeeper.bounds
-        self._doorkeeper.keep(self, size)
-        try:
-            async with asyncio.timeout(bounds.stall_seconds() + size / bounds.least_pace):
-                await request.writer.drain()
-        except (TimeoutError, ConnectionError):
-            self.abort()
-            return False
-        finally:
-            self._doorkeeper.let_go(self)
-        return True
-
-    def abort(self) -> None:
-        """Close at once, and drop what was not taken."""
-        if self.transport is not None:
-            self.transport.abort()
-
-    def _start_clock(self) -> None:
-        self._clock = self._loop.call_later(self._doorkeeper.bounds.head_seconds, self._too_slow)
-
-    def _stop_clock(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
-
-    def _too_slow(self) -> None:
-        self._clock = None
-        self.force_close()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 -- it quotes the client's bytes
-    ) -> web.StreamResponse:
-        """Answer a request that is no HTTP (RFC 9112 section 2.2), or one whose handler failed."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the head of another answer has left already")
-        if isinstance(exc, LineTooLong) or (isinstance(exc, BadHttpMessage) and TOO_LARGE in exc.message):
-            code, text = ErrorCode.HEADERS_TOO_LARGE, "A line of the request's head is too long, or it has too many."
-        elif isinstance(exc, BadHttpMessage):
-            code, text = ErrorCode.REQUEST_MALFORMED, "The request is not well-formed HTTP/1.1."
-        else:
-            log.error("a request failed (%s): %s", status, type(exc).__name__)
-            code, text = ErrorCode.INTERNAL, "The gateway failed, not your request."
-        if code is not ErrorCode.INTERNAL:
-            log.info("a malformed request was refused: %s", type(exc).__name__)
-        request_id = new_request_id()
-        response = web.Response(
-            status=code.wire.status,
-            body=anthropic_body(code, text, request_id),
-            content_type="application/json",
-            headers={
-                headers.REQUEST_ID: request_id,
-                headers.LLMGW_REQUEST_ID: request_id,
-                headers.SHOULD_RETRY: "false",
-                "server": "llmgw",
-            },
-        )
-        response.force_close()
-        return response
 
 
 def _quiet(logger: logging.Logger) -> logging.Logger:

@@ -23,10 +23,11 @@ class Peers:
         # The same few proxies and many clients: looked at once each.
         self.trusts = lru_cache(maxsize=4096)(self._trusts)
         """Whether an address is one of the proxies'."""
+        self._is_local = lru_cache(maxsize=4096)(_is_loopback)
 
     def admits(self, address: str) -> bool:
         """Whether a credential may come over a connection from this address."""
-        return not self._in_clear or self.trusts(address) or _is_loopback(address)
+        return not self._in_clear or self.trusts(address) or self._is_local(address)
 
     def client(self, address: str, forwarded: Sequence[str]) -> str:
         """The client's address: what the last trusted proxy saw. What a client itself claims counts for nothing.

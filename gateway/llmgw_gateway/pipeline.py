@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import web
@@ -24,14 +24,17 @@ from llmgw_gateway.providers.answers import OK, REFUSED_BY_ROLE, Refused
 from llmgw_gateway.providers.upstreams import able
 from llmgw_gateway.streams import sse
 from llmgw_gateway.streams.eventstream import FrameParser
+from llmgw_gateway.streams.heads import Whole
 from llmgw_gateway.streams.meter import INTERVENED
-from llmgw_gateway.streams.presence import Presence, gone
+from llmgw_gateway.streams.presence import Lookout, gone
 from llmgw_gateway.streams.refusals import StreamRefused
 from llmgw_gateway.streams.sse import EventParser
 from llmgw_wire import headers
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llmgw_gateway.call import Account, Call, Grant, Outcome, Target
     from llmgw_gateway.identity.authenticate import Authenticator
     from llmgw_gateway.identity.directory import Directory
@@ -65,8 +68,9 @@ class Dialect(Protocol):
     def meter(self, call: Call, /) -> Meter:
         """What follows the usage of its answer."""
 
-    def inner(self, frame: Frame, /) -> bytes | None:
-        """The event in a frame of the provider, as its meter takes it."""
+    @property
+    def inner(self) -> Callable[[Frame], bytes | None]:
+        """What finds the event in a frame of the provider, as its meter takes it."""
 
     def writer(self, meter: Meter, /) -> Writer:
         """How its stream is written from the provider's frames."""
@@ -96,6 +100,7 @@ class Pipeline:
     upstreams: Upstreams
     health: Health
     relay: Relay
+    lookout: Lookout = field(default_factory=Lookout)
 
     def unready(self) -> str:
         """Why this replica should get no requests; empty when there is no reason."""
@@ -176,9 +181,11 @@ class Pipeline:
         targets = self.asked(call, grant)
         for number, target in enumerate(targets, 1):
             entry.granted(target)
-            aimed = replace(grant, target=target, max_tokens=call.max_tokens or grant.max_tokens)
+            most = call.max_tokens or grant.max_tokens
+            if target is not grant.target or most != grant.max_tokens:
+                grant = replace(grant, target=target, max_tokens=most)
             try:
-                async with self.money.admit(account, aimed, call, entry.request_id) as hold:  # 402; settles on leaving
+                async with self.money.admit(account, grant, call, entry.request_id) as hold:  # 402; settles on leaving
                     # A cap that was lowered for one target stays lowered for the next.
                     clamped_by = hold.clamped_by = hold.clamped_by or clamped_by
                     entry.outcome = hold.outcome
@@ -207,7 +214,7 @@ class Pipeline:
         again: bool,
     ) -> web.StreamResponse:
         """Send to one target and give its answer to the client; Refused when it has none."""
-        with self.watched(target, hold.outcome), Presence(request, hold.outcome):
+        with self.watched(target, hold.outcome), self.lookout.watch(request, hold.outcome):
             # A client that leaves frees its slots, not its money.
             async with self.upstreams.send(target, call, hold.outcome, head_by, again=again) as upstream:
                 return await self._deliver(request, entry, dialect, call, upstream, hold, target)  # 502, 503, 529
@@ -248,9 +255,9 @@ class Pipeline:
             _note(meter, hold.outcome)
             self.authenticator.check(entry.session)  # 401: paid and settled, but not for who must not have it
             if meter.completeness == "complete":
-                ours |= {headers.COST: f"{hold.cost(meter.usage) / MICRO:.6f}"}
-            answer = dialect.answer(body, meter)
-            return web.Response(status=OK, body=answer, content_type="application/json", headers=ours)
+                ours[headers.COST] = f"{hold.cost(meter.usage) / MICRO:.6f}"
+            ours["content-type"] = "application/json"
+            return Whole(OK, dialect.answer(body, meter), ours)
 
         def opens() -> None:
             call.release()

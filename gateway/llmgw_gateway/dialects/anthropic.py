@@ -20,6 +20,7 @@ def read(body: bytes, betas: str) -> Call:
     """Read a request. `betas` is the `anthropic-beta` header; GatewayError(REQUEST_MALFORMED) names a bad member."""
     members = messages.members_of(body)
     messages.refuse_guarding(members)
+    named = tuple([each.strip() for each in betas.split(",") if each.strip()]) if betas else ()
     return Call(
         dialect="anthropic",
         model=messages.text_of(members, "model"),
@@ -28,11 +29,11 @@ def read(body: bytes, betas: str) -> Call:
         size=len(body),
         body=body,
         members=members,
-        betas=tuple(each.strip() for each in betas.split(",") if each.strip()),
+        betas=named,
         media=messages.holds_media(body),
         long_cache=messages.wants_long_cache(body),
         least_tokens=messages.least_tokens_of(members),
-        long_context=messages.wants_long_context(each.strip() for each in betas.split(",")),
+        long_context=messages.wants_long_context(named) if named else False,
         compaction=messages.wants_compaction(members),
     )
 

@@ -29,6 +29,11 @@ class _Thinking(msgspec.Struct):
 
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_number = msgspec.json.Decoder(int)
+_text = msgspec.json.Decoder(str)
+_flag = msgspec.json.Decoder(bool | None)
+_thinking = msgspec.json.Decoder(_Thinking | None)
+_NULL = msgspec.Raw(b"null")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,10 @@ class _Member:
         """Whether there is one. Linear in the length of the body."""
         if _ESCAPE in body and _ESCAPED_WORD.search(body):
             return self.escaped.search(body) is not None
-        return any(value in body for value in self.values) and self.plain.search(body) is not None
+        for value in self.values:
+            if value in body:
+                return self.plain.search(body) is not None
+        return False
 
 
 _ESCAPE = b"\\u00"
@@ -89,7 +97,7 @@ def max_tokens_of(members: dict[str, msgspec.Raw]) -> int:
     if raw is None:
         return 0
     try:
-        value = msgspec.json.decode(raw, type=int)
+        value = _number.decode(raw)
     except UNREADABLE:
         value = -1
     if not 0 < value <= MOST_TOKENS:
@@ -100,15 +108,18 @@ def max_tokens_of(members: dict[str, msgspec.Raw]) -> int:
 def text_of(members: dict[str, msgspec.Raw], name: str) -> str:
     """A member that must be a text."""
     try:
-        return msgspec.json.decode(members.get(name, msgspec.Raw(b"null")), type=str)
+        return _text.decode(members.get(name, _NULL))
     except UNREADABLE:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, f"{name!r} is missing or not a string.") from None
 
 
 def flag_of(members: dict[str, msgspec.Raw], name: str) -> bool:
     """A member that is true or false; absent and null mean false."""
+    raw = members.get(name)
+    if raw is None:
+        return False
     try:
-        return bool(msgspec.json.decode(members.get(name, msgspec.Raw(b"null")), type=bool | None))
+        return bool(_flag.decode(raw))
     except UNREADABLE:
         raise GatewayError(ErrorCode.REQUEST_MALFORMED, f"{name!r} must be true or false.") from None
 
@@ -120,9 +131,11 @@ def wants_compaction(members: dict[str, msgspec.Raw]) -> bool:
     by themselves.
     """
     edits = members.get("context_management")
+    if edits is None:
+        return False
     try:
         # Decoded and written again, so that no spelling of JSON hides the word.
-        return edits is not None and b"compact" in msgspec.json.encode(msgspec.json.decode(edits))
+        return b"compact" in msgspec.json.encode(msgspec.json.decode(edits))
     except UNREADABLE:
         return True
 
@@ -165,8 +178,11 @@ def betas_of(members: dict[str, msgspec.Raw]) -> tuple[str, ...]:
 
 def least_tokens_of(members: dict[str, msgspec.Raw]) -> int:
     """The smallest max_tokens that makes sense: thinking has to fit below it, and an answer after that."""
+    raw = members.get("thinking")
+    if raw is None:
+        return LEAST_TOKENS
     try:
-        thinking = msgspec.json.decode(members.get("thinking", msgspec.Raw(b"null")), type=_Thinking | None)
+        thinking = _thinking.decode(raw)
     except UNREADABLE:
         return LEAST_TOKENS  # the provider will say what is wrong with it
     return LEAST_TOKENS + (max(0, thinking.budget_tokens) if thinking else 0)

@@ -62,15 +62,25 @@ class Directory:
         self._stored: tuple[Memberships, float] = NO_MEMBERSHIPS, 0.0
         """The teams that there are, and until when that is not asked again."""
         self._known: OrderedDict[str, tuple[Person, float]] = OrderedDict()
+        self._resolved: dict[tuple[Caller, str], tuple[Person, Account]] = {}
+        """Whose account a caller's is with a project, as long as the person is known as the same."""
 
     def follow(self, accounts: Resolver) -> None:
         """Resolve accounts by other teams, projects and policies from now on."""
         self._accounts = accounts
+        self._resolved.clear()
 
     async def account(self, caller: Caller, project: str) -> Account:
         """Who pays for the caller's request; GatewayError when the project is not theirs to charge."""
         person = await self.person(caller.person_id)
-        return self._accounts.resolve(caller, person.email, person.groups, project, person.stored)
+        known = self._resolved.get((caller, project))
+        if known is not None and known[0] is person:
+            return known[1]
+        account = self._accounts.resolve(caller, person.email, person.groups, project, person.stored)
+        if len(self._resolved) >= MOST_REMEMBERED:
+            self._resolved.clear()
+        self._resolved[caller, project] = person, account
+        return account
 
     def forget(self, person_id: str) -> None:
         """Somebody has signed in again: what the provider says of them now counts here at once."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import delete, select
 
-from llmgw_gateway.store.polling import POLL_SECONDS, Poller
+from llmgw_gateway.store.polling import POLL_SECONDS, Poller, until_next
 from llmgw_gateway.store.schema import replica_keys
 from llmgw_gateway.store.upsert import insert_if_absent
 from llmgw_wire.jwk import b64url, b64url_decode, thumbprint
@@ -174,7 +174,7 @@ class Ring:
     def _pause(self) -> float:
         """Seconds until something is to be looked at: a key that may sign by then, or what others have published."""
         due = self._next.signs_at - time.monotonic() if self._next is not None else 0
-        return min(due, POLL_SECONDS) if due > 0 else POLL_SECONDS
+        return min(due, POLL_SECONDS) if due > 0 else until_next(POLL_SECONDS)
 
 
 def mac_of(secret: bytes, row: Any) -> str:  # noqa: ANN401 -- a mapping of columns

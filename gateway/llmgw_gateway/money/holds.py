@@ -28,6 +28,7 @@ from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.refusals import explain
 from llmgw_gateway.money.standby import Standby
 from llmgw_gateway.money.tariffs import Tariffs
+from llmgw_gateway.store.polling import until_next
 from llmgw_gateway.store.schema import counters
 from llmgw_wire.errors import ErrorCode
 
@@ -59,7 +60,9 @@ BEAT_SECONDS = 2
 LINGER_SECONDS = 0.2
 """How long a settlement may wait for something to share a commit with: nobody waits for it."""
 CROWD = 64
-"""From so many running attempts on commits are full anyway, and waiting would only leave the writer idle."""
+"""From so many running attempts on something to share a commit with comes soon, unless all of them are slow."""
+CROWDED_SECONDS = 0.02
+"""How long a settlement waits then: not so long that the writer is left idle."""
 TIGHT = 0.9
 """The share of a hold from which on it is topped up."""
 GROWTH = 1.5
@@ -211,12 +214,16 @@ class Money:
     def _settle_later(self, settlement: items.Settlement | items.Undo) -> None:
         """Hand a settlement in and wait for nothing; `drain` does."""
         try:
-            # Where others are on their way, one of them will soon need a commit.
-            answer = self._hand_in(settlement, linger=LINGER_SECONDS if 1 < len(self._open) < CROWD else 0.0)
+            answer = self._hand_in(settlement, linger=self._linger())
         except StoreAwayError:
             return  # closed: the next process settles it when its lease has ended
         self._settling[answer] = settlement
         answer.add_done_callback(self._settled)
+
+    def _linger(self) -> float:
+        """Seconds. Where others are on their way, one of them will soon need a commit."""
+        others = len(self._open) - 1
+        return 0.0 if others < 1 else LINGER_SECONDS if others < CROWD else CROWDED_SECONDS
 
     def _settled(self, answer: asyncio.Future[Any]) -> None:
         settlement = self._settling.pop(answer)
@@ -325,7 +332,7 @@ class Money:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(until_next(BEAT_SECONDS))
             try:
                 await self._renew(time.monotonic())
                 await self._sweep(time.monotonic())

@@ -17,7 +17,7 @@ the same in Valkey, digit by digit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llmgw_gateway.money.limits import SLOT
 
@@ -59,42 +59,50 @@ class Windows:
         """Content in 1/MINUTE of a unit, when it was that, and the limit it leaks by."""
         self._slots: dict[str, dict[str, int]] = {}
         """Until when each lease runs."""
+        self._ends: dict[str, int] = {}
+        """Before when none of a key's leases ends: until then nobody has to look."""
 
     def admit(self, attempt: str, limits: Sequence[LimitRef], amounts: Takes, now: int, until: int) -> Full | None:
         """Take from all limits, or from none and say which is full for longest."""
-        refusing = [full for place, ref in enumerate(limits) if (full := self._full(place, ref, attempt, amounts, now))]
-        if refusing:
-            return max(refusing, key=lambda full: full.wait)
-        for ref in limits:
+        refusing: Full | None = None
+        contents: list[tuple[int, int]] = []
+        for place, ref in enumerate(limits):
+            found = _EMPTY
             if ref.amount == SLOT:
-                self._slots.setdefault(ref.key, {})[attempt] = until
+                full = self._occupied(place, ref, attempt, now)
             else:
-                content = self._content(ref.key, ref.limit, now) + amounts[ref.amount] * MINUTE
-                self._buckets[ref.key] = (content, self._leaks_from(ref.key, now), ref.limit)
+                found = self._leaked(ref.key, ref.limit, now)
+                full = _brimful(place, ref, found[0], amounts[ref.amount]) if found[0] else None
+            contents.append(found)
+            if full is not None and (refusing is None or full.wait > refusing.wait):
+                refusing = full
+        if refusing is not None:
+            return refusing
+        for ref, (content, at) in zip(limits, contents, strict=True):
+            if ref.amount == SLOT:
+                self._lease(ref.key, attempt, until)
+            else:
+                self._buckets[ref.key] = (content + amounts[ref.amount] * MINUTE, at, ref.limit)
         return None
 
-    def _full(self, place: int, ref: LimitRef, attempt: str, amounts: Takes, now: int) -> Full | None:
-        """Whether and how long one limit refuses."""
-        if ref.amount == SLOT:
-            running = self._running(ref.key, now)
-            return Full(place, len(running), 0) if len(running) >= ref.limit and attempt not in running else None
-        content, poured, brim = self._content(ref.key, ref.limit, now), amounts[ref.amount] * MINUTE, ref.limit * MINUTE
-        if not content or content + poured <= brim:
-            return None
-        return Full(place, -(-content // MINUTE), -(-(content + min(poured, brim) - brim) // ref.limit))
+    def _occupied(self, place: int, ref: LimitRef, attempt: str, now: int) -> Full | None:
+        """Whether all slots are taken."""
+        running = self._running(ref.key, now)
+        return Full(place, len(running), 0) if len(running) >= ref.limit and attempt not in running else None
 
     def correct(self, key: str, limit: int, difference: int, now: int) -> None:
         """Pour `difference` units more into a bucket, or out of it."""
-        content = self._content(key, limit, now) + difference * MINUTE
+        content, at = self._leaked(key, limit, now)
+        content += difference * MINUTE
         if content > 0:
-            self._buckets[key] = (content, self._leaks_from(key, now), limit)
+            self._buckets[key] = (content, at, limit)
         else:
             self._buckets.pop(key, None)
 
     def renew(self, attempt: str, keys: Iterable[str], until: int) -> None:
         """Extend an attempt's slots; one that was lost is taken again, because the call does run."""
         for key in keys:
-            self._slots.setdefault(key, {})[attempt] = until
+            self._lease(key, attempt, until)
 
     def release(self, attempt: str, keys: Iterable[str]) -> None:
         """Free an attempt's slots."""
@@ -103,21 +111,21 @@ class Windows:
             if running is not None:
                 running.pop(attempt, None)
                 if not running:
-                    del self._slots[key]
+                    del self._slots[key], self._ends[key]
 
     def used(self, limits: Sequence[LimitRef], now: int) -> list[int]:
         """What is in use of each limit, rounded up to whole units."""
         return [
             len(self._running(ref.key, now))
             if ref.amount == SLOT
-            else -(-self._content(ref.key, ref.limit, now) // MINUTE)
+            else -(-self._leaked(ref.key, ref.limit, now)[0] // MINUTE)
             for ref in limits
         ]
 
     def forget(self, now: int) -> None:
         """Drop what has run empty."""
         for key, (_, _, limit) in list(self._buckets.items()):
-            if not self._content(key, limit, now):
+            if not self._leaked(key, limit, now)[0]:
                 del self._buckets[key]
         for key in list(self._slots):
             self._running(key, now)
@@ -125,31 +133,51 @@ class Windows:
     def __len__(self) -> int:
         return len(self._buckets) + len(self._slots)
 
-    def _content(self, key: str, limit: int, now: int) -> int:
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            return 0
-        content, at, kept = bucket
-        if at > now + MINUTE:
-            self._buckets[key] = (content, now + MINUTE, kept)
-        if now > at:
-            content -= limit * (now - at)
-        return max(content, 0)
-
-    def _leaks_from(self, key: str, now: int) -> int:
-        """Until when a bucket has leaked.
+    def _leaked(self, key: str, limit: int, now: int) -> tuple[int, int]:
+        """What is left in a bucket, and until when it has leaked.
 
         A clock that was set back leaks nothing twice, and freezes for a minute at most: then a full bucket is empty.
         """
         bucket = self._buckets.get(key)
-        return now if bucket is None else max(now, min(bucket[1], now + MINUTE))
+        if bucket is None:
+            return 0, now
+        content, at, kept = bucket
+        if now >= at:
+            content -= limit * (now - at)
+            return (content, now) if content > 0 else (0, now)
+        if at > now + MINUTE:
+            at = now + MINUTE
+            self._buckets[key] = (content, at, kept)
+        return content, at
 
     def _running(self, key: str, now: int) -> dict[str, int]:
         running = self._slots.get(key)
         if running is None:
             return {}
-        for attempt in [attempt for attempt, until in running.items() if until <= now]:
-            del running[attempt]
-        if not running:
-            del self._slots[key]
+        if now >= self._ends[key]:
+            for attempt in [attempt for attempt, until in running.items() if until <= now]:
+                del running[attempt]
+            if running:
+                self._ends[key] = min(running.values())
+            else:
+                del self._slots[key], self._ends[key]
         return running
+
+    def _lease(self, key: str, attempt: str, until: int) -> None:
+        running = self._slots.get(key)
+        if running is None:
+            self._slots[key], self._ends[key] = {attempt: until}, until
+        else:
+            running[attempt] = until
+            self._ends[key] = min(self._ends[key], until)
+
+
+_EMPTY: Final = (0, 0)
+
+
+def _brimful(place: int, ref: LimitRef, content: int, amount: int) -> Full | None:
+    """Whether and how long a bucket with this content, which is not empty, refuses an amount."""
+    poured, brim = amount * MINUTE, ref.limit * MINUTE
+    if content + poured <= brim:
+        return None
+    return Full(place, -(-content // MINUTE), -(-(content + min(poured, brim) - brim) // ref.limit))

@@ -12,11 +12,11 @@ import queue
 import random
 import threading
 import time
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec import Struct
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import ClientGoneError, GatewayError
@@ -50,8 +50,7 @@ _NO_USAGE: Final = Usage()
 _END: Final = object()
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """One request as it will be remembered. Fields are filled in as the pipeline learns them."""
 
     request_id: str
@@ -88,9 +87,9 @@ class Entry:
     status: int = 0
     code: str = "ok"
     outcome: Outcome | None = None
-    attempts: list[tuple[str, str, Outcome]] = field(default_factory=list)
+    attempts: list[tuple[str, str, Outcome]] = msgspec.field(default_factory=list)
     """Every dispatch: its id, its target, and what became of it."""
-    began: float = field(default_factory=time.monotonic)
+    began: float = msgspec.field(default_factory=time.monotonic)
 
     def caller(self, caller: Caller) -> None:
         """Note who calls."""

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections import defaultdict
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.core import Metric
+
     from llmgw_gateway.observe.audit import Entry
 
 FIRST_ERROR: Final = 400
@@ -16,7 +25,8 @@ _RESULT: Final = re.compile(r"[a-z_]{1,40}|upstream_[0-9]{3}|upstream_[A-Za-z]{1
 """The names of results: ours, the provider's statuses, and its exceptions."""
 MOST_RESULTS: Final = 100
 TOKEN_CLASSES: Final = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
-M = TypeVar("M", Counter, Histogram)
+BOUNDS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
+"""Seconds of a request that are told apart."""
 
 
 class Metrics:
@@ -24,26 +34,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._results: set[str] = set()
         counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
-        histogram = partial(Histogram, registry=self.registry)
-        self.requests = counter(
-            "llmgw_requests",
-            "Model requests by dialect and how they ended: ok, a refusal's code, or what became of the answer",
-            ["dialect", "code"],
-        )
-        self.seconds = histogram(
-            "llmgw_request_seconds",
-            "From the first byte of a request to the last of its answer",
-            ["dialect"],
-            buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300),
-        )
-        self.tokens = counter(
-            "llmgw_tokens",
-            "Tokens by model and class",
-            ["model", "token_class"],
-        )
-        self.cost = counter("llmgw_cost_micro_usd", "Cost in micro-USD by model", ["model"])
+        self._calls = Calls()
+        self.registry.register(self._calls)
         self.exchanges = counter("llmgw_exchanges", "Token exchanges by result code", ["code"])
         self.limited = counter(
             "llmgw_limited",
@@ -54,11 +47,6 @@ class Metrics:
             "llmgw_fallbacks",
             "Calls that were sent to another target because one refused, by model",
             ["model"],
-        )
-        self.attempts = counter(
-            "llmgw_attempts",
-            "Attempts at targets by what became of them",
-            ["target", "result"],
         )
         self.rests = counter(
             "llmgw_target_rests",
@@ -95,26 +83,81 @@ class Metrics:
             "For how long the store has not been told of records that are on disk; 0: it knows of all",
         )
         self.tasks = gauge("llmgw_tasks", "Tasks of the event loop; only a leak lasts")
-        self._attempts: dict[tuple[str, ...], Counter] = {}
-        # What `labels` looks up takes it as long as everything else together; here it is looked up once.
-        self._requests: dict[tuple[str, ...], Counter] = {}
-        self._seconds: dict[tuple[str, ...], Histogram] = {}
-        self._tokens: dict[tuple[str, ...], Counter] = {}
-        self._cost: dict[tuple[str, ...], Counter] = {}
 
     def count(self, entry: Entry) -> None:
         """Count one finished model request."""
-        result = self._known(_result(entry))
-        _of(self._requests, self.requests, entry.dialect, result).inc()
-        _of(self._seconds, self.seconds, entry.dialect).observe(entry.seconds)
+        self._calls.count(entry)
+
+    def text(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self.registry)
+
+
+class Calls(Collector):
+    """What is counted of each model request, in plain numbers: they become metrics when somebody looks.
+
+    The library's own counters take locks and check themselves at each step, a dozen times a request.
+    """
+
+    def __init__(self) -> None:
+        self._results: set[str] = set()
+        self._requests: defaultdict[tuple[str, str], int] = defaultdict(int)
+        """By dialect and result."""
+        self._durations: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(BOUNDS) + 1))
+        """By dialect: how many requests took at most so long, and longer than the one before; the last: any time."""
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        """By dialect."""
+        self._attempts: defaultdict[tuple[str, str], int] = defaultdict(int)
+        """By target and result."""
+        self._usage: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(TOKEN_CLASSES) + 1))
+        """By model: tokens of each class, and the cost."""
+
+    def count(self, entry: Entry) -> None:
+        """Count one finished model request."""
+        dialect, seconds = entry.dialect, entry.seconds
+        self._requests[dialect, self._known(_result(entry))] += 1
+        self._durations[dialect][bisect_left(BOUNDS, seconds)] += 1
+        self._seconds[dialect] += seconds
         for _, target, tried in entry.attempts:
-            _of(self._attempts, self.attempts, target, self._known(tried.note)).inc()
+            self._attempts[target, self._known(tried.note)] += 1
         outcome = entry.outcome
         if outcome is not None and entry.target:
-            for name in TOKEN_CLASSES:
-                if number := getattr(outcome.usage, name):
-                    _of(self._tokens, self.tokens, entry.model, name).inc(number)
-            _of(self._cost, self.cost, entry.model).inc(outcome.cost)
+            sums, usage = self._usage[entry.model], outcome.usage
+            sums[0] += usage.input
+            sums[1] += usage.output
+            sums[2] += usage.cache_read
+            sums[3] += usage.cache_write_5m
+            sums[4] += usage.cache_write_1h
+            sums[5] += outcome.cost
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell the registry."""
+        requests = CounterMetricFamily(
+            "llmgw_requests",
+            "Model requests by dialect and how they ended: ok, a refusal's code, or what became of the answer",
+            labels=["dialect", "code"],
+        )
+        for (dialect, result), number in self._requests.items():
+            requests.add_metric([dialect, result], number)
+        duration = HistogramMetricFamily(
+            "llmgw_request_seconds", "From the first byte of a request to the last of its answer", labels=["dialect"]
+        )
+        for dialect, counts in self._durations.items():
+            buckets = zip((*(str(bound) for bound in BOUNDS), "+Inf"), accumulate(counts), strict=True)
+            duration.add_metric([dialect], list(buckets), self._seconds[dialect])
+        attempts = CounterMetricFamily(
+            "llmgw_attempts", "Attempts at targets by what became of them", labels=["target", "result"]
+        )
+        for (target, result), number in self._attempts.items():
+            attempts.add_metric([target, result], number)
+        tokens = CounterMetricFamily("llmgw_tokens", "Tokens by model and class", labels=["model", "token_class"])
+        cost = CounterMetricFamily("llmgw_cost_micro_usd", "Cost in micro-USD by model", labels=["model"])
+        for model, (*sums, spent) in self._usage.items():
+            for name, number in zip(TOKEN_CLASSES, sums, strict=True):
+                if number:
+                    tokens.add_metric([model, name], number)
+            cost.add_metric([model], spent)
+        yield from (requests, duration, attempts, tokens, cost)
 
     def _known(self, result: str) -> str:
         """A label: the provider's part in it is bounded in form and number."""
@@ -123,18 +166,6 @@ class Metrics:
                 return "other"
             self._results.add(result)
         return result
-
-    def text(self) -> bytes:
-        """The exposition format."""
-        return generate_latest(self.registry)
-
-
-def _of(known: dict[tuple[str, ...], M], metric: M, *labels: str) -> M:
-    """The child of a metric for these labels."""
-    child = known.get(labels)
-    if child is None:
-        child = known[labels] = metric.labels(*labels)
-    return child
 
 
 def _result(entry: Entry) -> str:

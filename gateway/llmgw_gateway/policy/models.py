@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from llmgw_gateway.policy.permissions import Verdict
     from llmgw_gateway.sections.permitting import Permission
 
+MOST_KNOWN = 10_000
+"""Answers that are remembered."""
 _PROFILES = (
     ("us-gov-", ("us-gov",)),
     ("us-", ("us", "global")),
@@ -97,6 +99,8 @@ class Policy:
         self._region = region
         self._contact = contact
         self.permissions = Permissions(entries, tuple(self._models))
+        self._granted: dict[tuple[Account, str, int, Kind, int], Grant] = {}
+        """What was allowed before: the same question has the same answer as long as there is this policy."""
         self._seen: dict[tuple[str, ...], Policy] = {}
         """What is shown to those who may use these models; as many as there are different lists."""
 
@@ -112,7 +116,7 @@ class Policy:
 
     def named(self, asked: str) -> ServedModel | None:
         """The served model that has this name."""
-        return self._names.get(_unwrapped(asked, self._region))
+        return self._names.get(asked) or self._names.get(_unwrapped(asked, self._region))
 
     def kind_of(self, asked: str) -> Kind:
         """What a model of that name gives; prompts are answered by one that is not served."""
@@ -152,6 +156,17 @@ class Policy:
         A name is looked up, never built upon: no text of a client reaches an upstream path unless the table has it.
         `default` is the output cap of a call that names none; 0: the model's own.
         """
+        question = account, asked, max_tokens, kind, default
+        grant = self._granted.get(question)
+        if grant is None:
+            grant = self._authorize(*question)
+            if not grant.instead:  # what stands in hangs on prices, and they have dates
+                if len(self._granted) >= MOST_KNOWN:
+                    self._granted.clear()
+                self._granted[question] = grant
+        return grant
+
+    def _authorize(self, account: Account, asked: str, max_tokens: int, kind: Kind, default: int) -> Grant:
         said, asked = asked, self.meant(account, _unwrapped(asked, self._region))
         model = self._names.get(asked)
         if said == NAME and not asked:
@@ -289,6 +304,8 @@ class Policy:
 
         GatewayError(CAP_EXCEEDED) names the cap.
         """
+        if not grant.policy:  # no entry decided, and only entries have caps
+            return grant
         return caps.held_to(call, grant, self.permissions.decide(account, grant.target.model), self._contact)
 
     def _refusal(self, account: Account, kind: Kind, what: str) -> GatewayError:

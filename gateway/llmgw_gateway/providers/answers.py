@@ -156,6 +156,9 @@ def _not_the_provider(status: int, *, free: bool) -> Refused | GatewayError:
 
 
 async def _read(upstream: Upstream, outcome: Outcome) -> bytes:
+    body = upstream.content.at_once()
+    if body is not None:  # a small one comes with its head
+        return body
     chunks: list[bytes] = []
     size = 0
     try:

@@ -175,12 +175,14 @@ class _Connection(asyncio.Protocol):
         "_body",
         "_drained",
         "_head",
+        "_head_by",
         "_last",
         "_loop",
         "_parser",
         "_patience",
         "_pool",
         "_timer",
+        "_timer_at",
         "_transport",
         "_whole",
         "rested_since",
@@ -197,10 +199,12 @@ class _Connection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         """Set while the upstream takes no more of a request."""
         self._timer: asyncio.TimerHandle | None = None
+        """Looks at the clock. It outlives answers: to move it for each would cost more than to let it look in vain."""
+        self._timer_at = 0.0
         self._patience: Patience | None = None
         self._whole = False
         """Whether all of the request was handed over."""
-        self._began = self._last = self.rested_since = 0.0
+        self._began = self._head_by = self._last = self.rested_since = 0.0
 
     @property
     def usable(self) -> bool:
@@ -220,7 +224,8 @@ class _Connection(asyncio.Protocol):
         waiting = self._head = self._loop.create_future()
         self._whole = False
         self._began = self._loop.time()
-        self._timer = self._loop.call_at(head_by, self._late)
+        self._head_by = head_by
+        self._watch(head_by)
         try:
             if len(body) <= PIECE:
                 self._write(head + body)
@@ -294,6 +299,7 @@ class _Connection(asyncio.Protocol):
         """The connection is gone, with what was asked on it."""
         self._pool.closed(self)
         self._transport = None
+        self._stop_timer()
         self.resume_writing()
         if self._parser is not None:
             self.fail(BrokenError(type(exc).__name__ if exc is not None else "the upstream hung up"))
@@ -331,36 +337,37 @@ class _Connection(asyncio.Protocol):
         waiting, self._head = self._head, None
         if waiting is None or waiting.done():
             return
-        self._stop_timer()
-        self._follow()
+        self._watch(self._due())
         waiting.set_result(head)
 
-    def _follow(self) -> None:
-        """Look at the clock when the first of both times may be up. Pieces move no timer: they would pay for it."""
+    def _due(self) -> float:
+        """When the time is up for what is waited for now: the head, or the rest of the body."""
         patience = self._patience
-        if patience is None:
-            return
+        if self._head is not None or patience is None:
+            return self._head_by
         due = self._began + patience.total
-        if patience.idle is not None:
-            due = min(due, self._last + patience.idle)
-        self._timer = self._loop.call_at(due, self._look)
+        return due if patience.idle is None else min(due, self._last + patience.idle)
+
+    def _watch(self, due: float) -> None:
+        """Look at the clock then, or before."""
+        if self._timer is not None:
+            if self._timer_at <= due:
+                return
+            self._timer.cancel()
+        self._timer, self._timer_at = self._loop.call_at(due, self._look), due
 
     def _look(self) -> None:
-        body, patience = self._body, self._patience
-        if body is None or patience is None:
+        self._timer = None
+        if self._body is None:
             return
-        now = self._loop.time()
-        if now >= self._began + patience.total or (patience.idle is not None and now >= self._last + patience.idle):
+        due = self._due()
+        if self._loop.time() >= due:
             self.fail(TimeoutError())
         else:
-            self._follow()
-
-    def _late(self) -> None:
-        self.fail(TimeoutError())
+            self._watch(due)
 
     def _end(self, body: Body, *, reusable: bool) -> None:
         """The answer is whole."""
-        self._stop_timer()
         self._parser = self._body = None
         body.finish()
         if reusable and self._whole and self._sent:

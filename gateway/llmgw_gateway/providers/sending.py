@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from aiohttp import ClientError
+from msgspec import Struct
 
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.providers.connections import Connections, Patience, UnreachableError
@@ -36,8 +36,7 @@ Speech = Literal["frames", "events"]
 """How an answer streams: in frames of AWS's event stream, or as server-sent events in the Anthropic format."""
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(Struct, frozen=True):
     """An answer whose head has arrived."""
 
     status: int
@@ -134,8 +133,7 @@ class Sender:
             ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What is sent."""
 
     opening: str

@@ -21,6 +21,7 @@ from msgspec import Struct
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from llmgw_gateway.errors import GatewayError, StoreAwayError
+from llmgw_gateway.store.polling import until_next
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -298,7 +299,7 @@ class Database:
 
     async def _follow_clock(self) -> None:
         while True:
-            await asyncio.sleep(SKEW_SECONDS)
+            await asyncio.sleep(until_next(SKEW_SECONDS))
             with contextlib.suppress(GatewayError, SQLAlchemyError):  # told once by the backend
                 await asyncio.get_running_loop().run_in_executor(self._reader, self._backend.follow_clock)
 

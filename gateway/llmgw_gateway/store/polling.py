@@ -20,6 +20,15 @@ MOST_SECONDS = 15.0
 log = logging.getLogger("llmgw.store")
 
 
+def until_next(period: float) -> float:
+    """Seconds until what is done every `period` seconds is due again: all of it at once, so that a process wakes once.
+
+    Half a period at least: a timer that is up a little early must not be set for the same moment again.
+    """
+    left = period - time.monotonic() % period
+    return left if left > period / 2 else left + period
+
+
 class Poller:
     """One task of one process. `name` is what it reads, in the plural, as messages say it."""
 
@@ -27,7 +36,7 @@ class Poller:
         self,
         name: str,
         read: Callable[[], Awaitable[None]],
-        pause: Callable[[], float] = lambda: POLL_SECONDS,
+        pause: Callable[[], float] = lambda: until_next(POLL_SECONDS),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import aiohttp
@@ -64,7 +65,8 @@ class Streamed(web.StreamResponse):
     """What aiohttp's server is given in the end: an answer that has left already, head, chunks and all."""
 
     def __init__(self, request: web.BaseRequest, headers: Mapping[str, str]) -> None:
-        super().__init__(headers=headers)
+        self._status = HTTPStatus.OK
+        self._headers = headers  # type: ignore[assignment]  # written as they are
         self._whole = False
         self._opened = False
         self._in_chunks = heads.in_chunks(request)
@@ -89,10 +91,11 @@ class Streamed(web.StreamResponse):
     def framed(self, data: bytes, *, last: bool = False) -> bytes:
         """Data of the body as it is sent; `last`: nothing follows."""
         if self._in_chunks and data:
-            data = heads.chunk(data)
+            data = b"%x\r\n%b\r\n" % (len(data), data)  # RFC 9112 section 7.1
         if last:
             self._whole = True
-            data += heads.LAST_CHUNK if self._in_chunks else b""
+            if self._in_chunks:
+                data += heads.LAST_CHUNK
         return data
 
     async def prepare(self, request: web.BaseRequest) -> None:
@@ -127,6 +130,7 @@ class Answer:
         self.timers = Timers(limits, dispatched_at, time.monotonic(), pings=writer.keepalive is not None)
         self.stopped: Stop | None = None
         self._request = request
+        self._protocol = request.protocol
         self._writer = writer
         self._inner = inner
         self._meter = meter
@@ -222,7 +226,8 @@ class Answer:
         StreamRefused when the first of them is a failure and nothing was sent yet.
         """
         events: list[tuple[str, bytes]] = []
-        broken = frames[-1] if frames[-1].exception else None  # nothing comes after an exception
+        # Nothing comes after an exception.
+        broken = frames[-1] if self._parser.ended and frames[-1].exception else None
         error: bytes | None = None
         inner, meter, outcome = self._inner, self._meter, self.outcome
         for frame in frames:
@@ -338,13 +343,14 @@ class Answer:
         """Write bytes. A client that does not take them in time is gone; meanwhile nothing more is read for it."""
         if self.gone:
             return
-        transport = self._request.transport
+        protocol = self._protocol
+        transport = protocol.transport
         if transport is None or transport.is_closing():
             self._lost()
             return
         transport.write(data)
         self.timers.written_at = time.monotonic()
-        if self._stalled is None and self._request.protocol.writing_paused:
+        if protocol.writing_paused and self._stalled is None:
             self.timers.waiting_since = None
             if self._body is not None:
                 self._body.hold()

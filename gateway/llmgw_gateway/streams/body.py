@@ -69,6 +69,10 @@ class Body:
             self._wake()
             self._tell()
 
+    def at_once(self) -> bytes | None:
+        """All of it, when all has come already; else None, and nothing was read."""
+        return self._collected() if self._ended and not self.paused else None
+
     async def readany(self) -> bytes:
         """What has come since the last call, at least a byte; nothing at the end. Raises what `fail` was given."""
         while not self._waiting:

@@ -78,19 +78,26 @@ class FrameParser:
         frames: list[Frame] = []
         start, size = 0, len(buffer)
         try:
-            while start < size and (total := _length_at(buffer, start, size)):
-                frame = _frame(buffer, start, start + total)
+            while size - start >= PRELUDE:
+                total, headers_length = _lengths_at(buffer, start)
+                end = start + total
+                if end > size:
+                    break
+                frame = _frame(buffer, start, start + PRELUDE + headers_length, end - TRAILER)
                 frames.append(frame)
-                start += total
-                if frame.exception is not None:
+                start = end
+                if frame.headers.get(":message-type") != "event" and frame.exception is not None:
                     self.ended = True
                     break
         except EventStreamError as fault:
             self._fault = fault
             if not frames:
                 raise
-        self.taken = data if start == size and buffer is data else bytes(buffer[:start])
-        self._keep(data, buffer, start)
+        if start == size and buffer is data:
+            self.taken = data
+        else:
+            self.taken = bytes(buffer[:start])
+            self._keep(data, buffer, start)
         return frames
 
     def _keep(self, data: bytes, buffer: bytes | bytearray, start: int) -> None:
@@ -110,26 +117,22 @@ class FrameParser:
             raise EventStreamError(f"the stream ended inside a frame ({len(self._buffer)} bytes of it came)")
 
 
-def _length_at(buffer: bytes | bytearray, start: int, size: int) -> int:
-    """Of the frame at `start`; 0 while it is incomplete. Judged before anything is buffered."""
-    if size - start < PRELUDE:
-        return 0
+def _lengths_at(buffer: bytes | bytearray, start: int) -> tuple[int, int]:
+    """Of the frame at `start` and of its headers. Judged before anything is buffered."""
     total, headers_length, checksum = _prelude.unpack_from(buffer, start)
     if zlib.crc32(buffer[start : start + 8]) != checksum:
         raise EventStreamError("the checksum of a frame's prelude is wrong")
     if total > MOST_BYTES or headers_length > total - PRELUDE - TRAILER:
         raise EventStreamError(f"a frame announces impossible lengths: {total} and {headers_length} bytes")
-    return total if size - start >= total else 0
+    return total, headers_length
 
 
-def _frame(buffer: bytes | bytearray, start: int, end: int) -> Frame:
-    """The frame that stands there; its lengths are known to be good."""
-    checked, headers = end - TRAILER, start + PRELUDE
+def _frame(buffer: bytes | bytearray, start: int, body: int, checked: int) -> Frame:
+    """The frame that stands there; its lengths are known to be good. `checked`: where its checksum stands."""
     if zlib.crc32(buffer[start:checked]) != _crc.unpack_from(buffer, checked)[0]:
         raise EventStreamError("the checksum of a frame is wrong")
-    body = headers + _crc.unpack_from(buffer, start + 4)[0]
-    block = bytes(buffer[headers:body])
-    found = _usual_headers(block) if body - headers <= USUAL_BYTES else _headers(block)
+    block = bytes(buffer[start + PRELUDE : body])
+    found = _usual_headers(block) if len(block) <= USUAL_BYTES else _headers(block)
     return Frame(found, bytes(buffer[body:checked]))
 
 

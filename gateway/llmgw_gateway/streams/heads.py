@@ -12,6 +12,21 @@ from aiohttp import HttpVersion11, web
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+
+class Whole(web.StreamResponse):
+    """An answer in one piece. aiohttp's own response would convert, check and compute what is known here."""
+
+    def __init__(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """`headers`: by lower-case name, all but length, date and those about the connection."""
+        self._status = status
+        self._headers = headers  # type: ignore[assignment]  # written as they are
+        self.body = body
+
+    def usual(self) -> web.Response:
+        """The same as aiohttp makes one."""
+        return web.Response(status=self._status, body=self.body, headers=self._headers)
+
+
 LAST_CHUNK: Final = b"0\r\n\r\n"
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _dates: dict[int, str] = {}
@@ -45,11 +60,6 @@ def head(
 def in_chunks(request: web.BaseRequest) -> bool:
     """Whether an answer of unknown length is sent in chunks: to HTTP/1.0 the end of the connection is its end."""
     return request.version >= HttpVersion11
-
-
-def chunk(data: bytes) -> bytes:
-    """Data as one chunk (RFC 9112 section 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def _date() -> str:

@@ -8,8 +8,9 @@ handed on as they come, in any split; nothing is inflated, because nothing compr
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 MOST_HEAD: Final = 64 * 1024
 """Bytes of status line and headers, or of the trailers of a body."""
@@ -41,8 +42,7 @@ class AnswerError(ValueError):
     """The bytes are no HTTP/1.1 answer, or not the whole of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """Status and headers."""
 
     status: int

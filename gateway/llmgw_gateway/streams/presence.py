@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -18,26 +18,51 @@ def gone(request: web.BaseRequest) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
-class Presence:
-    """A context in which an attempt's `client_left` is called soon after its client has hung up. A timer, no task."""
+class Lookout:
+    """Sees which clients of running attempts have hung up: one timer for all of them, and none while nothing runs."""
 
-    __slots__ = ("_handle", "_outcome", "_request")
+    __slots__ = ("_timer", "_watched")
 
-    def __init__(self, request: web.BaseRequest, outcome: Outcome) -> None:
-        self._request = request
-        self._outcome = outcome
-        self._handle: asyncio.TimerHandle | None = None
+    def __init__(self) -> None:
+        self._watched: set[Presence] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> Self:
-        self._handle = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
-        return self
+    def watch(self, request: web.BaseRequest, outcome: Outcome) -> Presence:
+        """A context in which an attempt's `client_left` is called soon after its client has hung up."""
+        return Presence(self, request, outcome)
 
-    def __exit__(self, *_: object) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
+    def begin(self, presence: Presence) -> None:
+        """Look after one more."""
+        self._watched.add(presence)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def end(self, presence: Presence) -> None:
+        """Look after one less."""
+        self._watched.discard(presence)
 
     def _look(self) -> None:
-        if not gone(self._request):
-            self._handle = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
-        elif self._outcome.client_left is not None:
-            self._outcome.client_left()
+        self._timer = None
+        for presence in [each for each in self._watched if gone(each.request)]:
+            self._watched.discard(presence)
+            if presence.outcome.client_left is not None:
+                presence.outcome.client_left()
+        if self._watched:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+
+class Presence:
+    """One attempt of a client, while it is watched."""
+
+    __slots__ = ("_lookout", "outcome", "request")
+
+    def __init__(self, lookout: Lookout, request: web.BaseRequest, outcome: Outcome) -> None:
+        self._lookout = lookout
+        self.request = request
+        self.outcome = outcome
+
+    def __enter__(self) -> None:
+        self._lookout.begin(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._lookout.end(self)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 
 from llmgw_gateway.errors import GatewayError
+from llmgw_gateway.store.polling import until_next
 from llmgw_gateway.streams.answer import Answer
 from llmgw_gateway.streams.eventstream import EventStreamError, FrameParser
 from llmgw_gateway.streams.limits import Limits
@@ -68,7 +69,7 @@ class Relay:
 
     async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(FOLLOW_SECONDS)
+            await asyncio.sleep(until_next(FOLLOW_SECONDS))
             await self.end_revoked()
 
     async def end_revoked(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from llmgw_gateway.money.adjustments import Adjustments
 from llmgw_gateway.money.learning import Learned
 from llmgw_gateway.money.traffic import Rates
 from llmgw_gateway.observe.metrics import Metrics
-from llmgw_gateway.store.polling import MOST_SECONDS, Poller
+from llmgw_gateway.store.polling import MOST_SECONDS, Poller, until_next
 from llmgw_gateway.streams.relay import Relay
 from llmgw_wire.errors import ErrorCode
 from tests.gateway import configuration
@@ -116,3 +118,11 @@ async def test_everything_that_follows_something_says_when_it_has_ended(database
         task.cancel()
     await asyncio.wait(tasks)
     assert [each.unready() for each in watched.values()] == list(watched)
+
+
+@pytest.mark.parametrize("now", [0.0, 0.1, 0.9996, 1.0, 1.5, 1.9999, 2.0, 12345.678])
+def test_rounds_fall_together_and_never_twice_at_a_moment(monkeypatch: pytest.MonkeyPatch, now: float) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    wait = until_next(2.0)
+    assert 1.0 < wait <= 3.0
+    assert math.isclose((now + wait) % 2.0, 0.0, abs_tol=1e-6) or math.isclose((now + wait) % 2.0, 2.0, abs_tol=1e-6)
