@@ -19,6 +19,22 @@ TOKEN_CLASSES: Final = ("input", "output", "cache_read", "cache_write_5m", "cach
 M = TypeVar("M", Counter, Histogram)
 
 
+class AuditGauges:
+    """What is to be known of the audit trail before it makes anybody wait."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        gauge = partial(Gauge, registry=registry)
+        self.waiting = gauge("llmgw_audit_waiting", "Requests whose line of the audit trail is not on disk yet")
+        self.most_waiting = gauge("llmgw_audit_most_waiting", "At so many of them new requests are refused")
+        self.records = gauge(
+            "llmgw_audit_records", "Records on disk of the file of the audit trail that is written now"
+        )
+        self.untold_seconds = gauge(
+            "llmgw_audit_untold_seconds",
+            "For how long the store has not been told of records that are on disk; 0: it knows of all",
+        )
+
+
 class Metrics:
     """The registry of one process."""
 
@@ -84,16 +100,7 @@ class Metrics:
             "llmgw_configuration_applied_timestamp_seconds",
             "When the configuration in force was taken into use",
         )
-        self.audit_waiting = gauge("llmgw_audit_waiting", "Requests whose line of the audit trail is not on disk yet")
-        self.audit_most_waiting = gauge("llmgw_audit_most_waiting", "At so many of them new requests are refused")
-        self.audit_records = gauge(
-            "llmgw_audit_records",
-            "Records on disk of the file of the audit trail that is written now",
-        )
-        self.audit_untold = gauge(
-            "llmgw_audit_untold_seconds",
-            "For how long the store has not been told of records that are on disk; 0: it knows of all",
-        )
+        self.audit = AuditGauges(self.registry)
         self.tasks = gauge("llmgw_tasks", "Tasks of the event loop; only a leak lasts")
         self._attempts: dict[tuple[str, ...], Counter] = {}
         # What `labels` looks up takes it as long as everything else together; here it is looked up once.
