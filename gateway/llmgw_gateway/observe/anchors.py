@@ -85,11 +85,11 @@ class Anchors:
 
     def show(self, metrics: Metrics) -> None:
         """Let metrics say the same in numbers."""
-        audit = self._audit
-        metrics.audit_waiting.set_function(lambda: audit.unwritten)
-        metrics.audit_most_waiting.set_function(lambda: audit.most_waiting)
-        metrics.audit_records.set_function(lambda: audit.head.count if audit.head is not None else 0)
-        metrics.audit_untold.set_function(lambda: self.untold_seconds)
+        audit, shown = self._audit, metrics.audit
+        shown.waiting.set_function(lambda: audit.unwritten)
+        shown.most_waiting.set_function(lambda: audit.most_waiting)
+        shown.records.set_function(lambda: audit.head.count if audit.head is not None else 0)
+        shown.untold_seconds.set_function(lambda: self.untold_seconds)
 
     async def start(self) -> None:
         """Compare what is on disk with what the store was told, and go on telling it."""

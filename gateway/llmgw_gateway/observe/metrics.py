@@ -29,6 +29,22 @@ BOUNDS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
 """Seconds of a request that are told apart."""
 
 
+class AuditGauges:
+    """What is to be known of the audit trail before it makes anybody wait."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        gauge = partial(Gauge, registry=registry)
+        self.waiting = gauge("llmgw_audit_waiting", "Requests whose line of the audit trail is not on disk yet")
+        self.most_waiting = gauge("llmgw_audit_most_waiting", "At so many of them new requests are refused")
+        self.records = gauge(
+            "llmgw_audit_records", "Records on disk of the file of the audit trail that is written now"
+        )
+        self.untold_seconds = gauge(
+            "llmgw_audit_untold_seconds",
+            "For how long the store has not been told of records that are on disk; 0: it knows of all",
+        )
+
+
 class Metrics:
     """The registry of one process."""
 
@@ -72,16 +88,7 @@ class Metrics:
             "llmgw_configuration_applied_timestamp_seconds",
             "When the configuration in force was taken into use",
         )
-        self.audit_waiting = gauge("llmgw_audit_waiting", "Requests whose line of the audit trail is not on disk yet")
-        self.audit_most_waiting = gauge("llmgw_audit_most_waiting", "At so many of them new requests are refused")
-        self.audit_records = gauge(
-            "llmgw_audit_records",
-            "Records on disk of the file of the audit trail that is written now",
-        )
-        self.audit_untold = gauge(
-            "llmgw_audit_untold_seconds",
-            "For how long the store has not been told of records that are on disk; 0: it knows of all",
-        )
+        self.audit = AuditGauges(self.registry)
         self.tasks = gauge("llmgw_tasks", "Tasks of the event loop; only a leak lasts")
 
     def count(self, entry: Entry) -> None:
