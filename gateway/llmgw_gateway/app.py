@@ -260,7 +260,7 @@ class Gateway:
             idle_seconds=server.idle_seconds,
             most_connections=server.most_connections,
             most_per_address=server.most_connections_per_address,
-            stall_seconds=self._settings.streams.stall_seconds,
+            stall_seconds=lambda: self._settings.streams.stall_seconds,
             peers=peers,
             refused=pipeline.metrics.refused_connections.inc,
         )

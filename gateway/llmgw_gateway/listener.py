@@ -52,7 +52,7 @@ class Bounds:
     """Between two requests."""
     most_connections: int = 1_000
     most_per_address: int = 1_000
-    stall_seconds: float = 60
+    stall_seconds: Callable[[], float] = lambda: 60.0
     """For a client that is slow to take an answer, besides what its size allows at `least_pace`."""
     least_pace: int = 16 * 1024
     """Bytes a second that a client has to take: slower than any link that people work over."""
@@ -267,7 +267,7 @@ class _Connection(web.RequestHandler):
         bounds = self._doorkeeper.bounds
         self._doorkeeper.keep(self, size)
         try:
-            async with asyncio.timeout(bounds.stall_seconds + size / bounds.least_pace):
+            async with asyncio.timeout(bounds.stall_seconds() + size / bounds.least_pace):
                 await request.writer.drain()
         except (TimeoutError, ConnectionError):
             self.abort()

@@ -73,19 +73,19 @@ def read(client: socket.socket) -> int:
 
 
 async def test_who_takes_nothing_is_cut_off() -> None:
-    async with serving(Bounds(stall_seconds=0, least_pace=FAST)) as server:
+    async with serving(Bounds(stall_seconds=lambda: 0, least_pace=FAST)) as server:
         client = await server.ask()
         await server.left(0)
         assert await asyncio.to_thread(read, client) < SIZE
 
 
 async def test_who_is_slow_and_within_the_pace_gets_all() -> None:
-    async with serving(Bounds(stall_seconds=WATCHDOG, least_pace=PATIENT)) as server:
+    async with serving(Bounds(stall_seconds=lambda: WATCHDOG, least_pace=PATIENT)) as server:
         assert await asyncio.to_thread(read, await server.ask()) >= SIZE
 
 
 async def test_beyond_the_memory_for_slow_clients_the_one_that_waits_longest_goes() -> None:
-    bounds = Bounds(stall_seconds=WATCHDOG, least_pace=PATIENT, most_untaken=SIZE * 5 // 2)
+    bounds = Bounds(stall_seconds=lambda: WATCHDOG, least_pace=PATIENT, most_untaken=SIZE * 5 // 2)
     async with serving(bounds) as server:
         first, second, third = [await server.ask() for _ in range(3)]
         await server.left(2)
@@ -95,7 +95,7 @@ async def test_beyond_the_memory_for_slow_clients_the_one_that_waits_longest_goe
 
 
 async def test_what_was_taken_counts_no_more() -> None:
-    bounds = Bounds(stall_seconds=WATCHDOG, least_pace=PATIENT, most_untaken=SIZE * 3 // 2)
+    bounds = Bounds(stall_seconds=lambda: WATCHDOG, least_pace=PATIENT, most_untaken=SIZE * 3 // 2)
     async with serving(bounds) as server:
         first, second = await server.ask(), None
         for _ in range(2):
