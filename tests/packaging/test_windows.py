@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llmgw_agent import __version__
 from llmgw_mdm import policy, shapes
 from llmgw_mdm.organization import load
 from llmgw_mdm.render import artefacts
@@ -147,6 +148,10 @@ def test_install_upgrade_uninstall(machine: wine.Wine, agents: list[Path]) -> No
         "\\llmgw\\lib\\llmgw_agent\\__init__.py\n"
     )
     assert HOME + "\\" in machine.values(SESSION)["PATH"].split(";")
+    assert machine.must(rf"{HOME}\llmgw.exe", "--version") == f"llmgw, version {__version__}\n"
+    refused = machine.run(rf"{HOME}\llmgw-token.exe", "x")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "llmgw-token takes no arguments" in refused.stderr
 
     # Something runs from the folder when a newer version comes: it is ended, and its files are replaced.
     words = [str(wine.WINE), rf"{HOME}\runtime\python.exe", "-c", "import sys; print(1, flush=True); sys.stdin.read()"]
