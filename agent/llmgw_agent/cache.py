@@ -28,6 +28,8 @@ class Key:
     session: str
     audience: str
     """The gateway that it is good for."""
+    bound: bool = False
+    """Whether it works with proofs of the device key only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class CachedToken:
     value: Secret
     obtained_at: float
     expires_at: float
+    bound: bool = False
+    """Whether each request that carries it needs a proof of the device key (proof.py)."""
 
     def seconds_left(self, now: float) -> float:
         """Remaining life. Zero when the clock was set back behind the token's birth: nothing is known then."""

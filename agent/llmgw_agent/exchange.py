@@ -22,12 +22,21 @@ from llmgw_agent.errors import (
 from llmgw_agent.proof import DeviceKey
 from llmgw_wire.errors import ErrorCode, Refusal, read_refusal
 from llmgw_wire.headers import AGENT_VERSION, BOOTSTRAP_PATH, DPOP, ME_PATH, REVOKE_PATH, USAGE_PATH
-from llmgw_wire.messages import ACCESS_TOKEN_TYPE, TOKEN_EXCHANGE_GRANT, Bootstrap, ExchangeAnswer, Me, UsageReport
+from llmgw_wire.messages import (
+    ACCESS_TOKEN_TYPE,
+    BOUND,
+    TOKEN_EXCHANGE_GRANT,
+    Bootstrap,
+    ExchangeAnswer,
+    Me,
+    UsageReport,
+)
 from llmgw_wire.versions import is_older
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from llmgw_agent.cache import CachedToken
     from llmgw_agent.outgoing import Answer, Outgoing
     from llmgw_agent.session.record import SignIn
     from llmgw_agent.vault import Vault
@@ -86,8 +95,38 @@ class Gateway:
         self._bootstrap = (time.time(), found)
         return found
 
-    async def exchange(self, sign_in: SignIn) -> tuple[ExchangeAnswer, float]:
+    async def binds_tokens(self) -> bool:
+        """Whether this gateway has tokens that are bound to the device key, as far as it has said so."""
+        return (self._bootstrap[1] if self._bootstrap is not None else await self.bootstrap()).binds_tokens
+
+    async def requires_proof(self) -> bool:
+        """Whether it has no others."""
+        return (self._bootstrap[1] if self._bootstrap is not None else await self.bootstrap()).require_pop
+
+    async def authorization(self, token: CachedToken, method: str, target: str) -> dict[str, str]:
+        """The headers with which a request to this gateway carries a token, with a proof where it needs one.
+
+        Args:
+            token: What the broker gave.
+            method: The request's.
+            target: Path and query, as they are sent.
+        """
+        if not token.bound:
+            return {"Authorization": f"Bearer {token.value.reveal()}"}
+        key = await DeviceKey.from_vault(self._vault)
+        # The gateway's own name for itself, which a proxy in between may have another for.
+        url = (await self.bootstrap()).gateway + target.partition("?")[0]
+        return {
+            "Authorization": f"{BOUND} {token.value.reveal()}",
+            DPOP: key.prove(method, url, self.now(), token.value),
+        }
+
+    async def exchange(self, sign_in: SignIn, *, bound: bool = False) -> tuple[ExchangeAnswer, float]:
         """Trade the sign-in; the answer, and when its life began (this machine's clock, never too late).
+
+        Args:
+            sign_in: What is shown to the gateway.
+            bound: Ask for a token that works with proofs of this device's key only.
 
         Raises:
             StaleSignInError: The provider's token is too old for the gateway: renew it and call again.
@@ -103,7 +142,7 @@ class Gateway:
             "subject_token_type": sign_in.offer.subject_token_type,
             "audience": bootstrap.audience,
             "requested_token_type": ACCESS_TOKEN_TYPE,
-        }
+        } | ({"token_type": BOUND} if bound else {})
         # Twice: a clock that was set since the last answer makes a bad proof, and that answer tells the right time.
         for is_last in (False, True):
             sent = time.time()
@@ -111,17 +150,14 @@ class Gateway:
             headers = self._headers() | {DPOP: proof}
             answer = await self._send(self._outgoing.post(bootstrap.token_endpoint, form, headers))
             if answer.status == OK:
-                try:
-                    return ExchangeAnswer.parse(answer.body), sent
-                except ValueError as error:
-                    raise TemporaryError(f"the gateway's answer cannot be used ({error})", "Try again") from None
+                return _token_of(answer, bound=bound), sent
             if is_last or read_refusal(answer.status, answer.body).code is not ErrorCode.PROOF_INVALID:
                 break
         raise self._error(answer)
 
-    async def me(self, token: Secret) -> Me:
+    async def me(self, token: CachedToken) -> Me:
         """Who the gateway takes the bearer for, and the budgets."""
-        headers = self._headers() | {"Authorization": f"Bearer {token.reveal()}"}
+        headers = self._headers() | await self.authorization(token, "GET", ME_PATH)
         answer = await self._send(self._outgoing.get(self.url + ME_PATH, headers))
         if answer.status != OK:
             raise self._error(answer)
@@ -130,9 +166,9 @@ class Gateway:
         except ValueError as error:
             raise TemporaryError(f"the gateway's answer cannot be used ({error})", "Try again") from None
 
-    async def usage(self, token: Secret) -> UsageReport:
+    async def usage(self, token: CachedToken) -> UsageReport:
         """What the bearer used today, this week and this month."""
-        headers = self._headers() | {"Authorization": f"Bearer {token.reveal()}"}
+        headers = self._headers() | await self.authorization(token, "GET", USAGE_PATH)
         answer = await self._send(self._outgoing.get(self.url + USAGE_PATH, headers))
         if answer.status != OK:
             raise self._error(answer)
@@ -177,6 +213,16 @@ class Gateway:
                 f"{self.url} answered {answer.status}, and not as an llmgw gateway", "Check the network and gateway_url"
             )
         return RefusedError(f"the gateway refused: {text}", "Ask whoever runs the gateway")
+
+
+def _token_of(answer: Answer, *, bound: bool) -> ExchangeAnswer:
+    try:
+        found = ExchangeAnswer.parse(answer.body)
+    except ValueError as error:
+        raise TemporaryError(f"the gateway's answer cannot be used ({error})", "Try again") from None
+    if (found.token_type == BOUND) is not bound:
+        raise TemporaryError("the gateway's token is of another kind than was asked for", "Try again")
+    return found
 
 
 def _sentence(refusal: Refusal) -> str:

@@ -55,7 +55,8 @@ CODES: Final = {
     "refused": ErrorCode.PERSON_DISABLED,
     "temporary": ErrorCode.UPSTREAM_UNREACHABLE,
 }
-REFUSED_TOKEN: Final = frozenset({ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_INVALID})
+REFUSED_TOKEN: Final = frozenset({ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_INVALID, ErrorCode.PROOF_INVALID})
+"""A clock that was set makes bad proofs; whoever gets a newer token measures it again."""
 UNAUTHORIZED: Final = 401
 
 
@@ -100,7 +101,7 @@ class Forward:
 
         Its body comes with it if it was looked at.
         """
-        token = await self._broker.token("")
+        token = await self._broker.bound()
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await _body_of(request)
@@ -118,7 +119,7 @@ class Forward:
         self, request: web.BaseRequest, body: bytes | AsyncIterator[bytes], token: CachedToken
     ) -> aiohttp.ClientResponse:
         headers = passed_on(request.headers)
-        headers["Authorization"] = f"Bearer {token.value.reveal()}"
+        headers.update(await self._broker.authorization(token, request.method, request.raw_path))
         return await self._session.request(
             request.method,
             URL(self._url + request.raw_path, encoded=True),

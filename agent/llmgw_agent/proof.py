@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ from llmgw_wire.jwk import b64url, thumbprint
 
 if TYPE_CHECKING:
     from llmgw_agent.vault import Vault
+    from llmgw_wire.secret import Secret
 
 ENTRY: Final = "device_key"
 COORDINATE_BYTES: Final = 32
@@ -50,8 +52,18 @@ class DeviceKey:
         """The RFC 7638 thumbprint, by which the gateway knows this device."""
         return thumbprint(self._jwk)
 
-    def prove(self, method: str, url: str, now: float) -> str:
-        """A proof for one request. `now` is the verifier's clock in seconds since the epoch, as far as known here."""
+    def prove(self, method: str, url: str, now: float, token: Secret | None = None) -> str:
+        """A proof for one request. `now` is the verifier's clock in seconds since the epoch, as far as known here.
+
+        `token`: the one that goes with it, where it is bound to this key.
+        """
         # A second back: the clock is measured to half of one, and strict verifiers refuse proofs from the future.
-        claims = {"jti": secrets.token_urlsafe(16), "htm": method, "htu": url, "iat": int(now) - 1}
+        claims: dict[str, str | int] = {
+            "jti": secrets.token_urlsafe(16),
+            "htm": method,
+            "htu": url,
+            "iat": int(now) - 1,
+        }
+        if token is not None:
+            claims["ath"] = b64url(hashlib.sha256(token.reveal().encode()).digest())
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"typ": "dpop+jwt", "jwk": self._jwk})

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from llmgw_agent.broker import Broker
+    from llmgw_agent.cache import CachedToken
     from llmgw_agent.exchange import Gateway
     from llmgw_agent.session.current import CurrentSession
     from llmgw_wire.messages import Me, UsageReport
-    from llmgw_wire.secret import Secret
 
 Answer = TypeVar("Answer")
 FRESH_SECONDS: Final = 60.0
@@ -85,11 +85,9 @@ class Standing:
     async def _ask(self) -> Me:
         return await self._with_token(self._gateway.me)
 
-    async def _with_token(self, question: Callable[[Secret], Awaitable[Answer]]) -> Answer:
-        token = await self._broker.token("")
+    async def _with_token(self, question: Callable[[CachedToken], Awaitable[Answer]]) -> Answer:
         try:
-            return await question(token.value)
+            return await question(await self._broker.own())
         except SignInRequiredError:
             self._broker.forget()
-            token = await self._broker.token("")
-            return await question(token.value)
+            return await question(await self._broker.own())

@@ -20,6 +20,8 @@ def bootstrap(settings: Settings) -> Bootstrap:
         audience=settings.tokens.audience,
         issuers=tuple(_offer(issuer, settings.tokens.enrol_seconds) for issuer in settings.issuers),
         minimum_agent_version=settings.tokens.minimum_agent_version,
+        binds_tokens=True,
+        require_pop=settings.tokens.require_pop,
     )
 
 

@@ -233,7 +233,7 @@ class Edge:
 
     async def _usage(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         async with self._pipeline.audit.entry(entry):
-            caller = self._pipeline.authenticator.authenticate(request.headers)
+            caller = self._pipeline.authenticator.authenticate(request.headers, request.method, request.raw_path)
             entry.caller(caller)
             self._pipeline.rates.question(caller.person_id)
             report = await self._pipeline.money.usage_of(caller.person_id)

@@ -41,7 +41,7 @@ async def answer(pipeline: Pipeline, request: web.BaseRequest, entry: Entry) -> 
         # Claude Code asks without a credential and waits 8 s for an answer; none of its choices needs the list.
         raise GatewayError(ErrorCode.NOT_FOUND, "Models and profiles are listed only to who is signed in.")
     async with pipeline.audit.entry(entry):
-        caller = pipeline.authenticator.authenticate(request.headers)
+        caller = pipeline.authenticator.authenticate(request.headers, request.method, request.raw_path)
         entry.caller(caller)
         pipeline.rates.question(caller.person_id)
         seen = pipeline.policy.seen_by(await pipeline.directory.account(caller, ""))

@@ -121,7 +121,7 @@ class Pipeline:
 
     async def account(self, request: web.BaseRequest, entry: Entry) -> Account:
         """Who calls and who pays."""
-        caller = self.authenticator.authenticate(request.headers)
+        caller = self.authenticator.authenticate(request.headers, request.method, request.raw_path)
         entry.caller(caller)
         entry.policy_version = self.policy.version
         account = await self.directory.account(caller, request.headers.get(headers.PROJECT, ""))
@@ -147,7 +147,7 @@ class Pipeline:
     async def count_tokens(self, request: web.BaseRequest, entry: Entry, dialect: Dialect) -> web.StreamResponse:
         """How many tokens a prompt has: asked of the provider, free of charge, hence without the money stage."""
         async with self.audit.entry(entry):
-            caller = self.authenticator.authenticate(request.headers)
+            caller = self.authenticator.authenticate(request.headers, request.method, request.raw_path)
             entry.caller(caller)
             entry.policy_version = self.policy.version
             self.rates.question(caller.person_id)  # 429

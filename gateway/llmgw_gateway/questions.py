@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 async def me(pipeline: Pipeline, request: web.BaseRequest, entry: Entry) -> Me:
     """Who the gateway takes the caller for, with budgets and limits as they stand."""
     async with pipeline.audit.entry(entry):
-        caller = pipeline.authenticator.authenticate(request.headers)
+        caller = pipeline.authenticator.authenticate(request.headers, request.method, request.raw_path)
         entry.caller(caller)
         pipeline.rates.question(caller.person_id)
         person = await pipeline.directory.person(caller.person_id)

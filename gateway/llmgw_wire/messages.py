@@ -14,6 +14,8 @@ from llmgw_wire.secret import Secret
 
 TOKEN_EXCHANGE_GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 -- RFC 8693 section 2.1
 ACCESS_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 -- RFC 8693 section 3
+BOUND: Final = "DPoP"
+"""The `token_type` of a token that is bound to a key (RFC 9449 section 5), and how an exchange asks for one."""
 ID_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 -- RFC 8693 section 3
 
 
@@ -52,6 +54,10 @@ class Bootstrap:
     minimum_agent_version: str = "0"
     """The gateway trades no sign-in for an older agent."""
     dialects: tuple[str, ...] = ("anthropic", "bedrock", "openai")
+    binds_tokens: bool = False
+    """Whether an exchange may ask for a token that works with proofs of the device key only (RFC 9449)."""
+    require_pop: bool = False
+    """Whether there are no other tokens here."""
 
     def dump(self) -> bytes:
         """The JSON document."""
@@ -85,6 +91,8 @@ class Bootstrap:
             issuers=offers,
             minimum_agent_version=_text(document, "minimum_agent_version", "0"),
             dialects=_texts(document, "dialects"),
+            binds_tokens=_flag(document, "binds_tokens"),
+            require_pop=_flag(document, "require_pop"),
         )
 
 
@@ -334,6 +342,14 @@ def _number(document: dict[str, Any], name: str) -> int:
     value = document.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"{name!r} is missing or not a whole number")  # noqa: TRY004 -- callers catch one type
+    return value
+
+
+def _flag(document: dict[str, Any], name: str) -> bool:
+    """What an older gateway does not say is not so."""
+    value = document.get(name, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name!r} is neither true nor false")  # noqa: TRY004 -- callers catch one type
     return value
 
 

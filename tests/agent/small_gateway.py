@@ -61,6 +61,8 @@ class SmallGateway:
     elsewhere: str = ""
     """A token endpoint at another origin."""
     minimum_agent_version: str = "0.1.0"
+    binds_tokens: bool = False
+    """Whether it has tokens that are bound to the device's key."""
     open: asyncio.Event = field(default_factory=asyncio.Event)
     """Closed, it has taken an exchange and does not answer yet."""
     closing: int | None = None
@@ -123,7 +125,9 @@ class SmallGateway:
 
     async def _bootstrap(self, _request: web.Request) -> web.Response:
         endpoint = self.elsewhere or f"{self.url}/oauth/token"
-        document = Bootstrap(self.url, endpoint, "llmgw", self.offers, self.minimum_agent_version)
+        document = Bootstrap(
+            self.url, endpoint, "llmgw", self.offers, self.minimum_agent_version, binds_tokens=self.binds_tokens
+        )
         return web.Response(body=document.dump(), content_type="application/json")
 
     async def _exchange(self, request: web.Request) -> web.Response:
@@ -149,7 +153,8 @@ class SmallGateway:
             return web.Response(
                 status=code.wire.status, body=oauth_body(code, "Said no.", "r1"), content_type="application/json"
             )
-        answer = ExchangeAnswer(Secret(f"gw.{secrets.token_urlsafe(16)}"), self.life)
+        token = Secret(f"gw.{secrets.token_urlsafe(16)}")
+        answer = ExchangeAnswer(token, self.life, token_type=form.get("token_type", "Bearer"))
         return web.Response(body=answer.dump(), content_type="application/json")
 
     async def _revoke(self, request: web.Request) -> web.Response:

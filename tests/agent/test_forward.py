@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import stat
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import jwt
 import pytest
 from aiohttp import web
 
@@ -21,6 +23,7 @@ from llmgw_agent.forward import MOST_KEPT, Forward, is_served
 from llmgw_agent.outgoing import trust
 from llmgw_agent.session.current import CurrentSession
 from llmgw_agent.vault import Vault
+from llmgw_wire import jwk
 from llmgw_wire.errors import ErrorCode
 from tests.agent.test_broker import ScriptedProvider, sign_in, until
 
@@ -84,6 +87,25 @@ async def test_a_request_arrives_with_the_token_and_nothing_else_is_changed(mach
     assert asked.headers["anthropic-beta"] == "x"
     assert not {"x-api-key", "x-own", "TE"} & set(asked.headers)
     assert PREFIX not in str(asked.headers)
+
+
+async def test_where_the_gateway_binds_tokens_each_request_is_proven(machine: Machine) -> None:
+    machine.gateway.binds_tokens = True
+    for _ in range(2):
+        assert (await machine.post())[0] == 200
+    (first, second) = machine.gateway.asked
+    scheme, _, token = first.headers["Authorization"].partition(" ")
+    assert (scheme, second.headers["Authorization"]) == ("DPoP", f"DPoP {token}")
+    assert (await machine.broker.token("")).value.reveal() != token, "a copy of it is worth nothing, so no tool gets it"
+    proofs = []
+    for asked in (first, second):
+        key = jwt.PyJWK(jwt.get_unverified_header(asked.headers["DPoP"])["jwk"], algorithm="ES256")
+        assert jwk.thumbprint(jwt.get_unverified_header(asked.headers["DPoP"])["jwk"]) == machine.gateway.devices[0]
+        proofs.append(jwt.decode(asked.headers["DPoP"], key.key, algorithms=["ES256"]))
+    for proof in proofs:
+        assert (proof["htm"], proof["htu"]) == ("POST", f"{machine.gateway.url}/v1/messages")
+        assert proof["ath"] == jwk.b64url(hashlib.sha256(token.encode()).digest())
+    assert proofs[0]["jti"] != proofs[1]["jti"]
 
 
 @pytest.mark.parametrize(

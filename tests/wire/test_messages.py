@@ -138,7 +138,10 @@ ME = Me(
 )
 LINE = UsageLine("m", 1, 1, 1, 1, 1, 1, 0)
 REPORT = UsageReport("UTC", (UsagePeriod("today", "2026-11-21", LINE, (LINE,), (LINE,)),))
-OPTIONAL = {"minimum_agent_version", "name", "email", "issuer", "session", "limits", "caps"}
+OPTIONAL = {"minimum_agent_version", "name", "email", "issuer", "session", "limits", "caps"} | {
+    "binds_tokens",
+    "require_pop",
+}
 FAULTY = [(message, name) for message in (BOOTSTRAP, ANSWER, ME, REPORT) for name in json.loads(message.dump())]
 INNER: list[tuple[Message, str, str]] = [
     (BOOTSTRAP, "issuers", name) for name in ("issuer", "client_id", "scopes", "kind", "resource", "max_age")

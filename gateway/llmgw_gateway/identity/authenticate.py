@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from llmgw_gateway.call import Caller
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.identity import tokens
+from llmgw_gateway.identity import dpop, tokens
 from llmgw_gateway.identity.service_keys import PREFIX, Withdrawn
 from llmgw_gateway.observe.changes import Author, new_change_id
 from llmgw_wire.errors import ErrorCode
+from llmgw_wire.headers import DPOP
 from llmgw_wire.secret import Secret
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 REMEMBER_SECONDS = 60
 MOST_REMEMBERED = 10_000
+MOST_PROOFS = 200_000
+"""What a replica serves in four minutes at 800 a second. Beyond that the oldest are forgotten; nobody is refused."""
 
 
 class Authenticator:
@@ -39,13 +43,39 @@ class Authenticator:
         self._issuer = issuer
         self._audience = audience
         # Keyed by the whole SHA-256: a cache keyed by a part of the token made CVE-2026-35030 elsewhere.
-        self._verified: OrderedDict[bytes, tuple[Caller, float, str]] = OrderedDict()
+        self._verified: OrderedDict[bytes, tuple[Caller, float, str, str]] = OrderedDict()
+        self._proofs: OrderedDict[str, float] = OrderedDict()
+        """Those that were used and could be used again, and until when."""
 
-    def authenticate(self, headers: CIMultiDictProxy[str]) -> Caller:
-        """The person behind the request; GatewayError (401) names what is wrong with the credential."""
-        caller = self._verify(credential(headers))
+    def authenticate(self, headers: CIMultiDictProxy[str], method: str = "", target: str = "") -> Caller:
+        """The person behind the request; GatewayError (401) names what is wrong with the credential.
+
+        Method and target are those of the request, for tokens that are bound to a device. Without them these are no
+        good: so it is where nobody but people and service keys administers.
+        """
+        token = credential(headers)
+        caller, device = self._verify(token)
+        if device:
+            self._prove(token, device, headers, method, target.partition("?")[0])
         self.check(caller.session)
         return caller
+
+    def _prove(self, token: Secret, device: str, headers: CIMultiDictProxy[str], method: str, path: str) -> None:
+        """Check that the device which the token is bound to makes this request, and makes it once (RFC 9449 section 7).
+
+        Proofs are remembered by each replica for itself: one that is sent to another has to be stolen with its token
+        from within TLS, and is good for that very request only.
+        """
+        now = time.time()
+        proofs = headers.getall(DPOP, [])
+        proof = dpop.verify(proofs, method=method, url=f"{self._issuer}{path}", now=now, token=token)
+        if not hmac.compare_digest(proof.device, device):
+            raise GatewayError(ErrorCode.PROOF_INVALID, "The token is bound to the key of another device.")
+        while self._proofs and (next(iter(self._proofs.values())) < now or len(self._proofs) >= MOST_PROOFS):
+            self._proofs.popitem(last=False)
+        if proof.digest in self._proofs:
+            raise GatewayError(ErrorCode.PROOF_INVALID, "The proof of the device key was used before.")
+        self._proofs[proof.digest] = proof.expires_at
 
     def check(self, session: str) -> None:
         """GatewayError(TOKEN_INVALID) when the session was ended, maybe after its token was verified."""
@@ -67,13 +97,14 @@ class Authenticator:
     def caller_of(self, token: Secret) -> Caller | None:
         """Whose token it is; None when it is no good token (no error by RFC 7009)."""
         try:
-            return self._verify(token)
+            return self._verify(token)[0]
         except GatewayError:
             return None
 
-    def _verify(self, token: Secret) -> Caller:
+    def _verify(self, token: Secret) -> tuple[Caller, str]:
+        """Whose it is, and the device that it is bound to."""
         if self._keys is not None and token.reveal().startswith(PREFIX):
-            return self._keys.caller(token)
+            return self._keys.caller(token), ""
         # A token is ASCII; what is not gets no further than the gate, which knows the length and the alphabet.
         digest = hashlib.sha256(token.reveal().encode("utf-8", "surrogatepass")).digest()
         now = time.time()
@@ -81,18 +112,19 @@ class Authenticator:
         if (
             known is not None and now < known[1] and known[2] in self._ring.public
         ):  # a removed key ends its tokens at once
-            return known[0]
+            return known[0], known[3]
         claims = tokens.verify(token, self._ring.public, issuer=self._issuer, audience=self._audience, now=now)
         caller = Caller(claims.person_id, claims.session, claims.access_key, claims.token_id, claims.expires_at)
         self._verified[digest] = (
             caller,
             min(now + REMEMBER_SECONDS, claims.expires_at + tokens.LEEWAY),
             claims.kid,
+            claims.device,
         )
         self._verified.move_to_end(digest)
         if len(self._verified) > MOST_REMEMBERED:
             self._verified.popitem(last=False)
-        return caller
+        return caller, claims.device
 
 
 def credential(headers: CIMultiDictProxy[str]) -> Secret:
@@ -124,4 +156,4 @@ def credential(headers: CIMultiDictProxy[str]) -> Secret:
 
 def _bearer(value: str) -> str:
     scheme, _, token = value.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+    return token.strip() if scheme.lower() in {"bearer", "dpop"} else ""

@@ -11,10 +11,12 @@ import jwt
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.identity import ring, tokens
 from llmgw_wire.errors import ErrorCode
-from llmgw_wire.jwk import thumbprint
+from llmgw_wire.jwk import b64url, thumbprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from llmgw_wire.secret import Secret
 
 WINDOW_SECONDS = 120
 """How far the proof's clock may be off in either direction: laptops wake up with wrong clocks."""
@@ -32,19 +34,22 @@ class Proof:
     expires_at: int
 
 
-def verify(proofs: Sequence[str], *, method: str, url: str, now: float) -> Proof:
-    """Check the one proof of a request (RFC 9449 section 4.3); GatewayError(PROOF_INVALID) says what is wrong."""
+def verify(proofs: Sequence[str], *, method: str, url: str, now: float, token: Secret | None = None) -> Proof:
+    """Check the one proof of a request (RFC 9449 section 4.3); GatewayError(PROOF_INVALID) says what is wrong.
+
+    `token`: what came with it, which it has to name.
+    """
     if len(proofs) != 1:
         raise _refused("exactly one DPoP header is needed")
-    token = proofs[0]
+    proof = proofs[0]
     try:
-        header = tokens.gate(token, allowed=frozenset({"alg", "typ", "jwk"}))
+        header = tokens.gate(proof, allowed=frozenset({"alg", "typ", "jwk"}))
         if header.get("typ") != "dpop+jwt" or header.get("alg") != "ES256" or not isinstance(header.get("jwk"), dict):
             raise _refused("its header is not that of an ES256 proof")
         jwk: dict[str, Any] = header["jwk"]
         if "d" in jwk:
             raise _refused("it carries a private key")
-        payload = jwt.decode(token, ring.public_key(jwk), algorithms=["ES256"], options=tokens.SIGNATURE_ONLY)
+        payload = jwt.decode(proof, ring.public_key(jwk), algorithms=["ES256"], options=tokens.SIGNATURE_ONLY)
         device = thumbprint(jwk)
     except (jwt.PyJWTError, ValueError, KeyError, TypeError):
         raise _refused("its signature or key is wrong") from None
@@ -57,8 +62,15 @@ def verify(proofs: Sequence[str], *, method: str, url: str, now: float) -> Proof
         raise _refused(f"its time is more than {WINDOW_SECONDS} s from the gateway's: set the laptop's clock")
     if not isinstance(jti, str) or not 0 < len(jti) <= _MOST_JTI or not jti.isascii():
         raise _refused("its 'jti' is missing or not usable")
+    if token is not None and payload.get("ath") != hash_of(token):
+        raise _refused("it is for another token")
     digest = hashlib.sha256(f"{device}\n{jti}".encode()).hexdigest()
     return Proof(device, digest, issued_at + WINDOW_SECONDS + 1)
+
+
+def hash_of(token: Secret) -> str:
+    """What a proof calls its token (RFC 9449 section 4.2, `ath`)."""
+    return b64url(hashlib.sha256(token.reveal().encode("utf-8", "surrogatepass")).digest())
 
 
 def _refused(why: str) -> GatewayError:

@@ -18,7 +18,7 @@ from llmgw_gateway.observe.changes import Author
 from llmgw_gateway.store.schema import persons, proofs, sessions
 from llmgw_gateway.store.upsert import insert_if_absent
 from llmgw_wire.errors import ErrorCode
-from llmgw_wire.messages import ACCESS_TOKEN_TYPE, TOKEN_EXCHANGE_GRANT, ExchangeAnswer
+from llmgw_wire.messages import ACCESS_TOKEN_TYPE, BOUND, TOKEN_EXCHANGE_GRANT, ExchangeAnswer
 from llmgw_wire.secret import Secret
 from llmgw_wire.versions import FORM, is_older
 
@@ -91,6 +91,15 @@ class Exchange:
             )
         if form.get("requested_token_type", ACCESS_TOKEN_TYPE) != ACCESS_TOKEN_TYPE:
             raise GatewayError(ErrorCode.TARGET_INVALID, "This gateway issues access tokens only.")
+        binding = form.get("token_type", "Bearer")
+        if binding not in {"Bearer", BOUND}:
+            raise GatewayError(ErrorCode.TARGET_INVALID, f"token_type must be Bearer or {BOUND}.")
+        if self._settings.require_pop and binding != BOUND:
+            raise GatewayError(
+                ErrorCode.TARGET_INVALID,
+                "This gateway gives only tokens that are bound to the device's key (tokens.require_pop). "
+                "Tools reach it through the agent's forwarder: llmgw run -- COMMAND",
+            )
         now = self._database.now()
         proof = dpop.verify(proof_headers, method="POST", url=self._url, now=now)
         sign_in = await self._verifier.verify(
@@ -99,9 +108,9 @@ class Exchange:
         exchange = f"exc_{secrets.token_hex(12)}"
         enrolment = Enrolment(sign_in, proof, exchange, int(now * 1000), self._settings.enrol_seconds)
         enrolled = await self._database.submit(enrol, enrolment)
-        return self._mint(enrolled, sign_in, int(now)), enrolled
+        return self._mint(enrolled, sign_in, int(now), proof.device if binding == BOUND else ""), enrolled
 
-    def _mint(self, enrolled: Enrolled, sign_in: SignIn, now: int) -> ExchangeAnswer:
+    def _mint(self, enrolled: Enrolled, sign_in: SignIn, now: int, device: str) -> ExchangeAnswer:
         if self._ring.key is None:
             raise GatewayError(ErrorCode.DRAINING, "The gateway is starting; try again.", retry_after=2)
         life = self._settings.life_seconds
@@ -113,6 +122,7 @@ class Exchange:
             client_id=sign_in.issuer.client_id,
             issued_at=now,
             expires_at=now + life,
+            device=device,
         )
         token = tokens.mint(
             claims,
@@ -121,7 +131,7 @@ class Exchange:
             kid=self._ring.kid,
             key=self._ring.key,
         )
-        return ExchangeAnswer(token, life)
+        return ExchangeAnswer(token, life, token_type=BOUND if device else "Bearer")
 
 
 def enrol(connection: Connection, batch: list[Enrolment]) -> list[Enrolled | GatewayError]:

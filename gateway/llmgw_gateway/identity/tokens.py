@@ -59,6 +59,8 @@ class TokenClaims:
     client_id: str
     issued_at: int
     expires_at: int
+    device: str = ""
+    """The thumbprint of the key that must prove each request; empty: whoever bears the token may use it."""
     kid: str = field(default="", compare=False)
     """The key that signed it; set by `verify`."""
 
@@ -76,7 +78,7 @@ def mint(claims: TokenClaims, *, issuer: str, audience: str, kid: str, key: Elli
         "iat": claims.issued_at,
         "nbf": claims.issued_at,
         "exp": claims.expires_at,
-    }
+    } | ({"cnf": {"jkt": claims.device}} if claims.device else {})
     return Secret(jwt.encode(payload, key, algorithm=ALGORITHM, headers={"typ": TYPE, "kid": kid}))
 
 
@@ -140,7 +142,19 @@ def _claims(payload: dict[str, Any], *, issuer: str, audience: str, now: float) 
     if expires_at + LEEWAY <= now:
         raise GatewayError(ErrorCode.TOKEN_EXPIRED, "The gateway token has expired; a fresh one is needed.")
     person_id, session, access_key, token_id, client_id = (str(value) for value in names)
-    return TokenClaims(person_id, session, access_key, token_id, client_id, issued_at, expires_at)
+    return TokenClaims(person_id, session, access_key, token_id, client_id, issued_at, expires_at, _device(payload))
+
+
+def _device(payload: dict[str, Any]) -> str:
+    """The key that the token is bound to (RFC 9449 section 6.1). A binding that is not understood is no token."""
+    if "cnf" not in payload:
+        return ""
+    binding = payload["cnf"]
+    if not isinstance(binding, dict) or binding.keys() != {"jkt"} or not isinstance(binding["jkt"], str):
+        raise _invalid()
+    if not _IDENTIFIER.fullmatch(binding["jkt"]):
+        raise _invalid()
+    return binding["jkt"]
 
 
 def _object(encoded: str) -> dict[str, Any]:

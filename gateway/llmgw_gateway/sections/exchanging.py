@@ -95,6 +95,8 @@ class Tokens(Section, frozen=True, kw_only=True):
     """The oldest `auth_time` with which a new device is enrolled, where the provider gives one."""
     minimum_agent_version: Annotated[str, Meta(pattern=f"^{FORM.pattern}$")] = "0"
     """Older agents, and whatever does not say its version, get no token. 0: everybody does."""
+    require_pop: bool = False
+    """Only tokens that work with proofs of the device key. What runs a helper for its token gets none then."""
 
     def faults(self, base: Path) -> list[str]:
         """A secret that is missing, short, or open to others."""
