@@ -86,6 +86,10 @@ def _read(path: Path, owner: int | None) -> tuple[list[Document], list[Check]]:
     except UnreadableError as error:
         right = "settings that can be read: Claude Code does not start with a broken file"
         return [], [failed("file", f"{path}: {error}", right, f"Correct or remove {path}")]
+    except FileNotFoundError:
+        return [], [
+            failed("file", f"there is no {path}", "a file of settings, or a folder of them", "Name another path")
+        ]
     except OSError as error:
         return [], [
             failed("file", f"{path} cannot be read ({error.strerror})", "readable by everybody", "Check who owns it")
