@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.call import Account, Call, Geography, Grant, Target
     from llmgw_gateway.sections.defaulting import Default
+    from llmgw_gateway.sections.permitting import Permission
 
 NAME: Final = "default"
 """By which a client asks for the model that is its caller's default."""
@@ -73,16 +74,23 @@ class Defaults:
         """Where an entry stands, from 0."""
         return self._entries.index(entry)
 
-    def fill(self, account: Account, call: Call, grant: Grant, most: int) -> Grant:
-        """The grant of a call with what it leaves out; the call is changed accordingly. `most`: the model's output."""
+    def fill(self, account: Account, call: Call, grant: Grant, most: int, capping: Permission | None = None) -> Grant:
+        """The grant of a call with what it leaves out; the call is changed accordingly. `most`: the model's output.
+
+        Within the caps of the policy that allowed it, `capping`: it is not refused for what it did not ask for.
+        """
         entry = self.of(account) if self._entries else None
         if entry is None:
             return grant
+        if capping is not None and capping.max_tokens is not None:
+            most = min(most, capping.max_tokens)
         if entry.max_tokens is not None and not call.max_tokens:
             call.clamp(min(max(entry.max_tokens, call.least_tokens), most))
             grant = replace(grant, max_tokens=call.max_tokens, capped=True)
         if entry.thinking_tokens is not None and grant.target.model in self._budgeted:
-            budget = min(entry.thinking_tokens, grant.max_tokens - LEAST_TOKENS)
+            budget = min(entry.thinking_tokens, min(grant.max_tokens, most) - LEAST_TOKENS)
+            if capping is not None and capping.thinking_tokens is not None:
+                budget = min(budget, capping.thinking_tokens)
             if budget >= LEAST_THINKING and _says_nothing(call):
                 _think(call, budget)
                 grant = replace(grant, thinking_tokens=budget)

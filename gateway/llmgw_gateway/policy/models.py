@@ -250,7 +250,9 @@ class Policy:
 
     def filled(self, account: Account, call: Call, grant: Grant) -> Grant:
         """The grant of a call with the defaults for what it leaves out; the call is changed accordingly."""
-        return self.defaults.fill(account, call, grant, self._models[grant.target.model].max_output_tokens)
+        model = self._models[grant.target.model]
+        capping = self.permissions.decide(account, model.name).entry
+        return self.defaults.fill(account, call, grant, model.max_output_tokens, capping)
 
     def _within(
         self,

@@ -14,7 +14,9 @@ from llmgw_gateway.call import Account, Call, Grant
 from llmgw_gateway.dialects import anthropic, converse
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.policy import caps
+from llmgw_gateway.policy.defaults import Defaults
 from llmgw_gateway.policy.models import Policy, ServedModel
+from llmgw_gateway.sections.defaulting import Default
 from llmgw_gateway.sections.permitting import Permission
 from llmgw_wire.errors import ErrorCode
 
@@ -34,6 +36,14 @@ def authorized(call: Call, **policy: Any) -> Grant:
     return judge.within_caps(ada, call, judge.authorize(ada, call.model, call.max_tokens))
 
 
+def filled(call: Call, default: Default, **policy: Any) -> Grant:
+    defaults = Defaults([default], budgeted=["sonnet"])
+    judge = Policy([SONNET], "us-east-1", "#llm-help", [Permission(**policy)], defaults=defaults)
+    ada = Account("per_1")
+    grant = judge.filled(ada, call, judge.authorize(ada, call.model, call.max_tokens))
+    return judge.within_caps(ada, call, grant)
+
+
 def sent(call: Call) -> dict[str, Any]:
     return {name: json.loads(bytes(raw)) for name, raw in (call.members or {}).items()}
 
@@ -49,6 +59,20 @@ def test_what_is_within_the_caps_is_not_touched() -> None:
     before = sent(call)
     grant = authorized(call, max_tokens=32_000, thinking_tokens=16_000, context_tokens=1000)
     assert (grant.max_tokens, grant.capped, grant.thinking_tokens, sent(call)) == (32_000, False, None, before)
+
+
+@pytest.mark.parametrize("over_cap", ["clamp", "refuse"])
+def test_a_default_above_a_cap_is_no_reason_to_refuse_who_asked_for_nothing(over_cap: str) -> None:
+    users_turn: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+    generous = Default(max_tokens=32_000, thinking_tokens=16_000)
+    grant = filled(asked(None, **users_turn), generous, max_tokens=4000, over_cap=over_cap)
+    assert (grant.max_tokens, grant.thinking_tokens) == (4000, 4000 - 1024)
+    grant = filled(asked(3000, **users_turn), generous, thinking_tokens=1500, over_cap=over_cap)
+    assert (grant.max_tokens, grant.thinking_tokens) == (3000, 1500)
+    call = asked(None, **users_turn)
+    grant = filled(call, Default(thinking_tokens=4000), max_tokens=1500, over_cap=over_cap)
+    assert (grant.max_tokens, grant.thinking_tokens) == (1500, None)
+    assert "thinking" not in sent(call)
 
 
 def test_a_call_that_names_no_output_gets_the_cap_and_not_the_model_s_most() -> None:
