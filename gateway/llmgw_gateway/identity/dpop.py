@@ -58,7 +58,8 @@ def verify(proofs: Sequence[str], *, method: str, url: str, now: float, token: S
     issued_at, jti = payload.get("iat"), payload.get("jti")
     if payload.get("htm") != method or payload.get("htu") != url:
         raise _refused(f"it is for another request than {method} {url}")
-    if type(issued_at) is not int or abs(issued_at - now) > WINDOW_SECONDS:
+    # Compared, not subtracted: an integer of JSON may be larger than any float.
+    if type(issued_at) is not int or not now - WINDOW_SECONDS <= issued_at <= now + WINDOW_SECONDS:
         raise _refused(f"its time is more than {WINDOW_SECONDS} s from the gateway's: set the laptop's clock")
     if not isinstance(jti, str) or not 0 < len(jti) <= _MOST_JTI or not jti.isascii():
         raise _refused("its 'jti' is missing or not usable")

@@ -83,6 +83,7 @@ HOSTILE: dict[str, Callable[[], str]] = {
     "its time a string": lambda: payload(iat=str(NOW)),
     "its time true": lambda: payload(iat=True),
     "its time a fraction": lambda: payload(iat=NOW + 0.5),
+    "its time larger than any float": lambda: payload(iat=10**400),
     "its time infinite": lambda: payload(iat=float("inf")),
     "no time": lambda: payload(iat=None),
     "no jti": lambda: payload(jti=None),
