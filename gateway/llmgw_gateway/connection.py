@@ -38,14 +38,14 @@ log = logging.getLogger("llmgw.http")
 class Connection(web.RequestHandler):
     """One connection. What cannot be parsed gets our envelope, and neither its bytes nor our software are told."""
 
-    __slots__ = ("_admitted", "_clock", "_doorkeeper", "_serving", "address")
+    __slots__ = ("_admitted", "_answered", "_clock", "_doorkeeper", "address")
 
     def __init__(self, manager: Doorkeeper, **more: object) -> None:
         super().__init__(manager, **more)  # type: ignore[arg-type]  # what they are is aiohttp's business
         self._doorkeeper = manager
         self._admitted = False
-        self._serving = 0
-        """Requests whose heads are here and that are not answered."""
+        self._answered = 0
+        """Requests, of those whose heads are here. aiohttp counts these, in what follows an upgrade, too."""
         self._clock: asyncio.TimerHandle | None = None
         self.address = ""
 
@@ -73,9 +73,8 @@ class Connection(web.RequestHandler):
         heads = self._request_count
         super().data_received(data)
         if self._request_count != heads:
-            self._serving += self._request_count - heads
             self._stop_clock()
-        elif data and not self._serving and self._clock is None:
+        elif data and self._request_count == self._answered and self._clock is None:
             self._start_clock()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 -- aiohttp's own
@@ -157,8 +156,10 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Answer; what comes from now on is another head."""
+        """Answer; what comes from now on is another head. ConnectionError when another answer has begun."""
         try:
+            if request.writer.output_size > 0 and not resp.prepared:
+                raise ConnectionError("the head of another answer has left already")
             if type(resp) is Whole or type(resp) is web.Response:
                 if not self._upgraded and isinstance(resp.body, bytes):
                     return resp, not await self._answer(request, resp, resp.body)
@@ -166,7 +167,7 @@ class Connection(web.RequestHandler):
                     resp = resp.usual()
             return await super().finish_response(request, resp, start_time)
         finally:
-            self._serving -= 1
+            self._answered += 1
 
     async def _answer(self, request: web.BaseRequest, response: web.StreamResponse, body: bytes) -> bool:
         """Write an answer that is whole, head and body at once; whether somebody is there to take it.

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.web_protocol import RequestHandler
 
+from llmgw_gateway.connection import Connection
 from llmgw_gateway.listener import listen
 from llmgw_gateway.streams.heads import Whole
 from tests.lab.loopback import HOST, free_port
@@ -120,6 +121,36 @@ async def test_a_handler_that_fails_is_answered_for_and_the_connection_closed() 
         assert status == "HTTP/1.1 500 Internal Server Error"
         assert b"not your request" in body
         assert await reader.read() == b""
+
+
+async def test_no_answer_follows_on_the_head_of_another() -> None:
+    async def streams(request: web.BaseRequest) -> web.StreamResponse:
+        transport = request.transport
+        assert transport is not None
+        transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        request.writer.output_size += 1
+        return Whole(500, b"the gateway failed", {})
+
+    async with client(streams) as (reader, writer), asyncio.timeout(30):
+        writer.write(ASK + ASK)
+        assert await reader.read() == b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+async def test_a_head_has_its_time_after_requests_that_came_behind_an_offer() -> None:
+    serving: list[Connection] = []
+
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        assert isinstance(request.protocol, Connection)
+        serving.append(request.protocol)
+        return Whole(200, b"got", {})
+
+    async with client(serve) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n" + ASK * 2)
+        for _ in range(3):
+            assert (await answer(reader))[1] == b"got"
+        assert serving[0]._clock is None
+        serving[0].data_received(b"GET / HTTP/1.1\r\nHost")
+        assert serving[0]._clock is not None
 
 
 async def test_a_request_that_is_cancelled_ends_its_connection_alone() -> None:
