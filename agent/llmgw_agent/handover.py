@@ -1,4 +1,8 @@
-"""What an agent that rests leaves to the one that it becomes again: in a pipe, so that it is on no disk (rest.py)."""
+"""What an agent that rests leaves to the one that it becomes again: in a socket, so that it is on no disk (rest.py).
+
+Not in a pipe: for a moment after each exec, until `harden`, other processes of this user can open our files by their
+names in /proc. Those of pipes lead to what is in them; those of sockets lead nowhere.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import contextlib
 import json
 import logging
 import os
-import sys
+import socket
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -17,6 +21,8 @@ log = logging.getLogger(__name__)
 
 VERSION: Final = 1
 """Another one is not understood: whoever wakes after an upgrade that changed it begins anew, as after a restart."""
+ROOM: Final = 256 * 1024
+"""Bytes that the socket is to hold. The system may give less; a sign-in takes some ten thousand at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +47,29 @@ class Handover:
         return [self.lock, self.door, self.relay] + ([self.port] if self.port is not None else [])
 
     def write(self) -> list[int] | None:
-        """Into a new pipe; its number and those of the other files, all to be inherited. None if it is too much."""
+        """Into a new socket; its number and those of the other files, all to be inherited. None if it is too much."""
         document = json.dumps({"version": VERSION} | asdict(self)).encode()
-        ours, theirs = os.pipe()
-        if sys.platform != "win32":  # where no agent rests
-            os.set_blocking(theirs, False)
-        written = os.write(theirs, document)
-        os.close(theirs)
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
+        theirs.setblocking(False)  # noqa: FBT003 -- the function takes no name
+        written = theirs.send(document)
+        theirs.close()
         if written < len(document):
-            os.close(ours)
+            ours.close()
             return None
-        for each in (ours, *self._files):
-            os.set_inheritable(each, True)  # noqa: FBT003 -- the function takes no name
-        return [ours, *self._files]
+        files = [ours.detach(), *self._files]
+        for each in files:
+            os.set_inheritable(each, True)  # noqa: FBT003 -- the same
+        return files
 
     @classmethod
-    def read(cls, pipe: int, files: Sequence[int]) -> Self | None:
+    def read(cls, left: int, files: Sequence[int]) -> Self | None:
         """What was written; nothing is inherited further. None, and all of the files closed, if it is of no use."""
-        for each in (pipe, *files):
+        for each in (left, *files):
             os.set_inheritable(each, False)  # noqa: FBT003 -- the same
-        with open(pipe, "rb") as left:
-            content = left.read()
+        with open(left, "rb") as file:
+            content = file.read()
         try:
             document = json.loads(content)
             if document.pop("version") == VERSION:

@@ -1,7 +1,7 @@
 """The agent while nobody asks: a bare interpreter that holds its sockets, and wakes as soon as somebody connects.
 
 An agent that has been silent for long becomes this file (exec: the same process, sockets and lock), and gives back what
-its imports take. What it has to know again lies in a pipe, in the kernel's memory: nothing of it is here. Whoever
+its imports take. What it has to know again lies in a socket, in the kernel's memory: nothing of it is here. Whoever
 connects waits for as long as a start takes. It runs with -I -S and imports C modules and little else.
 """
 
@@ -26,8 +26,10 @@ PR_SET_DUMPABLE = 4
 ENDING = (signal.SIGTERM, signal.SIGINT)
 AWAKE = "--awake"
 END = "--end"
-NO_SOCKETS = 2
-"""Of the files that are handed over: the pipe and the lock. The others are listened at."""
+AGENT = "from llmgw_agent import rest; rest.harden(); from llmgw_agent.daemon import main; main()"
+"""Closed to other processes before anything else: what the agent imports takes a third of a second."""
+NOT_LISTENING = 2
+"""Of the files that are handed over, those at the front: what was left, and the lock. The others are listened at."""
 
 
 def harden() -> None:
@@ -51,7 +53,7 @@ def lie_down(files: Sequence[int]) -> NoReturn:
 
 def wake(*words: str) -> NoReturn:
     """Become the agent again."""
-    _become([sys.executable, "-I", "-m", "llmgw_agent.daemon", *words])
+    _become([sys.executable, "-I", "-c", AGENT, *words])
 
 
 def _become(words: list[str]) -> NoReturn:
@@ -71,7 +73,7 @@ def main() -> None:
     for number in ENDING:
         signal.signal(number, end)
     hold_back(ends=False)
-    select.select([int(each) for each in files[NO_SOCKETS:]], (), ())
+    select.select([int(each) for each in files[NOT_LISTENING:]], (), ())
     wake(AWAKE, *files)
 
 
