@@ -240,10 +240,10 @@ class Vault:
             log.warning("sign-in is kept in memory only: %s", error)
             return False
         self._counter = int(anchor.reveal()) if anchor and anchor.reveal().isdecimal() else 0
-        self._file = SealedFile(self._path, key, self._profile)
+        sealed = SealedFile(self._path, key, self._profile)
         self._description = f"encrypted file, key in {self._keyring.backend}"
         try:
-            self._counter, self._content = await asyncio.to_thread(self._file.read, self._counter)
+            self._counter, self._content = await asyncio.to_thread(sealed.read, self._counter)
         except FileNotFoundError:
             pass
         except VaultDamagedError as error:
@@ -253,6 +253,9 @@ class Vault:
             self._description += f" (the file found was not used: {error})"
         except OSError as error:
             raise ConfigurationError(f"{self._path} cannot be read ({error.strerror})") from None
+        # Not before it was read: whoever is cut off in between would leave a file open whose content nobody knows, and
+        # the next to write would write over a sign-in.
+        self._file = sealed
         return True
 
     @property

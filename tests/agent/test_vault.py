@@ -309,6 +309,53 @@ async def test_a_locked_secret_service_is_named_and_taken_up_once_it_is_unlocked
         assert last.get("sign_in") == "entered meanwhile"
 
 
+class Given(Keyring):
+    """One that is unlocked from the second question on."""
+
+    asked = 0
+
+    async def get(self, item: str) -> Secret | None:
+        Given.asked += 1
+        if Given.asked == 1:
+            raise KeyringUnavailableError("locked")
+        return KEY if item == "key" else None
+
+    async def put(self, item: str, value: Secret) -> None: ...
+
+
+class Slow(SealedFile):
+    begun = threading.Event()
+    held = threading.Event()
+
+    def read(self, at_least: int) -> tuple[int, dict[str, Any]]:
+        self.begun.set()
+        assert self.held.wait(10)
+        return super().read(at_least)
+
+
+async def test_whoever_leaves_while_it_is_opened_does_not_cost_what_is_in_it(
+    home: Path, sealed: SealedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool's request opens a vault that was locked, and is cancelled with its connection."""
+    sealed.write(7, DOCUMENT)
+    monkeypatch.setattr(vault_module, "PAUSE", 0.0)
+    monkeypatch.setattr(vault_module, "Keyring", Given)
+    monkeypatch.setattr(vault_module, "SealedFile", Slow)
+    vault = Vault(home / "vault.bin", "profile")
+    await vault.open()
+    first = asyncio.create_task(vault.reopen())
+    assert await asyncio.to_thread(Slow.begun.wait, 10)
+    first.cancel()
+    with suppress(asyncio.CancelledError):
+        await first
+    Slow.held.set()
+    assert await vault.reopen()
+    assert vault.get("sign_in") == DOCUMENT["sign_in"]
+    await vault.put(other="x")
+    await vault.close()
+    assert sealed.read(8)[1] == DOCUMENT | {"other": "x"}
+
+
 def in_session(script: str, folder: Path, *, keyring: bool) -> str:
     """Run Python inside a D-Bus session, perhaps with an unlocked gnome-keyring; what it printed."""
     runner = folder / "session.sh"
