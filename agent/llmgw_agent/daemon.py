@@ -52,6 +52,8 @@ DRAIN_SECONDS: Final = 8.0
 REST_TRIES: Final = 20
 REST_PAUSE: Final = 0.1
 """Seconds between two looks whether what was under way has ended."""
+HEARD: Final = 3
+"""Turns of the loop until it has called the handler of a signal that has come."""
 LOG_BYTES: Final = 512 * 1024
 CHECK: Final = "Check who owns it"
 
@@ -121,6 +123,11 @@ class Daemon:
             started=started,
         )
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
+
     def stop(self) -> None:
         """Begin to drain."""
         self._stopping.set()
@@ -186,7 +193,8 @@ class Daemon:
             is_free = not others and not any(each.has_guests for each in everywhere) and not self._api.passes.listed()
             is_free = is_free and self._vault.is_settled
             rest.hold_back(ends=True)  # whoever ends us now ends us at rest
-            await asyncio.sleep(0)  # what came before is heard
+            for _ in range(HEARD):  # what came before is heard
+                await asyncio.sleep(0)
             is_free = is_free and not self._stopping.is_set()
             if is_free and (files := self._kept(everywhere, bound).write()) is not None:
                 await self._close(everywhere)
@@ -223,6 +231,10 @@ class Daemon:
             await each.close()
         await self._forward.close()
         await self._outgoing.close()
+        # Threads hold back no signal. What they were given is heard here; without them, what comes waits for the next.
+        await asyncio.get_running_loop().shutdown_default_executor()
+        for _ in range(HEARD):
+            await asyncio.sleep(0)
         log.info("at rest")
 
     async def _drain(self, served: Served, watch: asyncio.Task[None], bound: tuple[int, int] | None) -> None:
@@ -320,14 +332,17 @@ def run(words: Sequence[str] = ()) -> bool:
     except OSError as error:
         raise ConfigurationError(f"{error.filename} cannot be used ({error.strerror})", CHECK) from None
 
-    async def serve() -> list[int] | None:
+    async def serve() -> tuple[list[int] | None, bool]:
         daemon = _kind()(given, lock, left.started if left else time.time())
         if rest.END in words:
             daemon.stop()
-        return await daemon.run(left)
+        return await daemon.run(left), daemon.is_stopping
 
     try:
-        if (kept := asyncio.run(serve())) is not None:
+        kept, is_ending = asyncio.run(serve())
+        if kept is not None and is_ending:  # told so while it lay down
+            rest.wake(rest.END, *map(str, kept))
+        if kept is not None:
             rest.lie_down(kept)
     except OSError as error:
         raise ConfigurationError(f"{error.filename or 'a file'} cannot be used ({error.strerror})", CHECK) from None

@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from llmgw_wire.errors import ErrorCode
 from tests.agent.test_sign_in import agent, entra_like, get_token, needs_node, offer_of, say
 from tests.lab import secret_service
 from tests.lab.agent import Agent
+from tests.lab.process import Program
 from tests.lab.secret_service import SecretService
 
 if TYPE_CHECKING:
@@ -141,6 +143,35 @@ async def test_it_ends_at_rest_as_it_does_awake(agent: Agent, oidc_provider: Oid
     assert not agent.socket.exists()
     assert not agent.socket.with_name("relay.sock").exists()
     assert (agent.home / "agent.log").read_text().rstrip().endswith("ended")
+
+
+TOLD_MEANWHILE = """
+import asyncio, os, signal
+from llmgw_agent import daemon
+class Told(daemon.Daemon):
+    async def _rest(self, *words):
+        await asyncio.to_thread(os.getpid)  # as the vault does: the thread stays
+        return await super()._rest(*words)
+    async def _close(self, everywhere):
+        await asyncio.to_thread(os.kill, os.getpid(), signal.SIGTERM)
+        await super()._close(everywhere)
+daemon._kind = lambda: Told
+daemon.main()
+"""
+
+
+async def test_told_to_end_while_it_lies_down_it_ends(tmp_path: Path, gateway: SmallGateway) -> None:
+    """The main thread holds the signal back by then. The threads that files are written in do not, and get it."""
+    told = Agent(tmp_path, gateway_url=gateway.url)
+    told.program = Program("agent", [sys.executable, "-I", "-c", TOLD_MEANWHILE], env=told.env, folder=tmp_path)
+    await asyncio.to_thread(told.__enter__)
+    try:
+        await say(told, "daemon", "rest")
+        await asyncio.to_thread(told.program.wait, seconds=SECONDS)
+        assert not told.socket.exists()
+        assert (told.home / "agent.log").read_text().rstrip().endswith("ended")
+    finally:
+        await asyncio.to_thread(told.__exit__, None, None, None)
 
 
 @needs_node
