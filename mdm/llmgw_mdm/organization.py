@@ -214,7 +214,7 @@ def _desktop(table: Fields) -> ClaudeDesktop:
 def _pipelines(table: Fields, tools: tuple[str, ...], gateway_url: str) -> Pipelines:
     is_used = any(each in PIPELINES for each in tools)
     found = Pipelines(
-        repository=table.text("repository", None if is_used else "", check=url_fault).rstrip("/"),
+        repository=table.text("repository", None if is_used else "", check=_repository_fault).rstrip("/"),
         audience=table.text("audience", gateway_url, check=_word_fault),
     )
     table.close()
@@ -276,6 +276,12 @@ def _proxy_fault(text: str) -> str:
 
 def _word_fault(text: str) -> str:
     return "" if re.fullmatch(r"[A-Za-z0-9:/._-]+", text) else "has to be one word: the gateway's client_id for jobs"
+
+
+def _repository_fault(text: str) -> str:
+    # It becomes words of a shell, and a line of YAML.
+    is_plain = re.fullmatch(r"[A-Za-z0-9:/.@_~%+\[\]-]+", text)
+    return url_fault(text) or ("" if is_plain else "has to be of letters, digits and :/.@_~%+-: it stands in a script")
 
 
 def _host_fault(text: str) -> str:

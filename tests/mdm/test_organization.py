@@ -58,6 +58,7 @@ def test_little_has_to_be_said(org_with: Callable[..., Organization]) -> None:
         ("rollout", "tools", ["emacs"], "rollout.tools names 'emacs'"),
         ("rollout", "tools", ["gitlab-ci"], "ci.repository is missing"),
         ("ci", "repository", "http://pkg.corp.example", "ci.repository must begin with https://"),
+        ("ci", "repository", "https://pkg.corp.example/$(id);id", "ci.repository has to be of letters, digits"),
         ("ci", "audience", "two words", "ci.audience has to be one word"),
         ("codex", "modle", "x", "codex.modle is not known: is it 'model'?"),
         ("agent", "sign_in_methods", ["telepathy"], "agent.sign_in_methods names 'telepathy'"),
