@@ -50,6 +50,9 @@ RAW_VALUE: Final = 2 + 16
 GOES: Final = 'REMOVE~="ALL"'
 GOES_FOR_GOOD: Final = f"{GOES} AND NOT UPGRADINGPRODUCTCODE"
 COMES: Final = f"NOT ({GOES})"
+COMES_ANEW: Final = f"{COMES} AND NOT REINSTALL"
+"""Not when it is repaired, which anybody may ask for on Windows without the updates of September 2024
+(CVE-2024-38014): a program with a console would show them a window that SYSTEM owns."""
 ORGANIZATION_KEY: Final = r"SOFTWARE\llmgw\Organization"
 ORGANIZATION_IS_THERE: Final = (
     "Claude Code on this machine is set to run llmgw-token.exe by the package [ORGANIZATION]. Uninstall that first; or"
@@ -136,8 +139,8 @@ def _actions(database: msi.Database) -> None:
         ("RestoreTask", GO_ON + ROLLBACK, create, GOES, 1550),
         ("DeleteTask", GO_ON, delete, GOES, 1560),
         ("CompileModules", GO_ON, compiling, COMES, 4100),
-        ("ForgetTask", GO_ON + ROLLBACK, delete, COMES, 4110),
-        ("CreateTask", GO_ON, create, COMES, 4120),
+        ("ForgetTask", GO_ON + ROLLBACK, delete, COMES_ANEW, 4110),
+        ("CreateTask", GO_ON, create, COMES_ANEW, 4120),
     ):
         folder = "System64Folder" if command.startswith(tasks) else "InstallFolder"
         database.add("CustomAction", (name, PROGRAM_IN_FOLDER + DEFERRED + more, folder, command, ""))

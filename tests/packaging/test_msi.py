@@ -174,6 +174,13 @@ def test_the_tables_are_as_they_were_read_by_a_person(name: str, request: pytest
     assert text == golden.read_text(encoding="utf-8")
 
 
+def test_whoever_repairs_it_sees_no_console_of_system(built: Path) -> None:
+    when = {row["Action"]: row["Condition"] for row in rows(built, "InstallExecuteSequence")}
+    consoles = [row["Action"] for row in rows(built, "CustomAction") if "pythonw.exe" not in row["Target"]]
+    assert len(consoles) == 4
+    assert all(when[name] == windows.GOES or "NOT REINSTALL" in when[name] for name in consoles)
+
+
 def test_the_summary_says_64_bit_and_for_all_users(built: Path, product: installation.Product) -> None:
     said = subprocess.run(["msiinfo", "suminfo", built], check=True, capture_output=True, text=True, env=ENV).stdout
     for line in (
