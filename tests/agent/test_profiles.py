@@ -169,7 +169,7 @@ def test_tools_are_set_up_for_the_profile(environ: dict[str, str]) -> None:
     assert written["apiKeyHelper"] == "env LLMGW_PROFILE=work '/o p/llmgw-token'"
     assert written["statusLine"]["command"] == "env LLMGW_PROFILE=work '/o p/llmgw' statusline"
     (target,) = codex(facts)
-    assert 'command = "env"\nargs = ["LLMGW_PROFILE=work", "/o p/llmgw-token"]' in str(target.edits[1].content)  # type: ignore[union-attr] # a block
+    assert 'command = "env"\nargs = ["LLMGW_PROFILE=work", "/o p/llmgw-token"]' in str(target.edits[-1].content)  # type: ignore[union-attr] # a block
 
 
 def test_a_service_for_each(environ: dict[str, str]) -> None:

@@ -82,7 +82,7 @@ class Windows:
             if ref.amount == SLOT:
                 self._lease(ref.key, attempt, until)
             else:
-                self._buckets[ref.key] = (content + amounts[ref.amount] * MINUTE, at, ref.limit)
+                self._keep(ref.key, content + amounts[ref.amount] * MINUTE, at, ref.limit)
         return None
 
     def _occupied(self, place: int, ref: LimitRef, attempt: str, now: int) -> Full | None:
@@ -93,11 +93,7 @@ class Windows:
     def correct(self, key: str, limit: int, difference: int, now: int) -> None:
         """Pour `difference` units more into a bucket, or out of it."""
         content, at = self._leaked(key, limit, now)
-        content += difference * MINUTE
-        if content > 0:
-            self._buckets[key] = (content, at, limit)
-        else:
-            self._buckets.pop(key, None)
+        self._keep(key, content + difference * MINUTE, at, limit)
 
     def renew(self, attempt: str, keys: Iterable[str], until: int) -> None:
         """Extend an attempt's slots; one that was lost is taken again, because the call does run."""
@@ -149,6 +145,13 @@ class Windows:
             at = now + MINUTE
             self._buckets[key] = (content, at, kept)
         return content, at
+
+    def _keep(self, key: str, content: int, at: int, limit: int) -> None:
+        """What is empty is not kept: it has no moment from which it leaks."""
+        if content > 0:
+            self._buckets[key] = (content, at, limit)
+        else:
+            self._buckets.pop(key, None)
 
     def _running(self, key: str, now: int) -> dict[str, int]:
         running = self._slots.get(key)

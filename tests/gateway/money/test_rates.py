@@ -156,6 +156,16 @@ def test_a_clock_that_runs_ahead_and_is_set_back_leaks_nothing_twice() -> None:
     assert admit(windows, limit, of(30), MINUTE) is None
 
 
+def test_an_empty_bucket_does_not_leak_from_a_later_time() -> None:
+    """As in Valkey, which keeps nothing of it: a clock that was set back since counts from now on."""
+    windows, limit = Windows(), tokens(MINUTE)
+    admit(windows, limit, of(0), 5)
+    assert len(windows) == 0
+    admit(windows, limit, of(1), 0)
+    assert windows.used([limit], 0) == [1]
+    assert windows.used([limit], 1) == [0]
+
+
 def test_what_has_run_empty_takes_no_memory() -> None:
     windows = Windows()
     for number in range(100):
