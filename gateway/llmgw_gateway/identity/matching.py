@@ -59,16 +59,11 @@ def subjects(home: str, external_id: str) -> frozenset[str]:
     return frozenset({external_id, *(f"{tenant}/{external_id}" for tenant in tenants)})
 
 
-def entry_of(waiting: Sequence[Known], home: str, subject: str, email: str) -> Known | None:
-    """The entry that a first sign-in takes; None when none is theirs, or more than one could be. As `candidates`."""
-    found = candidates(waiting, home, subject, email)
-    return found[0] if len(found) == 1 else None
-
-
 def candidates(waiting: Sequence[Known], home: str, subject: str, email: str) -> Sequence[Known]:
-    """The entries that could be meant by a sign-in: all by the most certain of the ways by which there is any.
+    """The entries that could be meant by a first sign-in: all by the most certain of the ways by which there is any.
 
-    `waiting` are entries of the provider's directory that nobody has taken yet, `email` is empty unless vouched for.
+    `waiting` are entries of the provider's directory that nobody has taken yet, `email` is empty unless vouched for. A
+    sign-in takes an entry only if it is the only one.
     """
     address = folded(email)
     by_id = [each for each in waiting if subject in subjects(home, each.external_id)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmgw_gateway.call import Caller, Memberships
-    from llmgw_gateway.policy.permissions import Concerning
+    from llmgw_gateway.sections.concerning import Concerning
     from llmgw_gateway.sections.organizing import Project, Team
 
 

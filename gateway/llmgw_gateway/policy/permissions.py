@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmgw_gateway.call import Account
+    from llmgw_gateway.sections.concerning import Concerning
     from llmgw_gateway.sections.permitting import Permission
 
 MOST_KNOWN = 10_000
@@ -108,26 +109,6 @@ class Permissions:
         return all(
             any(not each.models or model in each.models for each in before) for model in entry.models or self._models
         )
-
-
-class Concerning(Protocol):
-    """An entry that is about some people, or about everyone."""
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Of the identity provider."""
-
-    @property
-    def teams(self) -> tuple[str, ...]:
-        """That pay."""
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """By e-mail."""
-
-    @property
-    def everyone(self) -> bool:
-        """Whether it names nobody."""
 
 
 def concerns(entry: Concerning, account: Account) -> Concern:

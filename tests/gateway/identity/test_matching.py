@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from llmgw_gateway.identity.matching import entry_of, folded, person_of, subjects
+from llmgw_gateway.identity.matching import candidates, folded, person_of, subjects
 
 OKTA = "https://acme.okta.example"
 ENTRA = "https://login.microsoftonline.com/tenant-1/v2.0"
@@ -40,21 +40,21 @@ BOB = Row("per_2", external_id="00u2", user_key="bob", email_key="bob@example.co
     ],
 )
 def test_a_sign_in_takes_the_entry_that_is_certainly_its_own(subject: str, email: str, expected: Row | None) -> None:
-    assert entry_of([ADA, BOB], OKTA, subject, email) is expected
+    assert list(candidates([ADA, BOB], OKTA, subject, email)) == ([expected] if expected else [])
 
 
 def test_where_two_entries_could_be_meant_none_is() -> None:
     twin = Row("per_3", user_key="grace", email_key="bob@example.com")
-    assert entry_of([BOB, twin], OKTA, "other", "bob@example.com") is None
-    assert entry_of([BOB, twin], OKTA, "00u2", "bob@example.com") is BOB
+    assert candidates([BOB, twin], OKTA, "other", "bob@example.com") == [BOB, twin], "so the caller takes none"
+    assert candidates([BOB, twin], OKTA, "00u2", "bob@example.com") == [BOB]
 
 
 def test_entra_s_object_id_is_a_subject_within_the_provider_s_own_tenant_only() -> None:
     assert subjects(ENTRA, "oid-1") >= {"oid-1", "tenant-1/oid-1"}
     assert subjects(ENTRA, "") == frozenset()
     entry = Row("per_1", external_id="oid-1")
-    assert entry_of([entry], ENTRA, "tenant-1/oid-1", "") is entry
-    assert entry_of([entry], ENTRA, "tenant-2/oid-1", "") is None
+    assert candidates([entry], ENTRA, "tenant-1/oid-1", "") == [entry]
+    assert candidates([entry], ENTRA, "tenant-2/oid-1", "") == []
 
 
 def test_a_new_entry_means_who_has_signed_in_by_subject_by_the_id_they_had_or_by_address() -> None:
