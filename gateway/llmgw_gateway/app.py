@@ -42,7 +42,7 @@ from llmgw_gateway.peers import Peers
 from llmgw_gateway.pipeline import Pipeline
 from llmgw_gateway.policy.accounts import Accounts
 from llmgw_gateway.policy.health import Health
-from llmgw_gateway.providers import bridge
+from llmgw_gateway.providers import bridging
 from llmgw_gateway.providers.anthropic import Anthropic
 from llmgw_gateway.providers.bedrock import Bedrock
 from llmgw_gateway.providers.credentials import ApiKey, AwsCredentials
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.prices import Catalogue
     from llmgw_gateway.money.valkey import Valkey
     from llmgw_gateway.observe.chain import Key
-    from llmgw_gateway.providers.bridge import Table
+    from llmgw_gateway.providers.bridging import Table
     from llmgw_gateway.reloading import Source
     from llmgw_gateway.settings import Settings
 
@@ -187,7 +187,7 @@ class Gateway:
             policy=policy(settings, self._catalogue),
             rates=rates,
             money=money,
-            upstreams=upstreams(settings, credentials, bridging(settings, self._catalogue)),
+            upstreams=upstreams(settings, credentials, bridging_table(settings, self._catalogue)),
             health=Health(settings.fallbacks.rest_seconds, settings.fallbacks.most_rest_seconds),
             relay=relay,
         )
@@ -349,10 +349,10 @@ def upstreams(settings: Settings, credentials: Credentials, table: Table) -> Ups
     return Upstreams(known, times.first_byte_seconds)
 
 
-def bridging(settings: Settings, catalogue: Catalogue) -> Table:
+def bridging_table(settings: Settings, catalogue: Catalogue) -> Table:
     """What each model takes, with the operator's rows; ConfigurationError when they cannot be used."""
     file = settings.bedrock.bridge_file
-    return bridge.load(settings.path(file) if file else None, catalogue.models)
+    return bridging.load(settings.path(file) if file else None, catalogue.models)
 
 
 def _valkey(settings: Settings) -> Valkey | None:

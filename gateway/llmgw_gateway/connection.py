@@ -18,7 +18,7 @@ from aiohttp.web_protocol import ERROR, PayloadAccessError, _ErrInfo
 
 from llmgw_gateway.observe.audit import new_request_id
 from llmgw_gateway.streams import heads
-from llmgw_gateway.streams.heads import Whole
+from llmgw_gateway.streams.responses import Whole
 from llmgw_wire import headers
 from llmgw_wire.errors import ErrorCode, anthropic_body
 

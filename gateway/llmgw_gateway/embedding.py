@@ -16,7 +16,7 @@ from llmgw_gateway.call import MICRO, Completeness, Outcome, Usage
 from llmgw_gateway.dialects import openai, openai_embeddings
 from llmgw_gateway.dialects.embeddings import EmbeddingMeter, vectors
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.observe.audit import printable
+from llmgw_gateway.observe.entry import printable
 from llmgw_gateway.pipeline import answer_headers, told
 from llmgw_gateway.providers import answers
 from llmgw_gateway.providers.answers import OK, Refused
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from llmgw_gateway.call import Account, Call, Grant, Target
-    from llmgw_gateway.dialects.embeddings import Vector
+    from llmgw_gateway.dialects.shapes import Vector
     from llmgw_gateway.intake import Body
     from llmgw_gateway.money.hold import Hold
-    from llmgw_gateway.observe.audit import Entry
+    from llmgw_gateway.observe.entry import Entry
     from llmgw_gateway.pipeline import Pipeline
 
 AT_ONCE: Final = 8

@@ -20,7 +20,7 @@ from llmgw_gateway.dialects import (
     openai_responses,
 )
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.observe.audit import printable
+from llmgw_gateway.observe.entry import printable
 from llmgw_gateway.streams.converse import ConverseMeter
 from llmgw_gateway.streams.converse import inner_event as converse_event
 from llmgw_gateway.streams.meter import Meter
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.call import Call, Operation
     from llmgw_gateway.streams.answer import Writer
-    from llmgw_gateway.streams.eventstream import Frame
+    from llmgw_gateway.streams.frames import Frame
 
     Inner = Callable[[Frame], bytes | None]
     Body = Callable[[web.BaseRequest], Awaitable[bytes]]

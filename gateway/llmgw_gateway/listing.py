@@ -10,13 +10,13 @@ from aiohttp import web
 from llmgw_gateway.dialects import anthropic, bedrock_lists, openai
 from llmgw_gateway.dialects.bedrock_lists import Listed
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.observe.audit import printable
+from llmgw_gateway.observe.entry import printable
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llmgw_gateway.observe.audit import Entry
+    from llmgw_gateway.observe.entry import Entry
     from llmgw_gateway.pipeline import Pipeline
     from llmgw_gateway.policy.models import Policy, ServedModel
 

@@ -13,7 +13,7 @@ from llmgw_gateway.policy import defaults
 from llmgw_gateway.policy.defaults import Defaults
 from llmgw_gateway.policy.guards import Guards
 from llmgw_gateway.policy.models import Policy, ServedModel
-from llmgw_gateway.providers import bridge
+from llmgw_gateway.providers import bridging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ def _defaults(settings: Settings, catalogue: Catalogue) -> Defaults:
     if faults:
         raise ConfigurationError("defaults", faults)
     file = settings.bedrock.bridge_file
-    budgeted = bridge.load(settings.path(file) if file else None, catalogue.models).features[BUDGET].models
+    budgeted = bridging.load(settings.path(file) if file else None, catalogue.models).features[BUDGET].models
     return Defaults(settings.defaults, catalogue.no_dearer, budgeted)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import web
@@ -24,11 +23,11 @@ from llmgw_gateway.providers.answers import OK, REFUSED_BY_ROLE, Refused
 from llmgw_gateway.providers.upstreams import able
 from llmgw_gateway.streams import sse
 from llmgw_gateway.streams.eventstream import FrameParser
-from llmgw_gateway.streams.heads import Whole
-from llmgw_gateway.streams.meter import INTERVENED
 from llmgw_gateway.streams.presence import Lookout, gone
 from llmgw_gateway.streams.refusals import StreamRefused
+from llmgw_gateway.streams.responses import Whole
 from llmgw_gateway.streams.sse import EventParser
+from llmgw_gateway.streams.usages import INTERVENED
 from llmgw_wire import headers
 from llmgw_wire.errors import ErrorCode
 
@@ -41,14 +40,15 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.hold import Hold
     from llmgw_gateway.money.holds import Money
     from llmgw_gateway.money.traffic import Place, Rates
-    from llmgw_gateway.observe.audit import Audit, Entry
+    from llmgw_gateway.observe.audit import Audit
+    from llmgw_gateway.observe.entry import Entry
     from llmgw_gateway.observe.metrics import Metrics
     from llmgw_gateway.policy.health import Health
     from llmgw_gateway.policy.models import Policy
     from llmgw_gateway.providers.sending import Upstream
     from llmgw_gateway.providers.upstreams import Upstreams
     from llmgw_gateway.streams.answer import Writer
-    from llmgw_gateway.streams.eventstream import Frame
+    from llmgw_gateway.streams.frames import Frame
     from llmgw_gateway.streams.meter import Meter
     from llmgw_gateway.streams.relay import Relay
 
@@ -85,22 +85,34 @@ class Dialect(Protocol):
         """A refusal of the provider as the client reads it; `billed`: it may have been."""
 
 
-@dataclass(slots=True)
 class Pipeline:
     """Serves model calls."""
 
-    audit: Audit
-    metrics: Metrics
-    authenticator: Authenticator
-    directory: Directory
-    policy: Policy
-    """Replaced whole when the configuration changes."""
-    rates: Rates
-    money: Money
-    upstreams: Upstreams
-    health: Health
-    relay: Relay
-    lookout: Lookout = field(default_factory=Lookout)
+    def __init__(
+        self,
+        audit: Audit,
+        metrics: Metrics,
+        authenticator: Authenticator,
+        directory: Directory,
+        policy: Policy,
+        rates: Rates,
+        money: Money,
+        upstreams: Upstreams,
+        health: Health,
+        relay: Relay,
+    ) -> None:
+        self.audit = audit
+        self.metrics = metrics
+        self.authenticator = authenticator
+        self.directory = directory
+        self.policy = policy
+        """Replaced whole when the configuration changes."""
+        self.rates = rates
+        self.money = money
+        self.upstreams = upstreams
+        self.health = health
+        self.relay = relay
+        self.lookout = Lookout()
 
     def unready(self) -> str:
         """Why this replica should get no requests; empty when there is no reason."""

@@ -10,7 +10,7 @@ from llmgw_wire.messages import Me
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from llmgw_gateway.observe.audit import Entry
+    from llmgw_gateway.observe.entry import Entry
     from llmgw_gateway.pipeline import Pipeline
 
 

@@ -37,7 +37,8 @@ from llmgw_gateway.scim.attributes import USERS
 from llmgw_gateway.scim.refusals import ScimError
 from llmgw_gateway.streams import sse
 from llmgw_gateway.streams.converse import ConverseMeter
-from llmgw_gateway.streams.eventstream import EventStreamError, Frame, FrameParser
+from llmgw_gateway.streams.eventstream import EventStreamError, FrameParser
+from llmgw_gateway.streams.frames import Frame
 from llmgw_gateway.streams.http1 import FIRST_FINAL, AnswerError, AnswerParser
 from llmgw_gateway.streams.meter import Meter
 from llmgw_gateway.streams.refusals import StreamRefused, message_of

@@ -14,7 +14,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from llmgw_gateway.connection import Connection
 from llmgw_gateway.listener import listen
-from llmgw_gateway.streams.heads import Whole
+from llmgw_gateway.streams.responses import Whole
 from tests.lab.loopback import HOST, free_port
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from tests.lab.threaded import ThreadedServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llmgw_gateway.observe.audit import Entry
+    from llmgw_gateway.observe.entry import Entry
 
 CODES = list(TABLE)
 TEXT = "This is what happened, to what, and what to do next."

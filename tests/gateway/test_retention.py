@@ -23,9 +23,10 @@ from llmgw_gateway.money.usage import SUMMED_BY, Line, Span, total, usage
 from llmgw_gateway.observe import change_chain, trail
 from llmgw_gateway.observe.anchors import anchor
 from llmgw_gateway.observe.anchors import write as write_anchor
-from llmgw_gateway.observe.audit import Audit, Entry
+from llmgw_gateway.observe.audit import Audit
 from llmgw_gateway.observe.chain import Head, key_of
 from llmgw_gateway.observe.changes import Author, Change, record
+from llmgw_gateway.observe.entry import Entry
 from llmgw_gateway.observe.spool import Spool
 from llmgw_gateway.retention import SLICE_SECONDS, Pace, Removed, Retention, waits
 from llmgw_gateway.settings import Settings, load

@@ -26,8 +26,9 @@ from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_gateway.identity.roles import Standing
 from llmgw_gateway.identity.service_keys import fresh
 from llmgw_gateway.listener import address_of
-from llmgw_gateway.observe.audit import CLIENT_CLOSED, Entry, new_request_id, printable
+from llmgw_gateway.observe.audit import CLIENT_CLOSED, new_request_id
 from llmgw_gateway.observe.changes import Author, new_change_id
+from llmgw_gateway.observe.entry import Entry, printable
 from llmgw_gateway.peers import FORWARDED_FOR
 from llmgw_wire import errors, headers
 from llmgw_wire.errors import ErrorCode

@@ -280,7 +280,7 @@ def _row(record: dict[str, Any], names: dict[str, str]) -> tuple[str, ...]:
 
 def _example() -> dict[str, Any]:
     """A record with every member, for a header that is there also when no record is."""
-    from llmgw_gateway.observe.audit import Entry  # noqa: PLC0415 -- only for this
+    from llmgw_gateway.observe.entry import Entry  # noqa: PLC0415 -- only for this
 
     example: dict[str, Any] = {"seq": 0} | msgspec.to_builtins(Entry("", "", "").line())
     return example

@@ -52,11 +52,11 @@ def load(config: Path) -> tuple[Settings, Catalogue]:
 
 def startable(config: Path) -> tuple[Settings, Catalogue]:
     """Configuration and prices that a gateway can start with. ConfigurationError carries every fault."""
-    from llmgw_gateway.app import bridging  # noqa: PLC0415 -- half of the gateway; what only reads the ledger does without
+    from llmgw_gateway.app import bridging_table  # noqa: PLC0415 -- half of the gateway; what only reads the ledger does without
 
     settings, catalogue = read(config)
     policy(settings, catalogue)
-    bridging(settings, catalogue)
+    bridging_table(settings, catalogue)
     faults = unpriced(settings, catalogue, today())
     if faults:
         raise ConfigurationError(str(config), faults)

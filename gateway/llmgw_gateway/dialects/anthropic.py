@@ -13,7 +13,7 @@ from llmgw_gateway.streams.refusals import message_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llmgw_gateway.streams.eventstream import Frame
+    from llmgw_gateway.streams.frames import Frame
 
 
 def read(body: bytes, betas: str) -> Call:

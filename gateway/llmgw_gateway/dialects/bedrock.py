@@ -11,6 +11,7 @@ import msgspec
 
 from llmgw_gateway.call import Call
 from llmgw_gateway.dialects import messages
+from llmgw_gateway.dialects.shapes import Chunk
 from llmgw_gateway.streams import eventstream
 from llmgw_gateway.streams.refusals import error_text, error_type
 from llmgw_wire.errors import MODEL_FAILED, REPEATED_BY_AWS
@@ -19,7 +20,7 @@ from llmgw_wire.headers import EVENT_STREAM
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llmgw_gateway.streams.eventstream import Frame
+    from llmgw_gateway.streams.frames import Frame
     from llmgw_gateway.streams.meter import Meter
 
 _EXCEPTIONS: Final = {
@@ -152,11 +153,7 @@ def _with_message(body: bytes) -> bytes:
     return msgspec.json.encode(found | {"message": str(found["error"].get("message", ""))})
 
 
-class _Chunk(msgspec.Struct):
-    event: bytes = msgspec.field(name="bytes")  # base64 in JSON: decoded while parsing
-
-
-_chunk = msgspec.json.Decoder(_Chunk)
+_chunk = msgspec.json.Decoder(Chunk)
 
 
 def inner_event(frame: Frame) -> bytes | None:

@@ -6,12 +6,12 @@ Bedrock user guide, "Amazon Titan Embeddings Text" and "Cohere Embed models".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Meta, Struct
 
 from llmgw_gateway.call import Usage
+from llmgw_gateway.dialects.shapes import ByType, Embedded, Vector
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.streams.meter import UNREADABLE, Meter
 from llmgw_wire.errors import ErrorCode
@@ -19,24 +19,7 @@ from llmgw_wire.errors import ErrorCode
 if TYPE_CHECKING:
     from llmgw_gateway.call import Call
 
-Vector = list[float]
-
-
-class _Typed(Struct):
-    floats: tuple[Vector, ...] = msgspec.field(name="float")
-
-
-class _Answer(Struct):
-    """Titan's answer and Cohere's: the members of one are absent in the other."""
-
-    embedding: Vector | None = None
-    embeddings: _Typed | tuple[Vector, ...] | None = None
-    token_count: Annotated[int, Meta(ge=0, le=100_000_000)] | None = msgspec.field(
-        default=None, name="inputTextTokenCount"
-    )
-
-
-_answer = msgspec.json.Decoder(_Answer)
+_answer = msgspec.json.Decoder(Embedded)
 
 
 def vectors(body: bytes) -> tuple[Vector, ...]:
@@ -44,12 +27,12 @@ def vectors(body: bytes) -> tuple[Vector, ...]:
     try:
         found = _answer.decode(body)
     except UNREADABLE:
-        found = _Answer()
+        found = Embedded()
     if found.embedding is not None:
         return (found.embedding,)
     if found.embeddings is None:
         raise GatewayError(ErrorCode.UPSTREAM_INVALID, "The provider's answer holds no embeddings.")
-    return found.embeddings.floats if isinstance(found.embeddings, _Typed) else found.embeddings
+    return found.embeddings.floats if isinstance(found.embeddings, ByType) else found.embeddings
 
 
 def prepare(call: Call) -> None:

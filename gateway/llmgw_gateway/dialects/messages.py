@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llmgw_gateway.call import LEAST_TOKENS
+from llmgw_gateway.dialects.shapes import Thinking
 from llmgw_gateway.errors import GatewayError
 from llmgw_wire.errors import ErrorCode
 
@@ -24,15 +25,11 @@ MOST_TOKENS = 10_000_000
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class _Thinking(msgspec.Struct):
-    budget_tokens: int = 0
-
-
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _number = msgspec.json.Decoder(int)
 _text = msgspec.json.Decoder(str)
 _flag = msgspec.json.Decoder(bool | None)
-_thinking = msgspec.json.Decoder(_Thinking | None)
+_thinking = msgspec.json.Decoder(Thinking | None)
 _NULL = msgspec.Raw(b"null")
 
 

@@ -27,7 +27,7 @@ DEFAULT_MAX_TOKENS: Final = 32_000
 """The output cap where the client names none: OpenAI's then is the model's own, which would let one call of a large
 model hold several dollars of a budget."""
 DONE: Final = b"data: [DONE]\n\n"
-KEEPALIVE: Final = b": keep-alive\n\n"
+KEEPALIVE: Final[bytes] = b": keep-alive\n\n"
 """A comment (Server-Sent Events, section 9.2.6): clients skip it."""
 _STATUS: Final = {408: 504, 424: 502, 529: 503}
 """The provider's statuses that mean something else to OpenAI's clients."""

@@ -9,15 +9,15 @@ from msgspec import Raw, Struct
 
 from llmgw_gateway.dialects import messages, openai
 from llmgw_gateway.dialects.anthropic import kind_of
-from llmgw_gateway.streams.meter import INTERVENED
 from llmgw_gateway.streams.refusals import error_type, message_of
+from llmgw_gateway.streams.usages import INTERVENED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmgw_gateway.call import Usage
     from llmgw_gateway.dialects.openai import Table
-    from llmgw_gateway.streams.eventstream import Frame
+    from llmgw_gateway.streams.frames import Frame
     from llmgw_gateway.streams.meter import Meter
 
 FINISH: Final = {

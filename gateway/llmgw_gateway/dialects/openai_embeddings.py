@@ -20,7 +20,7 @@ from llmgw_gateway.dialects import openai
 from llmgw_gateway.dialects.openai import Table, judge, malformed, raw, text
 
 if TYPE_CHECKING:
-    from llmgw_gateway.dialects.embeddings import Vector
+    from llmgw_gateway.dialects.shapes import Vector
 
 CARRIED: Final = frozenset({"dimensions", "encoding_format", "input", "input_type", "model"})
 MOST_INPUTS: Final = 2_048

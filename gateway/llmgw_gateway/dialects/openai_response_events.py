@@ -15,8 +15,8 @@ from llmgw_gateway.dialects import messages, openai
 from llmgw_gateway.dialects.anthropic import kind_of
 from llmgw_gateway.dialects.openai_chat import event_decoder, read_message
 from llmgw_gateway.streams import sse
-from llmgw_gateway.streams.meter import INTERVENED
 from llmgw_gateway.streams.refusals import error_type, message_of
+from llmgw_gateway.streams.usages import INTERVENED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Usage
     from llmgw_gateway.dialects.openai import Table
     from llmgw_gateway.dialects.openai_chat import Block, Delta, Event
-    from llmgw_gateway.streams.eventstream import Frame
+    from llmgw_gateway.streams.frames import Frame
     from llmgw_gateway.streams.meter import Meter
 
 INCOMPLETE: Final = {

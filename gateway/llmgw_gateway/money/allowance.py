@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from llmgw_gateway.money.decide import BudgetRef
+    from llmgw_gateway.money.levels import BudgetRef
 
 PREFIX: Final = "alw_"
 """Of the id of an allowance among the attempts; those of calls begin with att_."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money.amounts import MONEY, NOTHING, TOKENS, difference, larger, only, smaller
-from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, Level, decide, throttled
+from llmgw_gateway.money.decide import decide, throttled
 from llmgw_gateway.money.items import (
     CORRECTION,
     LEASE_EXPIRED,
@@ -33,6 +33,7 @@ from llmgw_gateway.money.items import (
     Undo,
     released,
 )
+from llmgw_gateway.money.levels import BudgetRef, Counter, Denial, Level
 
 
 @dataclass(slots=True)

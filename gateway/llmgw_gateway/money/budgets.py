@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from llmgw_gateway.money import periods
-from llmgw_gateway.money.decide import BudgetRef, Throttle
 from llmgw_gateway.money.items import Payer
+from llmgw_gateway.money.levels import BudgetRef, Throttle
 from llmgw_gateway.money.overrides import Overrides
 from llmgw_gateway.money.scope import LEVELS, applies, particularity, subject, whose
 from llmgw_gateway.money.tariffs import version_for

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from llmgw_gateway.call import MICRO
 from llmgw_gateway.money.amounts import smaller
 
@@ -30,21 +28,41 @@ PART = MICRO - 1
 """Less than a whole unit: what rounds up."""
 
 
-class Terms(Struct, frozen=True, gc=False):
+class Terms:
     """Hold and ceiling of a call, for any max_tokens up to the one it asked for: near a limit less may be admitted.
 
     The four amounts are millionths of each unit: of the prompt, and of one token of output.
     """
 
-    max_tokens: int
-    least_tokens: int
-    """With less output than this the call is of no use; never clamped below."""
-    likely_output: int
-    """Tokens."""
-    likely_prompt: Amounts
-    likely_rate: Amounts
-    most_prompt: Amounts
-    most_rate: Amounts
+    __slots__ = (
+        "least_tokens",
+        "likely_output",
+        "likely_prompt",
+        "likely_rate",
+        "max_tokens",
+        "most_prompt",
+        "most_rate",
+    )
+
+    def __init__(
+        self,
+        max_tokens: int,
+        least_tokens: int,
+        likely_output: int,
+        likely_prompt: Amounts,
+        likely_rate: Amounts,
+        most_prompt: Amounts,
+        most_rate: Amounts,
+    ) -> None:
+        self.max_tokens = max_tokens
+        self.least_tokens = least_tokens
+        """With less output than this the call is of no use; never clamped below."""
+        self.likely_output = likely_output
+        """Tokens."""
+        self.likely_prompt = likely_prompt
+        self.likely_rate = likely_rate
+        self.most_prompt = most_prompt
+        self.most_rate = most_rate
 
     def hold(self, unit: int, max_tokens: int) -> int:
         """What is expected, in whole units rounded up."""

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import string
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
-
-import msgspec
-from msgspec import Struct
 
 from llmgw_gateway.call import Outcome, Usage
 from llmgw_gateway.money import items
@@ -24,29 +20,57 @@ LONGEST_NOTE = 64
 _NOTE = frozenset(string.ascii_letters + string.digits + "_")
 
 
-class Hold(Struct):
+class Hold:
     """What is kept for one attempt, and what became of it."""
 
-    attempt_id: str
-    remaining: int | None
-    """Micro-USD left in the tightest budget after this hold; None without a budget in money."""
-    amounts: Amounts
-    """Held in each unit; grows while the attempt runs."""
-    ceiling: Amounts
-    """The most that it can come to."""
-    max_tokens: int
-    """The most output that was admitted."""
-    clamped_by: str
-    """The budget for which that is less than was asked for; empty: none."""
-    tariff: Tariff
-    """Of the day on which the attempt was admitted."""
-    model: str
-    person: str
-    session: str
-    size: int
-    renewed: float
-    """When the lease was last extended, on the monotonic clock."""
-    outcome: Outcome = msgspec.field(default_factory=Outcome)
+    __slots__ = (
+        "amounts",
+        "attempt_id",
+        "ceiling",
+        "clamped_by",
+        "max_tokens",
+        "model",
+        "outcome",
+        "person",
+        "remaining",
+        "renewed",
+        "session",
+        "size",
+        "tariff",
+    )
+
+    def __init__(
+        self,
+        attempt_id: str,
+        admitted: items.Admitted,
+        tariff: Tariff,
+        *,
+        model: str,
+        person: str,
+        session: str,
+        size: int,
+        renewed: float,
+    ) -> None:
+        self.attempt_id = attempt_id
+        self.remaining = admitted.remaining
+        """Micro-USD left in the tightest budget after this hold; None without a budget in money."""
+        self.amounts = admitted.hold
+        """Held in each unit; grows while the attempt runs."""
+        self.ceiling = admitted.ceiling
+        """The most that it can come to."""
+        self.max_tokens = admitted.max_tokens
+        """The most output that was admitted."""
+        self.clamped_by = admitted.clamped_by
+        """The budget for which that is less than was asked for; empty: none."""
+        self.tariff = tariff
+        """Of the day on which the attempt was admitted."""
+        self.model = model
+        self.person = person
+        self.session = session
+        self.size = size
+        self.renewed = renewed
+        """When the lease was last extended, on the monotonic clock."""
+        self.outcome = Outcome()
 
     def cost(self, usage: Usage) -> int:
         """What `usage` costs in micro-USD, by the price of the day the attempt was admitted."""
@@ -81,7 +105,7 @@ class Hold(Struct):
         return items.Settlement(self.attempt_id, note, now, charge=None, usage=outcome.usage, observed=seen)
 
 
-class Running(AbstractAsyncContextManager[Hold]):
+class Running:
     """An attempt as a block of `async with`. A class, because `asynccontextmanager` costs more."""
 
     __slots__ = ("_begin", "_finish", "_hold")

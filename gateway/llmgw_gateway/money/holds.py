@@ -19,11 +19,11 @@ from llmgw_gateway.errors import GatewayError, StoreAwayError
 from llmgw_gateway.money import items, own_usage
 from llmgw_gateway.money.amounts import NOTHING, UNITS, larger, smaller
 from llmgw_gateway.money.budgets import Budgets, view
-from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.estimate import estimate
 from llmgw_gateway.money.hold import Hold, Running
 from llmgw_gateway.money.journal import Journal
 from llmgw_gateway.money.learning import Learned
+from llmgw_gateway.money.levels import Denial
 from llmgw_gateway.money.posting import Books
 from llmgw_gateway.money.refusals import explain
 from llmgw_gateway.money.standby import Standby
@@ -46,11 +46,6 @@ if TYPE_CHECKING:
     from llmgw_gateway.store.database import Database
     from llmgw_wire.messages import BudgetView, UsageReport
 
-    class _HandIn(Protocol):
-        """`Database.hand_in` with the books' own function."""
-
-        def __call__(self, item: items.Item, *, linger: float = 0.0) -> asyncio.Future[items.Answer]: ...
-
 
 LEASE_SECONDS = 30
 RENEW_SECONDS = 10
@@ -68,6 +63,12 @@ TIGHT = 0.9
 GROWTH = 1.5
 """A topped-up hold, as a multiple of what was seen."""
 log = logging.getLogger("llmgw.money")
+
+
+class _HandIn(Protocol):
+    """`Database.hand_in` with the books' own function."""
+
+    def __call__(self, item: items.Item, *, linger: float = 0.0) -> asyncio.Future[items.Answer]: ...
 
 
 class Money:
@@ -173,16 +174,12 @@ class Money:
         self.standby.used(asked.budgets)
         hold = Hold(
             asked.attempt_id,
-            answer.remaining,
-            answer.hold,
-            answer.ceiling,
-            answer.max_tokens,
-            answer.clamped_by,
+            answer,
             tariff,
-            target.model,
-            account.person_id,
-            call.session,
-            call.size,
+            model=target.model,
+            person=account.person_id,
+            session=call.session,
+            size=call.size,
             renewed=asked_at,
         )
         if hold.max_tokens < grant.max_tokens:

@@ -8,11 +8,11 @@ from msgspec import Struct
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money.amounts import NOTHING, Amounts
-from llmgw_gateway.money.decide import Denial
+from llmgw_gateway.money.levels import Denial
 
 if TYPE_CHECKING:
-    from llmgw_gateway.money.decide import BudgetRef
     from llmgw_gateway.money.estimate import Terms
+    from llmgw_gateway.money.levels import BudgetRef
 
 SETTLEMENT: Final = "settlement"
 CORRECTION: Final = "correction"

@@ -12,8 +12,6 @@ from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from msgspec import Struct
-
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money.estimate import BYTES_PER_TOKEN, EXPECTED_OUTPUT
 
@@ -31,16 +29,19 @@ WEIGHT = 0.1
 V = TypeVar("V")
 
 
-class _Habit(Struct):
+class _Habit:
     """What a person's calls of one model were like."""
 
-    bytes_per_token: float
-    outputs: deque[int]
-    """The most recent ones."""
-    ordered: list[int]
-    """The same by size: to keep it so is cheaper than to sort them for each call."""
-    output: int
-    """To expect of the next call. Kept, because each call asks for it twice."""
+    __slots__ = ("bytes_per_token", "ordered", "output", "outputs")
+
+    def __init__(self, bytes_per_token: float, output: int) -> None:
+        self.bytes_per_token = bytes_per_token
+        self.outputs: deque[int] = deque()
+        """The most recent ones."""
+        self.ordered: list[int] = []
+        """The same by size: to keep it so is cheaper than to sort them for each call."""
+        self.output = output
+        """To expect of the next call. Kept, because each call asks for it twice."""
 
     def answered(self, output: int) -> None:
         """One more answer."""
@@ -53,27 +54,40 @@ class _Habit(Struct):
             self.output = max(1, self.ordered[(count * 9) // 10])
 
 
-class _Bill(Struct, frozen=True, gc=False):
+class _Bill:
     """How a session's last prompt was billed."""
 
-    usage: Usage
-    prompt: int
-    """All of its tokens; more than none."""
-    at: float
+    __slots__ = ("at", "prompt", "usage")
+
+    def __init__(self, usage: Usage, prompt: int, at: float) -> None:
+        self.usage = usage
+        self.prompt = prompt
+        """All of its tokens; more than none."""
+        self.at = at
 
 
-NOBODY = _Habit(float(BYTES_PER_TOKEN), deque(), [], EXPECTED_OUTPUT)
+NOBODY = _Habit(float(BYTES_PER_TOKEN), EXPECTED_OUTPUT)
 """What is expected of whom nothing is known."""
 
 
-class _Kept(OrderedDict["Hashable", V], Generic[V]):
+class _Kept(Generic[V]):
     """A dictionary that forgets its oldest entries."""
 
+    def __init__(self) -> None:
+        self._entries: OrderedDict[Hashable, V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: Hashable) -> V | None:
+        return self._entries.get(key)
+
     def keep(self, key: Hashable, value: V) -> None:
-        self[key] = value
-        self.move_to_end(key)
-        if len(self) > MOST_KEPT:
-            self.popitem(last=False)
+        """The newest, whether it was known or not."""
+        self._entries[key] = value
+        self._entries.move_to_end(key)
+        if len(self._entries) > MOST_KEPT:
+            self._entries.popitem(last=False)
 
 
 class Learned:
@@ -88,10 +102,8 @@ class Learned:
         who = (person, model)
         habit = self._habits.get(who)
         if habit is None:
-            habit = _Habit(NOBODY.bytes_per_token, deque(), [], NOBODY.output)
-            self._habits.keep(who, habit)
-        else:
-            self._habits.move_to_end(who)
+            habit = _Habit(NOBODY.bytes_per_token, NOBODY.output)
+        self._habits.keep(who, habit)
         habit.answered(usage.output)
         prompt = usage.prompt
         if prompt > 0 and size > 0:
@@ -105,7 +117,7 @@ class Learned:
         self, *, model: str, person: str, session: str, size: int, most_prompt: int, most_output: int, now: float
     ) -> Usage:
         """The usage to expect of a call that is about to be made: no more than the model takes and may give."""
-        habit = self._habits.get((person, model), NOBODY)
+        habit = self._habits.get((person, model)) or NOBODY
         prompt = min(int(size / habit.bytes_per_token), most_prompt)
         output = min(most_output, habit.output)
         last = self._sessions.get((person, session, model))

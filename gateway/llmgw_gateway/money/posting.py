@@ -17,7 +17,6 @@ from sqlalchemy import select
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money.amounts import NOTHING, UNITS
 from llmgw_gateway.money.book import Book
-from llmgw_gateway.money.decide import Counter
 from llmgw_gateway.money.items import (
     SETTLEMENT,
     Admission,
@@ -31,6 +30,7 @@ from llmgw_gateway.money.items import (
     Sweep,
     Undo,
 )
+from llmgw_gateway.money.levels import Counter
 from llmgw_gateway.store.bulk import DeleteRows, InsertRows, SelectRows, UpdateRows
 from llmgw_gateway.store.schema import attempts, counters, events, ledger, payers
 

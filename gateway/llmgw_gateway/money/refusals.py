@@ -8,7 +8,7 @@ from llmgw_gateway.call import MICRO
 
 if TYPE_CHECKING:
     from llmgw_gateway.money.amounts import Unit
-    from llmgw_gateway.money.decide import Denial
+    from llmgw_gateway.money.levels import Denial
 
 _WHAT: Final = {"usd": "", "tokens": " tokens", "weighted_tokens": " weighted tokens"}
 

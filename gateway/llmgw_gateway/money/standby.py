@@ -20,7 +20,6 @@ from llmgw_gateway.call import MICRO
 from llmgw_gateway.errors import GatewayError, StoreError
 from llmgw_gateway.money.allowance import FAR, PREFIX, Allowance, Allowances
 from llmgw_gateway.money.amounts import NOTHING, larger, only
-from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.estimate import Terms
 from llmgw_gateway.money.items import (
     Admission,
@@ -34,6 +33,7 @@ from llmgw_gateway.money.items import (
     released,
     unknown,
 )
+from llmgw_gateway.money.levels import Denial
 from llmgw_gateway.store.database import MOST_PER_COMMIT
 from llmgw_gateway.store.schema import attempts
 from llmgw_wire.errors import ErrorCode
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from llmgw_gateway.money.decide import BudgetRef
     from llmgw_gateway.money.items import Answer, Item
     from llmgw_gateway.money.journal import Contents, Journal
+    from llmgw_gateway.money.levels import BudgetRef
     from llmgw_gateway.store.database import Database
 
 PROCESS_LOST = "process_lost"

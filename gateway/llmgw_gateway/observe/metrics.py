@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
-from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client.core import Metric
 
-    from llmgw_gateway.observe.audit import Entry
+    from llmgw_gateway.observe.entry import Entry
 
 FIRST_ERROR: Final = 400
 _RESULT: Final = re.compile(r"[a-z_]{1,40}|upstream_[0-9]{3}|upstream_[A-Za-z]{1,40}Exception")
@@ -100,8 +99,8 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class Calls(Collector):
-    """What is counted of each model request, in plain numbers: they become metrics when somebody looks.
+class Calls:
+    """A collector: what is counted of each model request, in plain numbers that become metrics when somebody looks.
 
     The library's own counters take locks and check themselves at each step, a dozen times a request.
     """

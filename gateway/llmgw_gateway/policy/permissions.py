@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from llmgw_gateway.sections.permitting import Permission  # noqa: TC001 -- mypyc looks up what members are
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmgw_gateway.call import Account
     from llmgw_gateway.sections.concerning import Concerning
-    from llmgw_gateway.sections.permitting import Permission
 
 MOST_KNOWN = 10_000
 Concern = Literal["yes", "no", "unknown"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmgw_gateway.call import Outcome
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.providers import bridge
+from llmgw_gateway.providers import bridge, bridging
 from llmgw_gateway.providers.sending import Attempt, Question, Sender, Upstream, read, visible
 from llmgw_gateway.streams.refusals import AWS_TYPES, UNKNOWN
 from llmgw_wire import headers as names
@@ -41,7 +41,7 @@ class Anthropic:
         settings: AnthropicSettings,
         times: Times,
         key: ApiKey,
-        table: bridge.Table | None = None,
+        table: bridging.Table | None = None,
     ) -> None:
         """`table`: what is sent on; None: as it ships."""
         self._settings = settings
@@ -87,7 +87,7 @@ class Anthropic:
                 return headers | {"x-api-key": key}
             return headers | {"Authorization": f"Bearer {key}"}
 
-        return Attempt(self._sender, Question(opening, body, found, head_by, stream), outcome, self._heard)
+        return Attempt(self._sender, Question(opening, body, found, head_by, stream=stream), outcome, self._heard)
 
     @staticmethod
     def _headers(version: str, betas: str) -> dict[str, str]:
@@ -105,8 +105,8 @@ class Anthropic:
             headers,
             answer.body,
             sent_at,
-            REQUEST_ID in answer.headers,
             self._sender.called,
+            own_words=REQUEST_ID in answer.headers,
             speech="events",
             cancel_stops_billing=self._settings.cancel_stops_billing,
         )

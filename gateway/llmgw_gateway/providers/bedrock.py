@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from llmgw_gateway.call import Outcome
-from llmgw_gateway.providers import bridge
+from llmgw_gateway.providers import bridge, bridging
 from llmgw_gateway.providers.sending import Attempt, Question, Sender, Upstream, read, visible
 from llmgw_gateway.providers.sigv4 import Place, Signer
 
@@ -48,7 +48,7 @@ class Bedrock:
         self,
         settings: BedrockSettings,
         credentials: AwsCredentials,
-        table: bridge.Table | None = None,
+        table: bridging.Table | None = None,
         *,
         region: str = "",
         endpoint: str = "",
@@ -118,7 +118,7 @@ class Bedrock:
         guard: Guard | None = None,
     ) -> Attempt:
         opening, place = self._place(invoke_id, action, guard)
-        question = Question(opening, body, partial(self._sign, place), head_by, stream)
+        question = Question(opening, body, partial(self._sign, place), head_by, stream=stream)
         return Attempt(self._sender, question, outcome, _heard)
 
     async def _sign(self, place: Place, body: bytes) -> dict[str, str]:
@@ -167,9 +167,9 @@ def _heard(answer: Answer, sent_at: float) -> Upstream:
         visible(answer, VISIBLE),
         answer.body,
         sent_at,
-        own_words,
         CALLED,
-        answer.headers.get(INPUT_TOKENS, ""),
+        own_words=own_words,
+        input_tokens=answer.headers.get(INPUT_TOKENS, ""),
         cancel_stops_billing=CANCEL_STOPS_BILLING,
     )
 

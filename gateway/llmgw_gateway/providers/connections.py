@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection
-from aiohttp import ClientError
 
+from llmgw_gateway.providers.failures import BrokenError, UnreachableError
 from llmgw_gateway.streams.body import Body
 from llmgw_gateway.streams.http1 import AnswerError, AnswerParser
 
@@ -30,14 +30,6 @@ PIECE: Final = 256 * 1024
 """Bytes of a request that are handed over at once: more would stall the loop while they are copied or encrypted."""
 OTHER_FAMILY_SECONDS: Final = 0.25
 """After which the next address is tried beside the first (RFC 8305 section 5)."""
-
-
-class UnreachableError(ClientError):
-    """No connection could be made: nothing was sent."""
-
-
-class BrokenError(ClientError):
-    """An answer broke off, or is no HTTP. A request was sent, or may have been."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +101,8 @@ class Connections:
                     found, happy_eyeballs_delay=OTHER_FAMILY_SECONDS, interleave=1, loop=self._loop
                 )
                 try:
-                    _, connection = await self._loop.create_connection(
-                        lambda: _Connection(self, self._loop),
+                    _, made = await self._loop.create_connection(
+                        lambda: cast("asyncio.Protocol", _Connection(self, self._loop)),
                         sock=sock,
                         ssl=self._context,
                         server_hostname=self.host if self._context is not None else None,
@@ -120,7 +112,7 @@ class Connections:
                     raise
         except OSError as error:  # refused, unknown, not trusted, too late
             raise UnreachableError(type(error).__name__) from error
-        return connection
+        return cast("_Connection", made)
 
     def rest(self, connection: _Connection) -> None:
         """Take back a connection whose answer has ended well."""
@@ -167,8 +159,8 @@ class Answer:
         self._connection.leave(self.body)
 
 
-class _Connection(asyncio.Protocol):
-    """One connection: one request at a time. It is its body's source, and pauses with it."""
+class _Connection:
+    """One connection, an asyncio.Protocol: one request at a time. It is its body's source, and pauses with it."""
 
     __slots__ = (
         "_began",

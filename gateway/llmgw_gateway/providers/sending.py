@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from aiohttp import ClientError
-from msgspec import Struct
 
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.providers.connections import Connections, Patience, UnreachableError
+from llmgw_gateway.providers.connections import Connections, Patience
+from llmgw_gateway.providers.failures import UnreachableError
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -36,24 +36,49 @@ Speech = Literal["frames", "events"]
 """How an answer streams: in frames of AWS's event stream, or as server-sent events in the Anthropic format."""
 
 
-class Upstream(Struct, frozen=True):
+class Upstream:
     """An answer whose head has arrived."""
 
-    status: int
-    headers: dict[str, str]
-    """The few that a client may see."""
-    content: Body
-    dispatched_at: float
-    """On the monotonic clock."""
-    own_words: bool
-    """Whether an error is the provider's own, and not that of a proxy on the way, which may have cut off an answer."""
-    provider: str
-    """What it is called in what people read."""
-    input_tokens: str = ""
-    """What Bedrock counted of a call whose answer may not tell, such as one for embeddings; empty: nothing."""
-    speech: Speech = "frames"
-    cancel_stops_billing: bool = False
-    """Whether an answer is billed only as far as it was read."""
+    __slots__ = (
+        "cancel_stops_billing",
+        "content",
+        "dispatched_at",
+        "headers",
+        "input_tokens",
+        "own_words",
+        "provider",
+        "speech",
+        "status",
+    )
+
+    def __init__(
+        self,
+        status: int,
+        headers: dict[str, str],
+        content: Body,
+        dispatched_at: float,
+        provider: str,
+        *,
+        own_words: bool,
+        input_tokens: str = "",
+        speech: Speech = "frames",
+        cancel_stops_billing: bool = False,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        """The few that a client may see."""
+        self.content = content
+        self.dispatched_at = dispatched_at
+        """On the monotonic clock."""
+        self.provider = provider
+        """What it is called in what people read."""
+        self.own_words = own_words
+        """Whether an error is the provider's own, and not that of a proxy, which may have cut off an answer."""
+        self.input_tokens = input_tokens
+        """What Bedrock counted of a call whose answer may not tell, such as one for embeddings; empty: nothing."""
+        self.speech = speech
+        self.cancel_stops_billing = cancel_stops_billing
+        """Whether an answer is billed only as far as it was read."""
 
 
 class Sender:
@@ -133,16 +158,19 @@ class Sender:
             ) from error
 
 
-class Question(Struct, frozen=True):
+class Question:
     """What is sent."""
 
-    opening: str
-    """The beginning of the request, by `Sender.opening`."""
-    body: bytes
-    headers: Headers
-    head_by: float
-    """Until when the head of the answer has to be there, on the loop's clock."""
-    stream: bool
+    __slots__ = ("body", "head_by", "headers", "opening", "stream")
+
+    def __init__(self, opening: str, body: bytes, headers: Headers, head_by: float, *, stream: bool) -> None:
+        self.opening = opening
+        """The beginning of the request, by `Sender.opening`."""
+        self.body = body
+        self.headers = headers
+        self.head_by = head_by
+        """Until when the head of the answer has to be there, on the loop's clock."""
+        self.stream = stream
 
 
 class Attempt:

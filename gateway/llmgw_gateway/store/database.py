@@ -15,13 +15,13 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from msgspec import Struct
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from llmgw_gateway.errors import GatewayError, StoreAwayError
 from llmgw_gateway.store.polling import until_next
+from llmgw_gateway.store.work import Work
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -75,17 +75,6 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of everything, after the threads have ended."""
-
-
-class Work(Struct, eq=False):
-    """One item on its way through the writer. Compared by identity: the same item may be handed in twice."""
-
-    run: Callable[[Connection, list[Any]], Sequence[Any]]
-    item: object
-    future: asyncio.Future[Any]
-    since: int
-    """The tick in which it was handed in."""
-    state: Literal["queued", "taken", "withdrawn"] = "queued"
 
 
 class Database:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import aiohttp
-from aiohttp import web
 
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.streams import heads
 from llmgw_gateway.streams.eventstream import EventStreamError
+from llmgw_gateway.streams.heads import Framing
 from llmgw_gateway.streams.limits import Timers
 from llmgw_gateway.streams.presence import gone
 from llmgw_gateway.streams.refusals import FAILED_AT_WORK, StreamRefused, error_type, status_of
@@ -22,9 +20,11 @@ from llmgw_wire.errors import ErrorCode
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from aiohttp import web
+
     from llmgw_gateway.call import Outcome
     from llmgw_gateway.streams.body import Body
-    from llmgw_gateway.streams.eventstream import Frame
+    from llmgw_gateway.streams.frames import Frame
     from llmgw_gateway.streams.limits import Limits
     from llmgw_gateway.streams.meter import Meter
 
@@ -61,50 +61,6 @@ class Parser(Protocol):
         """Say that no more bytes come; EventStreamError when something is incomplete."""
 
 
-class Streamed(web.StreamResponse):
-    """What aiohttp's server is given in the end: an answer that has left already, head, chunks and all."""
-
-    def __init__(self, request: web.BaseRequest, headers: Mapping[str, str]) -> None:
-        self._status = HTTPStatus.OK
-        self._headers = headers  # type: ignore[assignment]  # written as they are
-        self._whole = False
-        self._opened = False
-        self._in_chunks = heads.in_chunks(request)
-        self._stays = request.keep_alive and self._in_chunks
-        self._asked = request
-
-    @property
-    def prepared(self) -> bool:
-        """Whether the head has left."""
-        return self._opened
-
-    @property
-    def keep_alive(self) -> bool:
-        """Whether another request may come on this connection."""
-        return self._whole and self._stays
-
-    def opening(self) -> bytes:
-        """The head, to be sent now."""
-        self._opened = True
-        return heads.head(self._asked, self.status, self.headers, None, keep_alive=self._stays)
-
-    def framed(self, data: bytes, *, last: bool = False) -> bytes:
-        """Data of the body as it is sent; `last`: nothing follows."""
-        if self._in_chunks and data:
-            data = b"%x\r\n%b\r\n" % (len(data), data)  # RFC 9112 section 7.1
-        if last:
-            self._whole = True
-            if self._in_chunks:
-                data += heads.LAST_CHUNK
-        return data
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Everything has been sent."""
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """The same."""
-
-
 class Answer:
     """One answer. `leaves` is told once when its client is gone, `opens` once when its head is out."""
 
@@ -126,7 +82,7 @@ class Answer:
         self.outcome = outcome
         self.session = session
         self.gone = False
-        self.response = Streamed(request, {**headers, "content-type": writer.content_type, "cache-control": "no-cache"})
+        self.framing = Framing(request, {**headers, "content-type": writer.content_type, "cache-control": "no-cache"})
         self.timers = Timers(limits, dispatched_at, time.monotonic(), pings=writer.keepalive is not None)
         self.stopped: Stop | None = None
         self._request = request
@@ -255,7 +211,7 @@ class Answer:
         # Refused before it began: nothing is charged, whether or not the head had to leave meanwhile.
         worked = self._meter.started or self._meter.pieces or status_of(name or "") in FAILED_AT_WORK
         self.outcome.refused_upstream = not worked
-        if alone and not self.timers.begun and not self.response.prepared:
+        if alone and not self.timers.begun and not self.framing.opened:
             raise StreamRefused.by_frame(broken) if broken is not None else StreamRefused.by_event(error or b"")
 
     def end(self) -> None:
@@ -280,7 +236,7 @@ class Answer:
 
     def fail(self, kind: str, message: str) -> None:
         """Tell the client, in its dialect: as a status while the head is unsent, as a terminal event afterwards."""
-        if not self.response.prepared:
+        if not self.framing.opened:
             code = ErrorCode.UPSTREAM_TIMEOUT if kind == "overloaded_error" else ErrorCode.UPSTREAM_INVALID
             raise GatewayError(code, message)
         self._end(self._writer.failure(kind, message))
@@ -325,19 +281,19 @@ class Answer:
         self.timers.opened = True
         self._opens()
         if not self.gone:
-            head = self.response.opening()
+            head = self.framing.opening()
             self._request.writer.output_size += len(head)  # aiohttp's own answers come only before it
-            self._send(head + self.response.framed(first))
+            self._send(head + self.framing.framed(first))
 
     def _write(self, data: bytes) -> None:
         if data and not self._ended:
-            self._send(self.response.framed(data))
+            self._send(self.framing.framed(data))
 
     def _end(self, last: bytes = b"") -> None:
         """Write what ends the answer. Whoever comes first ends it, and nothing is written after that."""
-        if not self._ended and self.response.prepared:
+        if not self._ended and self.framing.opened:
             self._ended = True
-            self._send(self.response.framed(last, last=True))
+            self._send(self.framing.framed(last, last=True))
 
     def _send(self, data: bytes) -> None:
         """Write bytes. A client that does not take them in time is gone; meanwhile nothing more is read for it."""

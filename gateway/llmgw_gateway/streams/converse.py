@@ -9,38 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
 
 from llmgw_gateway.call import Usage
-from llmgw_gateway.streams.meter import INTERVENED, UNREADABLE, Count, Meter
+from llmgw_gateway.streams import usages
+from llmgw_gateway.streams.meter import UNREADABLE, Meter
+from llmgw_gateway.streams.usages import INTERVENED
 
 if TYPE_CHECKING:
-    from llmgw_gateway.streams.eventstream import Frame
+    from llmgw_gateway.streams.frames import Frame
 
 
-class _Written(Struct, rename="camel"):
-    """What was written to the cache for one time."""
-
-    ttl: str = ""
-    input_tokens: Count = 0
-
-
-class _Usage(Struct, rename="camel"):
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    cache_read_input_tokens: Count | None = None
-    cache_write_input_tokens: Count | None = None
-    cache_details: tuple[_Written, ...] = ()
-
-
-class _Answer(Struct, rename="camel"):
-    """A whole answer, the `metadata` event, or `messageStop`."""
-
-    usage: _Usage | None = None
-    stop_reason: str | None = None
-
-
-_answer = msgspec.json.Decoder(_Answer)
+_answer = msgspec.json.Decoder(usages.ConverseAnswer)
 
 
 def inner_event(frame: Frame) -> bytes | None:
@@ -81,11 +60,11 @@ class ConverseMeter(Meter):
         except UNREADABLE:
             return
 
-    def _understand(self, said: _Answer) -> None:
+    def _understand(self, said: usages.ConverseAnswer) -> None:
         self._count(said.usage)
         self.intervened = self.intervened or said.stop_reason == INTERVENED
 
-    def _count(self, seen: _Usage | None) -> None:
+    def _count(self, seen: usages.ConverseUsage | None) -> None:
         if seen is None:
             return
         written = seen.cache_write_input_tokens or 0

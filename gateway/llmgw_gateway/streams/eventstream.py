@@ -10,7 +10,7 @@ import struct
 import zlib
 from functools import lru_cache
 
-from msgspec import Struct
+from llmgw_gateway.streams.frames import Frame
 
 PRELUDE = 12
 TRAILER = 4
@@ -30,23 +30,6 @@ _short = struct.Struct(">H")
 
 class EventStreamError(ValueError):
     """The bytes are no valid event stream: what follows cannot be trusted."""
-
-
-class Frame(Struct, frozen=True, gc=False):
-    """One message. Only string headers are kept: all that decide anything (`:event-type` and its kin) are strings."""
-
-    headers: dict[str, str]
-    payload: bytes
-
-    @property
-    def exception(self) -> str | None:
-        """The name of the exception that this frame reports, or None for an event."""
-        kind = self.headers.get(":message-type")
-        if kind == "exception":
-            return self.headers.get(":exception-type", "unknownException")
-        if kind == "error":
-            return self.headers.get(":error-code", "unknownError")
-        return None
 
 
 class FrameParser:

@@ -1,4 +1,4 @@
-"""Heads of answers as they leave: status line and headers in one piece, and a body of unknown length in chunks."""
+"""Answers as they leave: status line and headers in one piece, and a body of unknown length in chunks."""
 
 from __future__ import annotations
 
@@ -7,24 +7,12 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
-class Whole(web.StreamResponse):
-    """An answer in one piece. aiohttp's own response would convert, check and compute what is known here."""
-
-    def __init__(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        """`headers`: by lower-case name, all but length, date and those about the connection."""
-        self._status = status
-        self._headers = headers  # type: ignore[assignment]  # written as they are
-        self.body = body
-
-    def usual(self) -> web.Response:
-        """The same as aiohttp makes one."""
-        return web.Response(status=self._status, body=self.body, headers=self._headers)
+    from aiohttp import web
 
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -60,6 +48,41 @@ def head(
 def in_chunks(request: web.BaseRequest) -> bool:
     """Whether an answer of unknown length is sent in chunks: to HTTP/1.0 the end of the connection is its end."""
     return request.version >= HttpVersion11
+
+
+class Framing:
+    """How an answer of unknown length leaves."""
+
+    __slots__ = ("_headers", "_in_chunks", "_request", "_stays", "_whole", "opened")
+
+    def __init__(self, request: web.BaseRequest, headers: Mapping[str, str]) -> None:
+        self._request = request
+        self._headers = headers
+        self._in_chunks = in_chunks(request)
+        self._stays = request.keep_alive and self._in_chunks
+        self._whole = False
+        self.opened = False
+        """Whether the head has left."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether another request may come on this connection."""
+        return self._whole and self._stays
+
+    def opening(self) -> bytes:
+        """The head, to be sent now."""
+        self.opened = True
+        return head(self._request, HTTPStatus.OK.value, self._headers, None, keep_alive=self._stays)
+
+    def framed(self, data: bytes, *, last: bool = False) -> bytes:
+        """Data of the body as it is sent; `last`: nothing follows."""
+        if self._in_chunks and data:
+            data = b"%x\r\n%b\r\n" % (len(data), data)  # RFC 9112 section 7.1
+        if last:
+            self._whole = True
+            if self._in_chunks:
+                data += LAST_CHUNK
+        return data
 
 
 def _date() -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from msgspec import Struct
-
 MOST_HEAD: Final = 64 * 1024
 """Bytes of status line and headers, or of the trailers of a body."""
 MOST_SIZE_LINE: Final = 4096
@@ -42,12 +40,15 @@ class AnswerError(ValueError):
     """The bytes are no HTTP/1.1 answer, or not the whole of one."""
 
 
-class Head(Struct, frozen=True):
+class Head:
     """Status and headers."""
 
-    status: int
-    headers: dict[str, str]
-    """By lower-case name; the values of one that came several times are joined by commas (RFC 9110 section 5.3)."""
+    __slots__ = ("headers", "status")
+
+    def __init__(self, status: int, headers: dict[str, str]) -> None:
+        self.status = status
+        self.headers = headers
+        """By lower-case name; the values of one that came several times are joined by commas (RFC 9110 section 5.3)."""
 
 
 class AnswerParser:

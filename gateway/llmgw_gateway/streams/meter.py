@@ -7,98 +7,19 @@ decoded as JSON. Three outcomes, and settlement depends on them: nothing known, 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from llmgw_gateway.call import Completeness, Usage
-
-Count = Annotated[int, Meta(ge=0, le=100_000_000)]
-"""Beyond it is no number of tokens: such a usage is unknown."""
-
-
-class _CacheCreation(Struct):
-    ephemeral_5m_input_tokens: Count = 0
-    ephemeral_1h_input_tokens: Count = 0
-
-
-class _Iteration(Struct):
-    """One pass over the context: where there are several, the top level counts only the last."""
-
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    cache_read_input_tokens: Count = 0
-    cache_creation_input_tokens: Count = 0
-
-
-class _Usage(Struct):
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    cache_read_input_tokens: Count | None = None
-    cache_creation_input_tokens: Count | None = None
-    cache_creation: _CacheCreation | None = None
-    iterations: tuple[_Iteration, ...] | None = None
-
-    def whole(self) -> _Usage:
-        """All passes together, where the provider lists several."""
-        passes = self.iterations or ()
-        if len(passes) < 2 and not any((each.input_tokens or 0) > (self.input_tokens or 0) for each in passes):  # noqa: PLR2004
-            return self
-        return _Usage(
-            input_tokens=_sum([each.input_tokens for each in passes]),
-            output_tokens=_sum([each.output_tokens for each in passes]),
-            cache_read_input_tokens=sum(each.cache_read_input_tokens for each in passes),
-            cache_creation_input_tokens=sum(each.cache_creation_input_tokens for each in passes),
-        )
-
-
-def _sum(counts: list[int | None]) -> int | None:
-    """All together; where one is unknown, so is the sum."""
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
-
-
-class _Message(Struct):
-    usage: _Usage | None = None
-
-
-class _Event(Struct):
-    type: str = ""
-    message: _Message | None = None
-    usage: _Usage | None = None
-    delta: object = None
-
-    @property
-    def last(self) -> bool:
-        """Whether it says why the answer ended: what it counts is the whole answer."""
-        return isinstance(self.delta, dict) and self.delta.get("stop_reason") is not None
-
-
-INTERVENED = "guardrail_intervened"
-"""The reason for which an answer ended (Amazon Bedrock API reference, StopReason)."""
-ACTED = frozenset({"INTERVENED", "GUARDRAIL_INTERVENED"})
-
-
-class _Delta(Struct):
-    stop_reason: str | None = None
-
-
-class _Guarded(Struct):
-    """What an answer or an event says of a guardrail (Amazon Bedrock API reference, InvokeModel, examples)."""
-
-    action: str = msgspec.field(default="", name="amazon-bedrock-guardrailAction")
-    stop_reason: str | None = None
-    delta: _Delta | None = None
-
+from llmgw_gateway.streams import usages
 
 LONGEST_NAME = 64
 """Bytes of the longest type of an event; what is longer is none that anybody knows."""
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_event = msgspec.json.Decoder(_Event)
-_message = msgspec.json.Decoder(_Message)
-_guarded = msgspec.json.Decoder(_Guarded)
+_event = msgspec.json.Decoder(usages.Event)
+_message = msgspec.json.Decoder(usages.Message)
+_guarded = msgspec.json.Decoder(usages.Guarded)
 
 
 class Meter:
@@ -173,14 +94,14 @@ class Meter:
         except UNREADABLE:
             return
         reasons = (said.stop_reason, said.delta.stop_reason if said.delta is not None else None)
-        self.intervened = self.intervened or said.action in ACTED or INTERVENED in reasons
+        self.intervened = self.intervened or said.action in usages.ACTED or usages.INTERVENED in reasons
 
     def _whole(self) -> None:
         """The answer is at its end: the usage is complete, if all of it was told."""
         if self._input_known and self._output_known:
             self.completeness = "complete"
 
-    def _take(self, seen: _Usage | None, *, final: bool) -> None:
+    def _take(self, seen: usages.Usage | None, *, final: bool) -> None:
         """Merge what an event says: a member that is absent leaves what is known, an explicit zero is a zero."""
         if seen is None:
             return

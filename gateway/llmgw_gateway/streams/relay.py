@@ -19,6 +19,7 @@ from llmgw_gateway.streams.answer import Answer
 from llmgw_gateway.streams.eventstream import EventStreamError, FrameParser
 from llmgw_gateway.streams.limits import Limits
 from llmgw_gateway.streams.refusals import StreamRefused
+from llmgw_gateway.streams.responses import Streamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Outcome
     from llmgw_gateway.streams.answer import Parser, Writer
     from llmgw_gateway.streams.body import Body
-    from llmgw_gateway.streams.eventstream import Frame
+    from llmgw_gateway.streams.frames import Frame
     from llmgw_gateway.streams.meter import Meter
 
 FOLLOW_SECONDS: Final = 1
@@ -122,7 +123,7 @@ class Relay:
             await answer.flushed()
         except asyncio.CancelledError:
             outcome.note = "shutdown"
-            if not answer.response.prepared:
+            if not answer.framing.opened:
                 raise
             answer.fail("overloaded_error", "The gateway is shutting down; the answer was cut off. Try again.")
             await answer.flushed()
@@ -131,7 +132,7 @@ class Relay:
             self._open.discard(answer)
             if answer.gone:
                 self.drains -= 1
-        return answer.response
+        return Streamed(answer.framing)
 
     async def _pump(self, answer: Answer, content: Body) -> None:
         try:
@@ -149,7 +150,7 @@ class Relay:
         except Exception:
             # A fault of ours: once the head is out, no error response can follow it.
             answer.outcome.note = "internal"
-            if not answer.response.prepared:
+            if not answer.framing.opened:
                 raise
             log.exception("a relay failed")
             answer.fail("api_error", "The gateway failed in the middle of the answer.")

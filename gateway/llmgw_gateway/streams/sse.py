@@ -9,9 +9,10 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from llmgw_gateway.streams.eventstream import MOST_BYTES, EventStreamError, Frame
+from llmgw_gateway.streams.eventstream import MOST_BYTES, EventStreamError
+from llmgw_gateway.streams.frames import Frame
 
-PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+PING: Final[bytes] = b'event: ping\ndata: {"type": "ping"}\n\n'
 _LINE_END: Final = rb"(?>\r\n|\n|\r)"
 _LINES: Final = re.compile(_LINE_END)
 _BLANK: Final = re.compile(_LINE_END + _LINE_END)

@@ -14,7 +14,7 @@ from llmgw_gateway.dialects import converse
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.providers import bridge
 from llmgw_gateway.streams.converse import ConverseMeter, inner_event
-from llmgw_gateway.streams.eventstream import Frame
+from llmgw_gateway.streams.frames import Frame
 from llmgw_wire.errors import ErrorCode
 
 SAY: dict[str, Any] = {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}

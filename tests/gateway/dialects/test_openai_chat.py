@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.dialects import openai, openai_chat
-from llmgw_gateway.streams.eventstream import Frame
+from llmgw_gateway.streams.frames import Frame
 from llmgw_gateway.streams.meter import Meter
 
 USAGE = Usage(input=3, output=5, cache_read=7, cache_write_5m=11, cache_write_1h=13)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llmgw_gateway.call import Usage
 from llmgw_gateway.dialects import openai_response_events, openai_responses
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.streams.eventstream import Frame
+from llmgw_gateway.streams.frames import Frame
 from llmgw_gateway.streams.meter import Meter
 from llmgw_wire.errors import ErrorCode
 

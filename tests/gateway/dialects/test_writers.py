@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmgw_gateway.dialects import anthropic, bedrock
-from llmgw_gateway.streams.eventstream import Frame
+from llmgw_gateway.streams.frames import Frame
 from llmgw_gateway.streams.meter import Meter
 from llmgw_gateway.streams.refusals import message_of
 from llmgw_wire.headers import EVENT_STREAM

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from llmgw_gateway.call import MICRO, Usage
 from llmgw_gateway.money import verification
 from llmgw_gateway.money.amounts import NOTHING
-from llmgw_gateway.money.decide import BudgetRef
 from llmgw_gateway.money.estimate import Terms
 from llmgw_gateway.money.items import Admission, Payer, Paying, Renewal, Settlement
+from llmgw_gateway.money.levels import BudgetRef
 from llmgw_gateway.money.posting import Books
 
 if TYPE_CHECKING:

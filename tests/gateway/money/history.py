@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from llmgw_gateway.money.decide import BudgetRef
+    from llmgw_gateway.money.levels import BudgetRef
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ from tests.gateway.store.interrupted import Interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from llmgw_gateway.money.decide import BudgetRef
     from llmgw_gateway.money.items import Item
+    from llmgw_gateway.money.levels import BudgetRef
     from tests.gateway.columns import Column
     from tests.gateway.money.accounts import Desk
 

@@ -10,9 +10,9 @@ import pytest
 from llmgw_gateway.call import MICRO
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.money.amounts import NOTHING
-from llmgw_gateway.money.decide import Denial, Throttle
 from llmgw_gateway.money.estimate import Terms
 from llmgw_gateway.money.items import Admission, Admitted, Sweep
+from llmgw_gateway.money.levels import Denial, Throttle
 from llmgw_wire.errors import ErrorCode
 from tests.gateway.money import accounts
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgw_gateway.money.decide import BudgetRef, Counter, Denial, decide
+from llmgw_gateway.money.decide import decide
+from llmgw_gateway.money.levels import BudgetRef, Counter, Denial
 from tests.gateway.money import accounts
 
 amounts = st.integers(0, 1000)

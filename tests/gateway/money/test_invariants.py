@@ -20,8 +20,8 @@ from hypothesis.stateful import (
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money.amounts import UNITS
-from llmgw_gateway.money.decide import BudgetRef, Denial
 from llmgw_gateway.money.items import TRUTH_MILLISECONDS, Admission, Admitted, Item, Settlement, Sweep
+from llmgw_gateway.money.levels import BudgetRef, Denial
 from llmgw_gateway.money.posting import Books as RealBooks
 from llmgw_gateway.store.database import Database
 from tests.gateway.columns import SqliteColumn

@@ -15,8 +15,9 @@ import pytest
 from llmgw_gateway.call import Outcome, Target, Usage
 from llmgw_gateway.errors import ClientGoneError, GatewayError
 from llmgw_gateway.observe import trail
-from llmgw_gateway.observe.audit import Audit, Entry
+from llmgw_gateway.observe.audit import Audit
 from llmgw_gateway.observe.chain import key_of
+from llmgw_gateway.observe.entry import Entry
 from llmgw_wire.errors import ErrorCode
 
 KEY = key_of(b"a secret of thirty-two bytes, or more")
@@ -110,7 +111,8 @@ FULL_DISK = """
 import asyncio, resource, sys
 from pathlib import Path
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.observe.audit import Audit, Entry
+from llmgw_gateway.observe.audit import Audit
+from llmgw_gateway.observe.entry import Entry
 from llmgw_gateway.observe.chain import key_of
 
 async def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from llmgw_gateway.call import Outcome, Usage
-from llmgw_gateway.observe.audit import Entry
+from llmgw_gateway.observe.entry import Entry
 from llmgw_gateway.observe.metrics import BOUNDS, MOST_RESULTS, Metrics
 
 

@@ -16,8 +16,9 @@ import pytest
 
 from llmgw_gateway.observe import chain, trail
 from llmgw_gateway.observe.anchors import STORE, UNKNOWN, Anchors, anchor
-from llmgw_gateway.observe.audit import Audit, Entry
+from llmgw_gateway.observe.audit import Audit
 from llmgw_gateway.observe.chain import FIRST, Head, Key, key_of
+from llmgw_gateway.observe.entry import Entry
 from llmgw_gateway.observe.metrics import Metrics
 from llmgw_gateway.observe.spool import Spool
 from llmgw_gateway.store.database import Database

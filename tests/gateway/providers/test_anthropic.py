@@ -9,7 +9,7 @@ import pytest
 
 from llmgw_gateway.dialects import anthropic, bedrock, openai_request
 from llmgw_gateway.errors import ConfigurationError, GatewayError
-from llmgw_gateway.providers import bridge
+from llmgw_gateway.providers import bridge, bridging
 from llmgw_gateway.providers.credentials import ApiKey
 from llmgw_wire.errors import ErrorCode
 
@@ -20,7 +20,7 @@ MODEL, NAMED = "claude-sonnet-5-5", "claude-sonnet-5-5-20260928"
 SAY = [{"role": "user", "content": "hi"}]
 
 
-def sent(body: dict[str, Any] | str, betas: str = "", known: bridge.Table | None = None) -> tuple[bytes, str]:
+def sent(body: dict[str, Any] | str, betas: str = "", known: bridging.Table | None = None) -> tuple[bytes, str]:
     written = body if isinstance(body, str) else json.dumps(body)
     return bridge.message(anthropic.read(written.encode(), betas), MODEL, NAMED, known)
 
@@ -81,7 +81,7 @@ def test_tools_that_the_provider_runs_are_refused_however_they_are_spelled(tools
 
 
 def test_a_row_of_the_operator_allows_a_tool() -> None:
-    known = bridge.extended(bridge.table(), '[[tools]]\nname = "web_search_"\n', "x", None)
+    known = bridging.extended(bridging.table(), '[[tools]]\nname = "web_search_"\n', "x", None)
     tools = [{"type": "web_search_20250305", "name": "web_search"}]
     assert b"web_search" in sent({"model": "x", "max_tokens": 9, "messages": SAY, "tools": tools}, known=known)[0]
 

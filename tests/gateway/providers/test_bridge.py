@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from llmgw_gateway.dialects import anthropic, bedrock, openai_request
 from llmgw_gateway.errors import ConfigurationError, GatewayError
 from llmgw_gateway.money.catalogues import built_in
-from llmgw_gateway.providers import bridge
+from llmgw_gateway.providers import bridge, bridging
 from llmgw_wire.errors import ErrorCode
 
-TABLE = bridge.table()
+TABLE = bridging.table()
 MODEL = "claude-opus-5-5"
 TAKEN = [beta for beta in TABLE.betas.values() if beta.bedrock and (not beta.models or MODEL in beta.models)]
 NOT_TAKEN = [beta for beta in TABLE.betas.values() if beta not in TAKEN]
@@ -69,7 +69,7 @@ def test_a_version_that_nobody_has_looked_at_is_refused_by_name() -> None:
 
 
 def test_a_version_can_be_added() -> None:
-    known = bridge.extended(TABLE, '[[versions]]\nname = "2027-01-01"\nremoved = ["speed"]', "rows.toml", None)
+    known = bridging.extended(TABLE, '[[versions]]\nname = "2027-01-01"\nremoved = ["speed"]', "rows.toml", None)
     call = anthropic.read(json.dumps(BODY | {"speed": "fast"}).encode(), "")
     call.version = "2027-01-01"
     with pytest.raises(GatewayError, match="'speed' was removed"):
@@ -87,7 +87,7 @@ def test_what_nobody_has_listed_is_passed_on() -> None:
 
 
 @pytest.mark.parametrize("beta", TAKEN, ids=lambda beta: beta.name)
-def test_a_beta_that_bedrock_takes_goes_with_its_fields_by_bedrock_s_name_for_it(beta: bridge.Beta) -> None:
+def test_a_beta_that_bedrock_takes_goes_with_its_fields_by_bedrock_s_name_for_it(beta: bridging.Beta) -> None:
     members = {name: {"x": 1} for name in beta.fields if name not in BODY}
     document = sent(beta.name, **members)
     assert document["anthropic_beta"] == [beta.sent_as or beta.name]
@@ -130,8 +130,8 @@ def test_effort_s_beta_goes_to_the_model_that_wants_it() -> None:
     assert "anthropic_beta" not in openai_body(MODEL, reasoning_effort="low")
 
 
-def own(text: str) -> bridge.Table:
-    return bridge.extended(TABLE, text, "bridge.toml", built_in().models)
+def own(text: str) -> bridging.Table:
+    return bridging.extended(TABLE, text, "bridge.toml", built_in().models)
 
 
 def test_rows_of_an_operator_replace_and_join_those_that_ship() -> None:
@@ -169,7 +169,7 @@ def test_rows_that_cannot_be_used_are_named(text: str, fault: str) -> None:
 
 
 def test_every_row_that_ships_has_a_source() -> None:
-    rows: list[bridge.Beta | bridge.Field | bridge.Feature] = [*TABLE.betas.values(), *TABLE.fields.values()]
+    rows: list[bridging.Beta | bridging.Field | bridging.Feature] = [*TABLE.betas.values(), *TABLE.fields.values()]
     rows += TABLE.features.values()
     assert [row.name for row in rows if not row.source] == []
 
@@ -180,7 +180,7 @@ def test_two_names_of_one_beta_are_sent_once() -> None:
 
 
 @pytest.mark.parametrize("beta", NOT_TAKEN, ids=lambda beta: beta.name)
-def test_a_beta_that_bedrock_does_not_take_stays_here_with_its_fields(beta: bridge.Beta) -> None:
+def test_a_beta_that_bedrock_does_not_take_stays_here_with_its_fields(beta: bridging.Beta) -> None:
     members = {name: {"x": 1} for name in beta.fields if name not in {*BODY, *REFUSED}}
     document = sent(beta.name, **members)
     assert "anthropic_beta" not in document

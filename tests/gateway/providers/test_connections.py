@@ -12,7 +12,8 @@ import pytest
 from aiohappyeyeballs import start_connection
 
 from llmgw_gateway.providers import connections
-from llmgw_gateway.providers.connections import BrokenError, Connections, Patience, UnreachableError
+from llmgw_gateway.providers.connections import Connections, Patience
+from llmgw_gateway.providers.failures import BrokenError, UnreachableError
 from llmgw_gateway.streams.body import MOST_WAITING
 from tests.lab.certificates import issue
 from tests.lab.loopback import free_port

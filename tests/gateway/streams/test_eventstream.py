@@ -12,7 +12,8 @@ from botocore.eventstream import EventStreamBuffer, ParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgw_gateway.streams.eventstream import MOST_BYTES, EventStreamError, Frame, FrameParser, encode
+from llmgw_gateway.streams.eventstream import MOST_BYTES, EventStreamError, FrameParser, encode
+from llmgw_gateway.streams.frames import Frame
 
 STRING = 7
 

@@ -14,8 +14,8 @@ import pytest
 
 from llmgw_gateway.call import Account
 from llmgw_gateway.money.budgets import Budgets
-from llmgw_gateway.money.decide import Denial
 from llmgw_gateway.money.items import Admitted, Sweep
+from llmgw_gateway.money.levels import Denial
 from llmgw_gateway.settings import load
 from llmgw_gateway.store.database import Database
 from tests.gateway import configuration

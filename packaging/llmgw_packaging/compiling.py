@@ -1,0 +1,95 @@
+"""The gateway with the modules of its hot path compiled by mypyc: the same source, and about a fifth less CPU.
+
+`python -m llmgw_packaging.compiling FOLDER` writes the packages `llmgw_gateway` and `llmgw_wire` there, each module of
+`COMPILED` with an extension beside it that Python takes in its place. docs/decisions/0018-compiled-hot-path.md says
+why, and what a module has to do without to be compiled.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+from mypyc.build import mypycify
+from setuptools import setup
+
+ROOT: Final = Path(__file__).parents[2] / "gateway"
+PACKAGES: Final = ("llmgw_gateway", "llmgw_wire")
+COMPILED: Final = (
+    "bodies",
+    "dialects/anthropic",
+    "dialects/bedrock",
+    "dialects/embeddings",
+    "dialects/messages",
+    "edge",
+    "identity/authenticate",
+    "identity/tokens",
+    "intake",
+    "money/amounts",
+    "money/book",
+    "money/decide",
+    "money/estimate",
+    "money/hold",
+    "money/holds",
+    "money/learning",
+    "money/limits",
+    "money/posting",
+    "money/rates",
+    "money/tariffs",
+    "money/traffic",
+    "observe/audit",
+    "observe/metrics",
+    "pipeline",
+    "policy/accounts",
+    "policy/guards",
+    "policy/models",
+    "policy/permissions",
+    "providers/answers",
+    "providers/bedrock",
+    "providers/bridge",
+    "providers/connections",
+    "providers/sending",
+    "providers/sigv4",
+    "providers/upstreams",
+    "questions",
+    "store/bulk",
+    "store/database",
+    "store/sqlite",
+    "streams/answer",
+    "streams/body",
+    "streams/converse",
+    "streams/eventstream",
+    "streams/heads",
+    "streams/http1",
+    "streams/limits",
+    "streams/meter",
+    "streams/presence",
+    "streams/relay",
+    "streams/sse",
+)
+"""Modules of `llmgw_gateway` that a call of a model goes through."""
+
+
+def compile_into(folder: Path) -> None:
+    """Write both packages below `folder`, which is emptied before, and compile. SystemExit when the compiler fails."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    os.chdir(folder)
+    files = [f"llmgw_gateway/{name}.py" for name in COMPILED]
+    setup(
+        name="llmgw-gateway",
+        packages=[],
+        ext_modules=mypycify(
+            ["--ignore-missing-imports", *files], opt_level=os.environ.get("OPT", "3"), debug_level="0"
+        ),
+        script_args=["--quiet", "build_ext", "--inplace"],
+    )
+    shutil.rmtree("build")
+
+
+if __name__ == "__main__":
+    compile_into(Path(sys.argv[1]).resolve())
