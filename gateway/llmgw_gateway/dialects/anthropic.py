@@ -21,6 +21,7 @@ def read(body: bytes, betas: str) -> Call:
     members = messages.members_of(body)
     messages.refuse_guarding(members)
     named = tuple([each.strip() for each in betas.split(",") if each.strip()]) if betas else ()
+    media, long_cache = messages.holds(body)
     return Call(
         dialect="anthropic",
         model=messages.text_of(members, "model"),
@@ -30,8 +31,8 @@ def read(body: bytes, betas: str) -> Call:
         body=body,
         members=members,
         betas=named,
-        media=messages.holds_media(body),
-        long_cache=messages.wants_long_cache(body),
+        media=media,
+        long_cache=long_cache,
         least_tokens=messages.least_tokens_of(members),
         long_context=messages.wants_long_context(named) if named else False,
         compaction=messages.wants_compaction(members),

@@ -37,6 +37,7 @@ def read(body: bytes, model: str, *, stream: bool) -> Call:
     members = messages.members_of(body)
     messages.refuse_compaction(members)
     messages.refuse_guarding(members)
+    media, long_cache = messages.holds(body)
     return Call(
         dialect="bedrock",
         model=model,
@@ -45,8 +46,8 @@ def read(body: bytes, model: str, *, stream: bool) -> Call:
         size=len(body),
         body=body,
         members=members,
-        media=messages.holds_media(body),
-        long_cache=messages.wants_long_cache(body),
+        media=media,
+        long_cache=long_cache,
         least_tokens=messages.least_tokens_of(members),
         long_context=messages.wants_long_context(messages.betas_of(members)),
         kind=None,

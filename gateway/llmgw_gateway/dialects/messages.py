@@ -52,9 +52,9 @@ class _Member:
         quoted = tuple(f'"{value}"'.encode() for value in values)
         return cls(quoted, *(_pattern(name, values, spell) for spell in (str, _any_spelling)))
 
-    def stands_in(self, body: bytes) -> bool:
-        """Whether there is one. Linear in the length of the body."""
-        if _ESCAPE in body and _ESCAPED_WORD.search(body):
+    def stands_in(self, body: bytes, *, spelled: bool) -> bool:
+        """Whether there is one; `spelled`: whether letters may be escaped. Linear in the length of the body."""
+        if spelled:
             return self.escaped.search(body) is not None
         for value in self.values:
             if value in body:
@@ -185,11 +185,10 @@ def least_tokens_of(members: dict[str, msgspec.Raw]) -> int:
     return LEAST_TOKENS + (max(0, thinking.budget_tokens) if thinking else 0)
 
 
-def holds_media(body: bytes) -> bool:
-    """Whether there may be a picture or a document in it."""
-    return _MEDIA.stands_in(body)
+def holds(body: bytes) -> tuple[bool, bool]:
+    """Whether there may be a picture or a document in it; whether it asks for one-hour cache entries.
 
-
-def wants_long_cache(body: bytes) -> bool:
-    """Whether one-hour cache entries are asked for (they cost twice the input price to write)."""
-    return _ONE_HOUR.stands_in(body)
+    These cost twice the input price to write.
+    """
+    spelled = _ESCAPE in body and _ESCAPED_WORD.search(body) is not None
+    return _MEDIA.stands_in(body, spelled=spelled), _ONE_HOUR.stands_in(body, spelled=spelled)

@@ -58,6 +58,8 @@ CROWD = 64
 """From so many running attempts on something to share a commit with comes soon, unless all of them are slow."""
 CROWDED_SECONDS = 0.02
 """How long a settlement waits then: not so long that the writer is left idle."""
+GATHERED_SECONDS = 0.005
+"""How long an admission waits then: a hundredth of what a model takes to begin, and half as many commits."""
 TIGHT = 0.9
 """The share of a hold from which on it is topped up."""
 GROWTH = 1.5
@@ -158,7 +160,7 @@ class Money:
             lease_until=int((now + LEASE_SECONDS) * 1000),
         )
         try:
-            answer = cast("items.Admitted | Denial", await self._hand_in(asked))
+            answer = cast("items.Admitted | Denial", await self._hand_in(asked, linger=self._gather()))
         except (StoreAwayError, asyncio.CancelledError) as error:
             self._give_back(asked, error)
             if not isinstance(error, StoreAwayError):
@@ -217,8 +219,12 @@ class Money:
         self._settling[answer] = settlement
         answer.add_done_callback(self._settled)
 
+    def _gather(self) -> float:
+        """Seconds for which an admission waits for others to share its commit with."""
+        return GATHERED_SECONDS if len(self._open) >= CROWD else 0.0
+
     def _linger(self) -> float:
-        """Seconds. Where others are on their way, one of them will soon need a commit."""
+        """Seconds for a settlement. Where others are on their way, one of them will soon need a commit."""
         others = len(self._open) - 1
         return 0.0 if others < 1 else LINGER_SECONDS if others < CROWD else CROWDED_SECONDS
 

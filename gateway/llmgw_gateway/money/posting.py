@@ -31,7 +31,7 @@ from llmgw_gateway.money.items import (
     Undo,
 )
 from llmgw_gateway.money.levels import Counter
-from llmgw_gateway.store.bulk import DeleteRows, InsertRows, SelectRows, UpdateRows
+from llmgw_gateway.store.bulk import POSTGRESQL, DeleteRows, InsertRows, SelectRows, SelectTogether, UpdateRows
 from llmgw_gateway.store.schema import attempts, counters, events, ledger, payers
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.amounts import Unit
 
     Place = tuple[str, str]
+    Found = tuple[dict[str, Attempt], dict[str, Estimate], dict[int, Counter]]
 
 MOST_SWEPT: Final = 500
 """Attempts settled by one sweep: one transaction must not hold all counters for long."""
@@ -95,6 +96,7 @@ _settled = SelectRows(
     ledger.c.attempt_id, ledger.c.attempt_id, ledger.c.kind, ledger.c.cost, ledger.c.tokens, ledger.c.weighted_tokens,
     *(ledger.c[name] for name in USAGE),
 )  # fmt: skip
+_look_up = SelectTogether(_lock_attempts, _settled, _lock_counters)
 _add_entries = InsertRows(ledger, *ENTRY)
 _add_events = InsertRows(
     events, "kind", "budget", "period_key", "percent", "limit_amount", "spent", "created_at", ignore=True
@@ -117,22 +119,14 @@ class Books:
         places, ids = self._find(connection, asked)
         named = self._find_payers(connection, [*asked, *undone.values()])
         if undone:
-            missing = undone.keys() - _entries(connection, set(undone)).keys()
+            missing = undone.keys() - _entries(_settled(connection, undone)).keys()
             _take_places(connection, [_attempt_row(_empty(undone[name], named)) for name in sorted(missing)])
-        locked = {row[0]: _attempt(row) for row in _lock_attempts(connection, sorted(concerned))} if concerned else {}
-        for attempt in locked.values():
-            ids.update(attempt.counters)
-        # A settled attempt is no longer among the attempts: its ledger entry says so. Swept ones are in both.
-        unknown = {item.attempt_id for item in asked}
-        if locked:
-            unknown -= locked.keys()
-            unknown.update(attempt.attempt_id for attempt in locked.values() if attempt.swept)
-        written = _entries(connection, unknown.union(undone))
+        look = _lock if connection.dialect.name == POSTGRESQL else _look
+        locked, written, found = look(connection, concerned, {item.attempt_id for item in asked} | undone.keys(), ids)
         # What was settled before needs no place any more: it cannot be admitted again.
         over = {name for name in undone.keys() & written.keys() if name in locked and not locked[name].swept}
         for name in over:
             del locked[name]
-        found = _counters(connection, ids)
         if len(found) < len(ids):
             self._places.clear()
             raise LookupError("counters have gone: the store was exchanged for another while the gateway runs")
@@ -203,14 +197,45 @@ def _present(connection: Connection, keys: Iterable[Place]) -> dict[Place, int]:
     return {(budget, period): counter_id for budget, period, counter_id in found if (budget, period) in wanted}
 
 
-def _counters(connection: Connection, ids: set[int]) -> dict[int, Counter]:
-    if not ids:
-        return {}
+def _lock(connection: Connection, concerned: set[str], named: set[str], ids: set[int]) -> Found:
+    """Attempts, what of them and of those `named` was settled, and the counters of all: `ids` grow by the attempts'.
+
+    Attempts are locked before counters, and both in the order of their ids.
+    """
+    locked = _attempts(_lock_attempts(connection, sorted(concerned)) if concerned else ())
+    for attempt in locked.values():
+        ids.update(attempt.counters)
+    # A settled attempt is no longer among the attempts: its ledger entry says so. Swept ones are in both.
+    unknown = (named - locked.keys()) | _swept(locked)
+    written = _entries(_settled(connection, unknown)) if unknown else {}
+    return locked, written, _counters(_lock_counters(connection, sorted(ids)) if ids else ())
+
+
+def _look(connection: Connection, concerned: set[str], named: set[str], ids: set[int]) -> Found:
+    """The same on SQLite, where the whole file is locked: nearly always one statement."""
+    attempt_rows, settled_rows, counter_rows = _look_up(connection, concerned, named, ids)
+    locked, written, found = _attempts(attempt_rows), _entries(settled_rows), _counters(counter_rows)
+    for attempt in locked.values():
+        ids.update(attempt.counters)
+    if swept := _swept(locked) - named:
+        written.update(_entries(_settled(connection, swept)))
+    if more := ids - found.keys():
+        found.update(_counters(_lock_counters(connection, more)))
+    return locked, written, found
+
+
+def _attempts(rows: Iterable[tuple[Any, ...]]) -> dict[str, Attempt]:
+    return {row[0]: _attempt(row) for row in rows}
+
+
+def _swept(locked: dict[str, Attempt]) -> set[str]:
+    return {attempt.attempt_id for attempt in locked.values() if attempt.swept}
+
+
+def _counters(rows: Iterable[tuple[Any, ...]]) -> dict[int, Counter]:
     return {
         counter_id: Counter(counter_id, unit, spent, held, exposure, limit, _numbers(thresholds), crossed, paced_at)
-        for counter_id, unit, spent, held, exposure, limit, thresholds, crossed, paced_at in _lock_counters(
-            connection, sorted(ids)
-        )
+        for counter_id, unit, spent, held, exposure, limit, thresholds, crossed, paced_at in rows
     }
 
 
@@ -242,13 +267,11 @@ def _expired(connection: Connection, now: int) -> Sequence[str]:
     return connection.scalars(query.order_by(attempts.c.attempt_id).limit(MOST_SWEPT)).all()
 
 
-def _entries(connection: Connection, ids: set[str]) -> dict[str, Estimate]:
-    """What these attempts were settled at, as far as they were."""
-    if not ids:
-        return {}
+def _entries(rows: Iterable[tuple[Any, ...]]) -> dict[str, Estimate]:
+    """What attempts were settled at, by rows of `_settled`."""
     return {
         attempt_id: Estimate((cost, tokens, weighted), Usage(*usage))
-        for attempt_id, kind, cost, tokens, weighted, *usage in _settled(connection, ids)
+        for attempt_id, kind, cost, tokens, weighted, *usage in rows
         if kind == SETTLEMENT
     }
 

@@ -89,7 +89,7 @@ class InsertRows:
             raise TypeError(f"the columns must stand in the table's order: {order[: len(self._names)]}")
         starts = range(0, len(rows), count)
         values = [list(chain.from_iterable(rows[start : start + count])) for start in starts]
-        _drive(connection, lambda driver: driver.executemany(text, values))
+        drive(connection, lambda driver: driver.executemany(text, values))
 
 
 class UpdateRows:
@@ -131,13 +131,33 @@ class SelectRows:
 
         self._statement = _Compiled(build)
 
+    def on(self, connection: Connection) -> str:
+        """The statement as text."""
+        return self._statement.on(connection.dialect)[0]
+
     def __call__(self, connection: Connection, values: Iterable[Any]) -> Sequence[tuple[Any, ...]]:
         """The rows that are there."""
-        text, _ = self._statement.on(connection.dialect)
+        text = self.on(connection)
         members = _members(connection, values)
         if connection.dialect.name == POSTGRESQL:
-            return _drive(connection, lambda driver: driver.execute(text, members).fetchall())  # type: ignore[no-any-return] # DB-API
-        return _rows.decode(_drive(connection, lambda driver: driver.execute(text, members).fetchone()[0]))
+            return drive(connection, lambda driver: driver.execute(text, members).fetchall())  # type: ignore[no-any-return] # DB-API
+        return _rows.decode(drive(connection, lambda driver: driver.execute(text, members).fetchone()[0]))
+
+
+class SelectTogether:
+    """Several `SelectRows` of SQLite in one statement: each statement costs more than the rows that it finds."""
+
+    def __init__(self, *selects: SelectRows) -> None:
+        self._selects = selects
+        self._text = ""
+
+    def __call__(self, connection: Connection, *values: Iterable[Any]) -> list[list[tuple[Any, ...]]]:
+        """The rows that are there, for each of the selects."""
+        if not self._text:
+            self._text = f"SELECT {', '.join([f'({select.on(connection)})' for select in self._selects])}"
+        members = [msgspec.json.encode(list(each)).decode() for each in values]
+        found = drive(connection, lambda driver: driver.execute(self._text, members).fetchone())
+        return [_rows.decode(each) for each in found]
 
 
 class DeleteRows:
@@ -150,21 +170,21 @@ class DeleteRows:
         """Delete those that are there."""
         text, _ = self._statement.on(connection.dialect)
         members = _members(connection, values)
-        _drive(connection, lambda driver: driver.execute(text, members))
+        drive(connection, lambda driver: driver.execute(text, members))
 
 
 def _execute(connection: Connection, statement: _Compiled, names: tuple[str, ...], rows: Rows) -> None:
     text, order = statement.on(connection.dialect)
     if connection.dialect.name == POSTGRESQL:
         document = msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows]).decode()
-        _drive(connection, lambda driver: driver.execute(text, {"rows": document}))
+        drive(connection, lambda driver: driver.execute(text, {"rows": document}))
         return
     if order != names:
         raise TypeError(f"the columns must stand in the table's order: {order}")
-    _drive(connection, lambda driver: driver.executemany(text, rows))
+    drive(connection, lambda driver: driver.executemany(text, rows))
 
 
-def _drive(connection: Connection, work: Callable[[Any], Any]) -> Any:  # noqa: ANN401 -- what the driver gives
+def drive(connection: Connection, work: Callable[[Any], Any]) -> Any:  # noqa: ANN401 -- what the driver gives
     """Use the driver's own connection, in the transaction that SQLAlchemy began; its errors become SQLAlchemy's."""
     dialect = connection.dialect
     errors = dialect.loaded_dbapi.Error

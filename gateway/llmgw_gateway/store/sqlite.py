@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from llmgw_gateway.errors import StoreError
 from llmgw_gateway.store import migrating
+from llmgw_gateway.store.bulk import drive
 from llmgw_gateway.store.database import reason
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ def _engine(path: Path, *, begin: str, pragmas: tuple[str, ...] = ()) -> Engine:
 
     @event.listens_for(engine, "begin")
     def start(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        # By the driver: SQLAlchemy would make a statement of it, with a context and a result, for each transaction.
+        drive(connection, lambda driver: driver.execute(begin))
 
     return engine
 
