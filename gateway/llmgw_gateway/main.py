@@ -40,6 +40,7 @@ def main() -> None:
 def serve(config: Path) -> None:
     """Serve with the configuration CONFIG until SIGTERM."""
     from llmgw_gateway.app import Gateway  # noqa: PLC0415 -- what only reads needs no server
+    from llmgw_gateway.store.opening import upgrade_apart  # noqa: PLC0415 -- the same
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for noisy in ("alembic", "botocore"):
@@ -49,8 +50,10 @@ def serve(config: Path) -> None:
     async def run() -> bool:
         return await Gateway(settings, catalogue, ConfigurationFile(config)).run()
 
-    with refusals(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        complete = runner.run(run())
+    with refusals():
+        upgrade_apart(settings)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            complete = runner.run(run())
     if not complete:
         sys.exit(EXIT_INCOMPLETE)
 

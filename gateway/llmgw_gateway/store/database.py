@@ -49,6 +49,9 @@ class Backend(Protocol):
     shared: bool
     """Whether other gateway processes may work on the same store at the same time."""
 
+    def outdated(self) -> bool:
+        """Whether `open` has to change the schema. Leaves no connection behind."""
+
     def open(self) -> None:
         """Bring the schema up to date; StoreError names the store when it cannot be used."""
 

@@ -81,6 +81,14 @@ class Postgres:
         self._clock = ServerClock()
         self._stopping = threading.Event()
 
+    def outdated(self) -> bool:
+        """Whether the schema is missing, or of an older gateway."""
+        try:
+            with self._reading.transaction(TRANSACTION_SECONDS) as (connection, _):
+                return not migrating.up_to_date(connection, self.name)
+        finally:
+            self._reading.drop()
+
     def open(self) -> None:
         """Bring the schema up to date, one replica at a time, and read the server's clock."""
         try:

@@ -39,6 +39,16 @@ class Sqlite:
         self._reading = _engine(path, begin="BEGIN", pragmas=("query_only = 1",))
         self._writer: Connection | None = None
 
+    def outdated(self) -> bool:
+        """Whether the file is missing, or of an older gateway."""
+        if not self._path.exists():
+            return True
+        try:
+            with self._reading.connect() as connection:
+                return not migrating.up_to_date(connection, str(self._path))
+        finally:
+            self._reading.dispose()
+
     def open(self) -> None:
         """Make the file where it is missing, for its owner alone, and bring its schema up to date."""
         try:

@@ -16,6 +16,7 @@ from llmgw_gateway.errors import StoreError
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.migrating import MIGRATIONS
 from llmgw_gateway.store.schema import HEAD, metadata
+from tests.gateway import configuration
 from tests.gateway.columns import Column, PostgresColumn, SqliteColumn
 
 if TYPE_CHECKING:
@@ -36,6 +37,20 @@ backend = Postgres(Secret(sys.stdin.readline().strip()))
 backend.open()
 backend.close()
 print("open")
+"""
+
+APART = """
+import sys
+from pathlib import Path
+from llmgw_gateway import settings
+from llmgw_gateway.store.opening import backend, upgrade_apart
+loaded = settings.load(Path(sys.argv[1]))
+upgrade_apart(loaded)
+store = backend(loaded)
+print(store.outdated(), "alembic" in sys.modules)
+store.open()
+store.close()
+print("alembic" in sys.modules)
 """
 
 
@@ -121,3 +136,19 @@ async def test_migrating_gives_the_very_schema_that_the_code_uses(both: Database
         return list(compare_metadata(context, metadata))
 
     assert await both.read(differences) == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_it_takes_to_make_a_schema_is_gone_from_memory_when_it_is_made(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store = {"path": "gateway.db"}
+    if kind == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        url = tmp_path / "store.url"
+        url.touch(mode=0o600)
+        url.write_text(server.url(server.database()), encoding="ascii")
+        store = {"url_file": str(url)}
+    config = configuration.write(configuration.folder(tmp_path), configuration.good() | {"store": store})
+    said = subprocess.run([sys.executable, "-c", APART, config], capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout.split() == ["False", "False", "False"], said.stderr
