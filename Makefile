@@ -5,12 +5,13 @@ VENV := .venv
 FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COMPILED := $(CURDIR)/build/compiled
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-long test-failed check packages bench fuzz migration openapi lock clean help
+.PHONY: demo test test-long test-failed test-compiled check packages compiled bench fuzz migration openapi lock clean help
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## sign in, ask a model through agent and gateway, show the account (ONCE=1: then exit)
 	@$(BIN)/python -m tests.demo
@@ -28,8 +29,14 @@ packages: $(READY) ## installers in dist/ (ORG=org.toml: also its settings; PACK
 	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} PYTHONPATH=packaging \
 	  $(BIN)/python -m llmgw_packaging $(if $(ORG),--org $(ORG)) $(PACKAGES)
 
-bench: $(READY) ## measure what is claimed, as ratios of paired runs
-	@$(BIN)/python -m tests.bench
+compiled: $(COMPILED)/.ready ## the gateway with its hot path compiled, in build/compiled (two minutes; needs a C compiler)
+
+test-compiled: compiled ## the functional tests on the compiled gateway
+	@PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest -m "not long" $(PARALLEL) tests/functional
+
+bench: $(READY) ## measure what is claimed, as ratios of paired runs, on the compiled gateway where there is a compiler
+	@$(MAKE) --no-print-directory compiled || echo "bench: not compiled: what follows is of the gateway as it is"
+	@PYTHONPATH=$(COMPILED) $(BIN)/python -m tests.bench
 
 check: $(READY)
 	@$(BIN)/ruff check --quiet .
@@ -61,8 +68,14 @@ lock: ## resolve requirements.lock and packaging/*.lock again (needs the network
 	@rm -rf $(VENV)-lock
 
 clean: ## remove everything that the other targets made
-	@rm -rf $(VENV) .demo .lab .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) build .demo .lab .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(COMPILED)/.ready: $(READY) packaging/llmgw_packaging/compiling.py $(shell find gateway -name '*.py')
+	@echo "compiling the gateway's hot path: about two minutes"
+	@PYTHONPATH=packaging $(BIN)/python -m llmgw_packaging.compiling $(COMPILED) > $(VENV)/compiling.log 2>&1 \
+	  || { tail -20 $(VENV)/compiling.log; exit 1; }
+	@touch $@
 
 $(READY): requirements.lock pyproject.toml agent/llmgw_agent/token_stub.py packaging/bootstrap.py
 	@$(PYTHON) packaging/bootstrap.py $(VENV) requirements.lock

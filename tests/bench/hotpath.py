@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
+from llmgw_gateway.streams import relay
 from tests.bench.traffic import Cloud, Door, Load, drive
 from tests.functional.device import BEDROCK_MODEL, Device
 from tests.lab.canaille import Canaille
@@ -99,6 +100,7 @@ class Paired:
 
 def main(rounds: int = ROUNDS) -> bool:
     """Print the table; whether nothing has missed its floor."""
+    print(f"The gateway's hot path is {'' if relay.__file__.endswith('.so') else 'not '}compiled.\n")
     with tempfile.TemporaryDirectory(prefix="llmgw-bench-") as name:
         print(
             "| what | median | rounds | target / floor | reached | gateway and bare proxy |\n|---|---|---|---|---|---|"

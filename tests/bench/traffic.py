@@ -29,6 +29,7 @@ _PIECE: Final = re.compile(rb"sent-(\d{16})|:event-type")
 """A piece in the Anthropic dialect says when it was sent; in Bedrock's frames that stands in base64, so they count."""
 _HEADERS: Final = {":event-type": "chunk", ":content-type": "application/json", ":message-type": "event"}
 _USAGE: Final = {"input_tokens": 10_000, "output_tokens": 200}
+"""So little that no limit that can be configured is reached."""
 ANSWER: Final = json.dumps(
     {"id": "msg_1", "type": "message", "content": [{"type": "text", "text": "word " * 180}], "usage": _USAGE}
 ).encode()
