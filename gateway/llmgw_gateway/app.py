@@ -69,8 +69,8 @@ if TYPE_CHECKING:
 
 CUT_OFF_SECONDS = 5
 """How long terminal events may take to reach slow clients."""
-COLLECT_AFTER = 10_000
-"""New objects after which cycles are looked for: a few megabytes at most."""
+COLLECT_AFTER = 50_000
+"""New objects after which cycles are looked for: ten megabytes at most."""
 SETTLE_SECONDS = 10
 """How long a store that is away is waited for at the end."""
 log = logging.getLogger("llmgw")

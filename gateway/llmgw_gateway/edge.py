@@ -51,7 +51,7 @@ BEDROCK_ACTIONS: Final[dict[str, tuple[Operation, bool]]] = {
 }
 """What is asked for, and whether the answer streams."""
 _ENVELOPES: Final = {"openai": errors.openai_body, "bedrock": errors.bedrock_body}
-log = logging.getLogger("llmgw.edge")
+log: Final = logging.getLogger("llmgw.edge")
 
 
 class Edge:

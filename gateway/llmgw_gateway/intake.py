@@ -107,7 +107,7 @@ class Bedrock:
     @property
     def inner(self) -> Inner:
         """What finds the event in a frame of the provider."""
-        return converse_event if self.operation == "converse" else bedrock.inner_event
+        return converse_event if self.operation == "converse" else bedrock.passed_event
 
     def writer(self, _meter: Meter) -> Writer:
         """How a stream is written."""

@@ -59,6 +59,7 @@ TABLE: Final = {
 }
 
 
+@pytest.mark.skipif(edge.__file__.endswith(".so"), reason="compiled, an edge takes no stand-in for its pipeline")
 def test_every_public_route_has_a_row() -> None:
     nothing = cast("Any", None)
     pipeline = cast("Any", type("Pipeline", (), {"metrics": Metrics()}))

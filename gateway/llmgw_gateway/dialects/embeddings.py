@@ -6,7 +6,7 @@ Bedrock user guide, "Amazon Titan Embeddings Text" and "Cohere Embed models".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -19,7 +19,7 @@ from llmgw_wire.errors import ErrorCode
 if TYPE_CHECKING:
     from llmgw_gateway.call import Call
 
-_answer = msgspec.json.Decoder(Embedded)
+_answer: Final = msgspec.json.Decoder(Embedded)
 
 
 def vectors(body: bytes) -> tuple[Vector, ...]:
@@ -74,5 +74,5 @@ class EmbeddingMeter(Meter):
         return True
 
 
-MOST_DIGITS = 9
+MOST_DIGITS: Final = 9
 """A longer one is no number of tokens."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -21,16 +21,16 @@ from llmgw_wire.errors import ErrorCode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-MOST_TOKENS = 10_000_000
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+MOST_TOKENS: Final = 10_000_000
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_number = msgspec.json.Decoder(int)
-_text = msgspec.json.Decoder(str)
-_flag = msgspec.json.Decoder(bool | None)
-_thinking = msgspec.json.Decoder(Thinking | None)
-_NULL = msgspec.Raw(b"null")
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_number: Final = msgspec.json.Decoder(int)
+_text: Final = msgspec.json.Decoder(str)
+_flag: Final = msgspec.json.Decoder(bool | None)
+_thinking: Final = msgspec.json.Decoder(Thinking | None)
+_NULL: Final = msgspec.Raw(b"null")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class _Member:
         return False
 
 
-_ESCAPE = b"\\u00"
-_ESCAPED_WORD = re.compile(rb"\\u00[3-7]")
+_ESCAPE: Final = b"\\u00"
+_ESCAPED_WORD: Final = re.compile(rb"\\u00[3-7]")
 """How every escaped letter or digit begins (RFC 8259 section 7); not what terminals and umlauts are escaped as."""
 
 
@@ -76,8 +76,8 @@ def _any_spelling(word: str) -> str:
     return "".join(rf"(?:{letter}|\\u00(?i:{ord(letter):02x}))" for letter in word)
 
 
-_MEDIA = _Member.of("type", "image", "document")
-_ONE_HOUR = _Member.of("ttl", "1h")
+_MEDIA: Final = _Member.of("type", "image", "document")
+_ONE_HOUR: Final = _Member.of("ttl", "1h")
 
 
 def members_of(body: bytes) -> dict[str, msgspec.Raw]:
@@ -147,7 +147,7 @@ def refuse_compaction(members: dict[str, msgspec.Raw]) -> None:
         )
 
 
-GUARDING = "amazon-bedrock-guardrailConfig"
+GUARDING: Final = "amazon-bedrock-guardrailConfig"
 
 
 def refuse_guarding(members: dict[str, msgspec.Raw]) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llmgw_gateway.call import Caller
 from llmgw_gateway.errors import GatewayError
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from llmgw_gateway.identity.ring import Ring
     from llmgw_gateway.identity.service_keys import ServiceKeys
 
-REMEMBER_SECONDS = 60
-MOST_REMEMBERED = 10_000
-MOST_PROOFS = 200_000
+REMEMBER_SECONDS: Final = 60
+MOST_REMEMBERED: Final = 10_000
+MOST_PROOFS: Final = 200_000
 """What a replica serves in four minutes at 800 a second. Beyond that the oldest are forgotten; nobody is refused."""
 
 

@@ -7,7 +7,7 @@ published overshoot bound limits the sum of what ceilings exceed holds (invarian
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llmgw_gateway.call import MICRO
 from llmgw_gateway.money.amounts import smaller
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.amounts import Amounts
     from llmgw_gateway.money.prices import Price, Tariff
 
-BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN: Final = 4
 """Typical for English and code in JSON; until a model has shown its own."""
-EXPECTED_OUTPUT = 1_500
+EXPECTED_OUTPUT: Final = 1_500
 """Tokens: most turns of a coding agent are shorter; until a person's answers have shown their own."""
-PROVIDER_OVERHEAD = 4_096
+PROVIDER_OVERHEAD: Final = 4_096
 """Prompt tokens that the provider adds by itself (tool and safety preambles), rounded up generously."""
 
-PART = MICRO - 1
+PART: Final = MICRO - 1
 """Less than a whole unit: what rounds up."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llmgw_gateway.call import Outcome, Usage
 from llmgw_gateway.money import items
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from llmgw_gateway.money.amounts import Amounts
     from llmgw_gateway.money.prices import Tariff
 
-LONGEST_NOTE = 64
-_NOTE = frozenset(string.ascii_letters + string.digits + "_")
+LONGEST_NOTE: Final = 64
+_NOTE: Final = frozenset(string.ascii_letters + string.digits + "_")
 
 
 class Hold:

@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
@@ -47,24 +47,24 @@ if TYPE_CHECKING:
     from llmgw_wire.messages import BudgetView, UsageReport
 
 
-LEASE_SECONDS = 30
-RENEW_SECONDS = 10
+LEASE_SECONDS: Final = 30
+RENEW_SECONDS: Final = 10
 """The age of a lease at which it is renewed: three chances before it ends."""
-BEAT_SECONDS = 2
+BEAT_SECONDS: Final = 2
 """How often running attempts are looked at: a hold that has grown too small is topped up within this."""
-LINGER_SECONDS = 0.2
+LINGER_SECONDS: Final = 0.2
 """How long a settlement may wait for something to share a commit with: nobody waits for it."""
-CROWD = 64
+CROWD: Final = 64
 """From so many running attempts on something to share a commit with comes soon, unless all of them are slow."""
-CROWDED_SECONDS = 0.02
+CROWDED_SECONDS: Final = 0.02
 """How long a settlement waits then: not so long that the writer is left idle."""
-GATHERED_SECONDS = 0.005
+GATHERED_SECONDS: Final = 0.005
 """How long an admission waits then: a hundredth of what a model takes to begin, and half as many commits."""
-TIGHT = 0.9
+TIGHT: Final = 0.9
 """The share of a hold from which on it is topped up."""
-GROWTH = 1.5
+GROWTH: Final = 1.5
 """A topped-up hold, as a multiple of what was seen."""
-log = logging.getLogger("llmgw.money")
+log: Final = logging.getLogger("llmgw.money")
 
 
 class _HandIn(Protocol):

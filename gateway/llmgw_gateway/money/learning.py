@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money.estimate import BYTES_PER_TOKEN, EXPECTED_OUTPUT
@@ -18,13 +18,13 @@ from llmgw_gateway.money.estimate import BYTES_PER_TOKEN, EXPECTED_OUTPUT
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-CACHE_SECONDS = 300
+CACHE_SECONDS: Final = 300
 """How long a provider keeps a five-minute cache entry after its last use."""
-RECENT = 40
-FEWEST = 5
+RECENT: Final = 40
+FEWEST: Final = 5
 """With fewer answers than this, the general expectation stands."""
-MOST_KEPT = 20_000
-WEIGHT = 0.1
+MOST_KEPT: Final = 20_000
+WEIGHT: Final = 0.1
 """Of a new observation in a running average."""
 V = TypeVar("V")
 
@@ -66,7 +66,7 @@ class _Bill:
         self.at = at
 
 
-NOBODY = _Habit(float(BYTES_PER_TOKEN), EXPECTED_OUTPUT)
+NOBODY: Final = _Habit(float(BYTES_PER_TOKEN), EXPECTED_OUTPUT)
 """What is expected of whom nothing is known."""
 
 

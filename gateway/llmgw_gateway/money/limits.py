@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from llmgw_gateway.money.scope import LEVELS, applies, particularity, subject, whose
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Kind = Literal["requests", "tokens", "concurrent"]
 REQUEST, EXPECTED, MOST, SLOT = range(4)
 """Indices into what a call takes: a request, the tokens to expect, the tokens that Bedrock takes at first, a slot."""
-MOST_KNOWN = 10_000
+MOST_KNOWN: Final = 10_000
 _ADJECTIVE: dict[Kind, str] = {"requests": "request ", "tokens": "token ", "concurrent": "concurrency "}
 Takes = tuple[int, int, int, int]
 """How much a call takes of each."""

@@ -54,22 +54,22 @@ PAYING: Final = ("operation_id", "payer_id", "admitted_at")
 PAYER: Final = Payer.__struct_fields__
 USAGE: Final = tuple(f"{name}_tokens" for name in Usage.__annotations__)
 
-_find_counters = SelectRows(counters.c.budget, counters.c.budget, counters.c.period_key, counters.c.counter_id)
-_make_counters = InsertRows(
+_find_counters: Final = SelectRows(counters.c.budget, counters.c.budget, counters.c.period_key, counters.c.counter_id)
+_make_counters: Final = InsertRows(
     counters, "budget", "period_key", "unit", "spent", "held", "exposure",
     "limit_amount", "thresholds", "crossed", "paced_at", ignore=True,
 )  # fmt: skip
-_lock_counters = SelectRows(
+_lock_counters: Final = SelectRows(
     counters.c.counter_id, counters.c.counter_id, counters.c.unit, counters.c.spent, counters.c.held,
     counters.c.exposure, counters.c.limit_amount, counters.c.thresholds, counters.c.crossed, counters.c.paced_at,
     lock=True,
 )  # fmt: skip
-_write_counters = UpdateRows(
+_write_counters: Final = UpdateRows(
     counters, "counter_id", "spent", "held", "exposure", "limit_amount", "thresholds", "crossed", "paced_at"
 )
-_find_payers = SelectRows(payers.c.person_id, payers.c.payer_id, *(payers.c[name] for name in PAYER))
-_make_payers = InsertRows(payers, *PAYER, ignore=True)
-_lock_attempts = SelectRows(
+_find_payers: Final = SelectRows(payers.c.person_id, payers.c.payer_id, *(payers.c[name] for name in PAYER))
+_make_payers: Final = InsertRows(payers, *PAYER, ignore=True)
+_lock_attempts: Final = SelectRows(
     attempts.c.attempt_id, attempts.c.attempt_id, *(attempts.c[name] for name in PAYING), attempts.c.counters,
     attempts.c.hold, attempts.c.hold_tokens, attempts.c.hold_weighted,
     attempts.c.ceiling, attempts.c.ceiling_tokens, attempts.c.ceiling_weighted,
@@ -81,27 +81,29 @@ ATTEMPT: Final = (
     "ceiling", "ceiling_tokens", "ceiling_weighted", "lease_until",
 )  # fmt: skip
 """Of a new one: nothing was observed of it yet."""
-_add_attempts = InsertRows(attempts, *ATTEMPT)
-_take_places = InsertRows(attempts, *ATTEMPT, ignore=True)
-_write_attempts = UpdateRows(
+_add_attempts: Final = InsertRows(attempts, *ATTEMPT)
+_take_places: Final = InsertRows(attempts, *ATTEMPT, ignore=True)
+_write_attempts: Final = UpdateRows(
     attempts, "attempt_id", "hold", "hold_tokens", "hold_weighted", "ceiling", "ceiling_tokens", "ceiling_weighted",
     "observed", "observed_tokens", "observed_weighted", "lease_until", "swept",
 )  # fmt: skip
-_close_attempts = DeleteRows(attempts.c.attempt_id)
+_close_attempts: Final = DeleteRows(attempts.c.attempt_id)
 ENTRY: Final = (
     "attempt_id", "kind", *PAYING, "counters", "day", *USAGE,
     "cost", "tokens", "weighted_tokens", "estimated", "outcome", "settled_at",
 )  # fmt: skip
-_settled = SelectRows(
+_settled: Final = SelectRows(
     ledger.c.attempt_id, ledger.c.attempt_id, ledger.c.kind, ledger.c.cost, ledger.c.tokens, ledger.c.weighted_tokens,
     *(ledger.c[name] for name in USAGE),
 )  # fmt: skip
-_look_up = SelectTogether(_lock_attempts, _settled, _lock_counters)
-_add_entries = InsertRows(ledger, *ENTRY)
-_add_events = InsertRows(
+_look_up: Final = SelectTogether(_lock_attempts, _settled, _lock_counters)
+_add_entries: Final = InsertRows(ledger, *ENTRY)
+_add_events: Final = InsertRows(
     events, "kind", "budget", "period_key", "percent", "limit_amount", "spent", "created_at", ignore=True
 )
-_name_counters = SelectRows(counters.c.counter_id, counters.c.counter_id, counters.c.budget, counters.c.period_key)
+_name_counters: Final = SelectRows(
+    counters.c.counter_id, counters.c.counter_id, counters.c.budget, counters.c.period_key
+)
 
 
 class Books:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from llmgw_gateway.money.limits import LimitRef, Takes
 
-MINUTE = 60_000
+MINUTE: Final = 60_000
 """Milliseconds. Contents are counted in this fraction of a unit: so each millisecond leaks a whole number."""
 
 

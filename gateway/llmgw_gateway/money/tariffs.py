@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from llmgw_gateway.call import Target
     from llmgw_gateway.money.prices import Catalogue, Tariff
 
-DAY_SECONDS = 86_400
+DAY_SECONDS: Final = 86_400
 
 
-SURCHARGE = "~"
+SURCHARGE: Final = "~"
 """In a ledger row's version of prices, before the rate of the guardrail that was added to them."""
 
 

@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.errors import GatewayError
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from llmgw_gateway.observe.metrics import Metrics
     from llmgw_gateway.settings import Settings
 
-LEASE_SECONDS = 30
-log = logging.getLogger("llmgw.limits")
-RENEW_SECONDS = 10
+LEASE_SECONDS: Final = 30
+log: Final = logging.getLogger("llmgw.limits")
+RENEW_SECONDS: Final = 10
 """Three chances to renew a slot before it is somebody else's; the rhythm of the leases on money."""
-SLOT_WAIT_SECONDS = 5
+SLOT_WAIT_SECONDS: Final = 5
 """When to come back for a slot: nobody knows when one is freed."""
-MOST_WAIT_SECONDS = 60
+MOST_WAIT_SECONDS: Final = 60
 """Clients give up at once when they are told to wait longer."""
 NO_TOKENS: Takes = (1, 0, 0, 1)
 

@@ -41,9 +41,9 @@ CLIENT_CLOSED: Final = 499
 """The status of a request whose client did not wait: nobody saw it (nginx's convention)."""
 CLOSE_SECONDS: Final = 5
 RETRY_SECONDS: Final = 1
-log = logging.getLogger("llmgw.audit")
-_encoder = msgspec.json.Encoder()
-_names = random.Random()  # noqa: S311 -- names, no secrets
+log: Final = logging.getLogger("llmgw.audit")
+_encoder: Final = msgspec.json.Encoder()
+_names: Final = random.Random()  # noqa: S311 -- names, no secrets
 _END: Final = object()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llmgw_gateway.call import Grant, Target, geography_of, split_title
 from llmgw_gateway.errors import GatewayError
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from llmgw_gateway.policy.permissions import Verdict
     from llmgw_gateway.sections.permitting import Permission
 
-MOST_KNOWN = 10_000
+MOST_KNOWN: Final = 10_000
 """Answers that are remembered."""
-_PROFILES = (
+_PROFILES: Final = (
     ("us-gov-", ("us-gov",)),
     ("us-", ("us", "global")),
     ("ca-", ("us", "ca", "global")),
@@ -38,7 +38,7 @@ _PROFILES = (
     ("", ("global",)),
 )
 """Which inference profiles serve a region, by the beginning of its name, nearest first."""
-_ARN = re.compile(
+_ARN: Final = re.compile(
     r"arn:aws(?:-[a-z]{2,8}){0,2}:bedrock:(?P<region>[a-z0-9-]{0,32}):(?:[0-9]{12})?:"
     r"(?:foundation-model|inference-profile)/(?P<id>[A-Za-z0-9.:-]{1,128})"
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from llmgw_gateway.sections.permitting import Permission  # noqa: TC001 -- mypyc looks up what members are
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Account
     from llmgw_gateway.sections.concerning import Concerning
 
-MOST_KNOWN = 10_000
+MOST_KNOWN: Final = 10_000
 Concern = Literal["yes", "no", "unknown"]
 Why = Literal["open", "entry", "no_entry", "groups_unknown", "key"]
 
@@ -47,7 +47,7 @@ class Step:
     """Whether it is about the model."""
 
 
-OPEN = Verdict(allowed=True, why="open")
+OPEN: Final = Verdict(allowed=True, why="open")
 
 
 class Permissions:

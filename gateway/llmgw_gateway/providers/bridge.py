@@ -8,7 +8,7 @@ configuration replaces rows of the table and adds others. Pure.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from llmgw_gateway.call import Call
     from llmgw_gateway.providers.bridging import Beta, Table
 
-ENVELOPE = frozenset({"model", "stream", "anthropic_version", "anthropic_beta"})
+ENVELOPE: Final = frozenset({"model", "stream", "anthropic_version", "anthropic_beta"})
 """Members that this dialect says elsewhere: in the path and in headers. A body's own would get past the table."""
-VERSION = msgspec.Raw(b'"bedrock-2023-05-31"')
-MOST_BETAS = 64
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_TRUE = msgspec.Raw(b"true")
-_BETA = re.compile(r"[A-Za-z0-9._-]{1,100}")
+VERSION: Final = msgspec.Raw(b'"bedrock-2023-05-31"')
+MOST_BETAS: Final = 64
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_TRUE: Final = msgspec.Raw(b"true")
+_BETA: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 """What may stand in a header."""
-_SAID_ELSEWHERE = frozenset({"anthropic_version", "anthropic_beta"})
+_SAID_ELSEWHERE: Final = frozenset({"anthropic_version", "anthropic_beta"})
 """Members that Anthropic's API takes as headers."""
 
 

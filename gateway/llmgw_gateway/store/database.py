@@ -15,7 +15,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_PER_COMMIT = 512
-PATIENCE_SECONDS = 5.0
+MOST_PER_COMMIT: Final = 512
+PATIENCE_SECONDS: Final = 5.0
 """How long a caller waits for the store before being told that it is away."""
-TICK_SECONDS = 0.5
-SKEW_SECONDS = 2.0
+TICK_SECONDS: Final = 0.5
+SKEW_SECONDS: Final = 2.0
 """How far this machine's clock may be off the store's: tokens and leases are judged by both."""
-log = logging.getLogger("llmgw.store")
+log: Final = logging.getLogger("llmgw.store")
 
 
 class Backend(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import aiohttp
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.streams.limits import Limits
     from llmgw_gateway.streams.meter import Meter
 
-log = logging.getLogger("llmgw.relay")
+log: Final = logging.getLogger("llmgw.relay")
 Stop = Literal["first_content", "idle", "drain", "cancel"]
 """Why the provider is not read any further: it is silent, or what it says is for nobody."""
 

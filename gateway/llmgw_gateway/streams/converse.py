@@ -6,7 +6,7 @@ read from the cache nor written to it. Source: Amazon Bedrock API reference, Tok
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmgw_gateway.streams.frames import Frame
 
 
-_answer = msgspec.json.Decoder(usages.ConverseAnswer)
+_answer: Final = msgspec.json.Decoder(usages.ConverseAnswer)
 
 
 def inner_event(frame: Frame) -> bytes | None:

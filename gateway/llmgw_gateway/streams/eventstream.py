@@ -9,23 +9,24 @@ from __future__ import annotations
 import struct
 import zlib
 from functools import lru_cache
+from typing import Final
 
 from llmgw_gateway.streams.frames import Frame
 
-PRELUDE = 12
-TRAILER = 4
-MOST_BYTES = 16 * 1024 * 1024
+PRELUDE: Final = 12
+TRAILER: Final = 4
+MOST_BYTES: Final = 16 * 1024 * 1024
 """The largest frame by the specification; checked before anything is buffered for it."""
-USUAL_BYTES = 256
+USUAL_BYTES: Final = 256
 """Headers up to this size are remembered."""
-_BYTES = 6
-_STRING = 7
-_FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
+_BYTES: Final = 6
+_STRING: Final = 7
+_FIXED: Final = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 """Header types with values of a fixed size: booleans, integers, timestamp, UUID."""
-_lengths = struct.Struct(">II")
-_prelude = struct.Struct(">III")
-_crc = struct.Struct(">I")
-_short = struct.Struct(">H")
+_lengths: Final = struct.Struct(">II")
+_prelude: Final = struct.Struct(">III")
+_crc: Final = struct.Struct(">I")
+_short: Final = struct.Struct(">H")
 
 
 class EventStreamError(ValueError):

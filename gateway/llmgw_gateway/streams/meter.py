@@ -7,6 +7,7 @@ decoded as JSON. Three outcomes, and settlement depends on them: nothing known, 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -14,12 +15,12 @@ from msgspec.structs import replace
 from llmgw_gateway.call import Completeness, Usage
 from llmgw_gateway.streams import usages
 
-LONGEST_NAME = 64
+LONGEST_NAME: Final = 64
 """Bytes of the longest type of an event; what is longer is none that anybody knows."""
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_event = msgspec.json.Decoder(usages.Event)
-_message = msgspec.json.Decoder(usages.Message)
-_guarded = msgspec.json.Decoder(usages.Guarded)
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_event: Final = msgspec.json.Decoder(usages.Event)
+_message: Final = msgspec.json.Decoder(usages.Message)
+_guarded: Final = msgspec.json.Decoder(usages.Guarded)
 
 
 class Meter:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FOLLOW_SECONDS: Final = 1
 """How long a relay may go on after this replica has learned that its session was ended."""
-log = logging.getLogger("llmgw.relay")
+log: Final = logging.getLogger("llmgw.relay")
 
 
 class Relay:

@@ -55,6 +55,27 @@ def test_the_event_in_a_chunk_is_found(event: bytes) -> None:
     assert bedrock.inner_event(Frame({}, payload)) == event
 
 
+EVENTS = (
+    b'{"type":"message_start","message":{"usage":{"input_tokens":7,"output_tokens":1}}}',
+    b'{"type":"content_block_start","index":0}',
+    b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"word"}}',
+    b'{"type":"content_block_delta"}',
+    b'{"type":"content_block_delta_of_tomorrow","index":0}',
+    b'{"index":0,"type":"content_block_delta"}',
+    b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9}}',
+    b'{"type":"message_stop"}',
+)
+
+
+@given(st.lists(st.sampled_from(EVENTS), max_size=12))
+def test_what_is_passed_on_is_metered_as_if_it_were_read(events: list[bytes]) -> None:
+    passed, read = Meter(), Meter()
+    for event in events:
+        frame = Frame({}, json.dumps({"bytes": base64.b64encode(event).decode(), "p": "abc"}).replace(" ", "").encode())
+        assert passed.event(bedrock.passed_event(frame) or b"") == read.event(bedrock.inner_event(frame) or b"")
+        assert vars(passed) == vars(read)
+
+
 @given(st.binary(max_size=60))
 @example(b"{}")
 @example(b'{"bytes":5}')
