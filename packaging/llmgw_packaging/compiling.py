@@ -13,9 +13,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from mypyc.build import mypycify
-from setuptools import setup
-
 ROOT: Final = Path(__file__).parents[2] / "gateway"
 PACKAGES: Final = ("llmgw_gateway", "llmgw_wire")
 COMPILED: Final = (
@@ -75,6 +72,9 @@ COMPILED: Final = (
 
 def compile_into(folder: Path) -> None:
     """Write both packages below `folder`, which is emptied before, and compile. SystemExit when the compiler fails."""
+    from mypyc.build import mypycify  # noqa: PLC0415 -- whoever only packages needs no compiler
+    from setuptools import setup  # noqa: PLC0415 -- the same
+
     shutil.rmtree(folder, ignore_errors=True)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
