@@ -208,7 +208,7 @@ def _arguments() -> argparse.Namespace:
         default=[],
         type=Path,
         metavar="FOLDER",
-        help="the gateway's modules, compiled by llmgw_packaging.compiling for a Python and architecture; may be repeated",
+        help="modules of the gateway that llmgw_packaging.compiling compiled for a Python and machine; may be repeated",
     )
     parser.add_argument("--sign-windows", metavar="COMMAND", help="signs the file that it is given, in place")
     parser.add_argument("--maintainer", default=MAINTAINER, help="who publishes the packages, as NAME <ADDRESS>")

