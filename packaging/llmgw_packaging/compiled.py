@@ -32,7 +32,7 @@ GLIBC: Final = re.compile(rb"GLIBC_(\d+)\.(\d+)")
 OLDEST_GLIBC: Final = (2, 28)
 """What the wheels in a package want (targets.py)."""
 METADATA: Final = ".dist-info/METADATA"
-AGAIN: Final = "Compile again: PYTHONPATH=packaging .venv/bin/python -m llmgw_packaging.compiling {folder}"
+AGAIN: Final = "Compile it again from this source (make compiled), on a machine and with a Python of its kind"
 
 
 class CompiledError(Exception):
@@ -91,11 +91,11 @@ def check(chosen: Sequence[Compiled], tree: Tree, place: str) -> None:
         compiled = _contents(folder, (path for package in PACKAGES for path in (folder / package).rglob("*.py")))
         for path in sorted(packaged.keys() | compiled.keys()):
             if path not in compiled:
-                raise CompiledError(f"{folder / path} is missing, but part of the package. {_again(folder)}")
+                raise CompiledError(f"{folder / path} is missing, but part of the package. {AGAIN}")
             if path not in packaged:
-                raise CompiledError(f"{folder / path} is no part of the package any more. {_again(folder)}")
+                raise CompiledError(f"{folder / path} is no part of the package any more. {AGAIN}")
             if packaged[path] != compiled[path]:
-                raise CompiledError(f"{folder / path} differs from what is packaged now. {_again(folder)}")
+                raise CompiledError(f"{folder / path} differs from what is packaged now. {AGAIN}")
 
 
 def fitting(found: Sequence[Compiled], target: Target) -> tuple[Compiled, ...]:
@@ -138,7 +138,7 @@ def _read(folder: Path) -> list[Compiled]:
         module, minor, machine = named.groups()
         by_interpreter.setdefault((f"3.{minor}", machine), {})[module] = path
     if not by_interpreter:
-        raise CompiledError(f"{folder} holds no compiled modules. {_again(folder)}")
+        raise CompiledError(f"{folder} holds no compiled modules. {AGAIN}")
     return [_whole(folder, *key, files) for key, files in by_interpreter.items()]
 
 
@@ -147,11 +147,11 @@ def _whole(folder: Path, python: str, machine: str, files: dict[str, Path]) -> C
     libraries = [name for name in files if LIBRARY.fullmatch(name)]
     which = f"{folder} (Python {python}, {machine})"
     if len(libraries) != 1:
-        raise CompiledError(f"{which} has {len(libraries)} files of the name HASH__mypyc, not one. {_again(folder)}")
+        raise CompiledError(f"{which} has {len(libraries)} files of the name HASH__mypyc, not one. {AGAIN}")
     if more := sorted(files.keys() - MODULES - set(libraries)):
-        raise CompiledError(f"{files[more[0]]} is of a module that is not compiled any more. {_again(folder)}")
+        raise CompiledError(f"{files[more[0]]} is of a module that is not compiled any more. {AGAIN}")
     if gone := sorted(MODULES - files.keys()):
-        raise CompiledError(f"{which} has no extension of {gone[0]}: one without others does not run. {_again(folder)}")
+        raise CompiledError(f"{which} has no extension of {gone[0]}: one without others does not run. {AGAIN}")
     return Compiled(folder, python, machine, _contents(folder, files.values()), _mypyc(folder))
 
 
@@ -159,15 +159,9 @@ def _mypyc(folder: Path) -> dict[str, bytes]:
     found = _contents(folder, (path for path in sorted(folder.glob("mypyc-*.dist-info/**/*")) if path.is_file()))
     named = [path for path in found if path.endswith(METADATA)]
     if len(named) != 1:
-        raise CompiledError(
-            f"{folder} names {len(named)} versions of mypyc (mypyc-*.dist-info), not one. {_again(folder)}"
-        )
+        raise CompiledError(f"{folder} names {len(named)} versions of mypyc (mypyc-*.dist-info), not one. {AGAIN}")
     return found
 
 
 def _contents(folder: Path, paths: Iterable[Path]) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-
-
-def _again(folder: Path) -> str:
-    return AGAIN.format(folder=folder)

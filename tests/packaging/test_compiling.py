@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ALLOWED = frozenset({"Exception", "ValueError", "typing.Generic", "typing.Protocol"})
 """Bases from outside whose objects a native class may extend: mypyc knows how they lie in memory."""
 STRUCT = "msgspec.Struct"
+CALLABLE = "collections.abc.Callable"
 LEAVE = "or take {module} out of COMPILED (packaging/llmgw_packaging/compiling.py)"
 
 
@@ -43,9 +44,33 @@ def bases(tree: ast.Module, module: str) -> Iterator[tuple[ast.ClassDef, list[st
         yield node, found
 
 
+def members(tree: ast.Module, module: str) -> Iterator[tuple[str, str, str]]:
+    """Class, member and type of what dataclasses hold whose type is imported for checking alone."""
+    names = imported(ast.Module([each for each in tree.body if isinstance(each, ast.If)], []))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(each) for each in node.decorator_list):
+            for each in node.body:
+                if isinstance(each, ast.AnnAssign):
+                    stated = each.annotation.value if isinstance(each.annotation, ast.Subscript) else each.annotation
+                    if (name := ast.unparse(stated)) in names:
+                        yield f"{module}.{node.name}", ast.unparse(each.target), names[name]
+
+
+def member_faults(modules: Mapping[str, str], compiled: Collection[str]) -> list[str]:
+    """Members of compiled dataclasses whose class is not there when the module is loaded; aliases are not looked up."""
+    ours = {f"{module}.{node.name}" for module, text in modules.items() for node, _ in bases(ast.parse(text), module)}
+    return [
+        f"{where} has the member {member} of {kind}, which is imported for checking alone, but looked up when the "
+        f"module is loaded. Import it always (`# noqa: TC001 -- mypyc looks it up`), {LEAVE.format(module=module)}"
+        for module in sorted(compiled)
+        for where, member, kind in members(ast.parse(modules.get(module, "")), module)
+        if kind in ours or (kind != CALLABLE and kind.rpartition(".")[0] not in modules)
+    ]
+
+
 def faults(modules: Mapping[str, str], compiled: Collection[str]) -> list[str]:
     """What must not be: one sentence each. `modules` are texts by full name, `compiled` the names that mypyc gets."""
-    found = []
+    found = member_faults(modules, compiled)
     for module, text in modules.items():
         for node, inherited in bases(ast.parse(text), module):
             where = f"{module}.{node.name}"
@@ -95,6 +120,8 @@ def test_every_module_that_is_compiled_is_a_file_and_they_are_sorted() -> None:
 
 
 NATIVE = "class Native:\n    pass\n"
+CHECKED = "if TYPE_CHECKING:\n    from collections.abc import"
+MEMBER = "\n@dataclass(frozen=True)\nclass X:\n    a:"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +135,12 @@ NATIVE = "class Native:\n    pass\n"
         ("import msgspec as m\nclass X(m.Struct): ...", "", "fast.X is a Struct"),
         ("class X(Native, frozen=True): ...", "", "fast.X is defined with frozen=True"),
         ("def f():\n    class X(metaclass=M): ...", "", "fast.X is defined with metaclass=M"),
+        (f"{CHECKED} Sequence{MEMBER} Sequence[int]", "", "fast.X has the member a of collections.abc.Sequence"),
+        (
+            f"if TYPE_CHECKING:\n    from slow import Y{MEMBER} Y",
+            "class Y: ...",
+            "fast.X has the member a of slow.Y",
+        ),
         ("", "from fast import Native\nclass Y(Native): ...", "slow.Y inherits from fast.Native, which is compiled"),
         ("", "from fast import Native as N\nclass Y(N[int]): ...", "slow.Y inherits from fast.Native"),
         ("", "import fast\nclass Y(fast.Native): ...", "slow.Y inherits from fast.Native, which is compiled"),
@@ -125,8 +158,12 @@ def test_each_of_them_is_found(fast: str, slow: str, said: str) -> None:
         "from typing import Generic, Protocol\nclass X(Generic[T]): ...\nclass Y(Protocol): ...",
         "class X(Exception): ...\nclass Y(ValueError): ...",
         "class X(Native): ...",
+        f"{CHECKED} Callable, Sequence{MEMBER} Callable[[], None]\n    b: Sequence[int] | None",
+        f"from collections.abc import Sequence{MEMBER} Sequence[int]",
+        f"if TYPE_CHECKING:\n    from slow import Alias{MEMBER} Alias",
     ],
 )
 def test_what_works_is_let_be(fast: str) -> None:
     slow = "from msgspec import Struct\nclass Native(Struct, frozen=True): ...\nclass Z(Native): ..."
+    slow += "\nAlias = Literal[1]"
     assert faults({"fast": NATIVE + fast, "slow": slow}, {"fast"}) == []
