@@ -15,6 +15,7 @@ from llmgw_agent.errors import AgentError
 from llmgw_mdm.organization import load
 from llmgw_packaging import (
     agent,
+    compiled,
     deb,
     flatpkg,
     gateway,
@@ -29,6 +30,7 @@ from llmgw_packaging import (
     windows,
     windows_settings,
 )
+from llmgw_packaging.compiled import CompiledError
 from llmgw_packaging.release import MAINTAINER, Release
 from llmgw_packaging.targets import LINUX
 from llmgw_packaging.wheels import LockError
@@ -36,6 +38,7 @@ from llmgw_packaging.wheels import LockError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from llmgw_packaging.compiled import Compiled
     from llmgw_packaging.installation import Product
     from llmgw_packaging.wheels import Wheel
 
@@ -52,6 +55,9 @@ class Built:
     content: bytes
     wheels: Sequence[Wheel] = ()
     runtime: runtime.Runtime | None = None
+    modules: Sequence[Compiled] = ()
+    note: str = ""
+    """What whoever builds is told of it beside its size."""
 
 
 def main() -> int:
@@ -59,17 +65,18 @@ def main() -> int:
     asked = _arguments()
     release = Release(asked.epoch, maintainer=asked.maintainer)
     try:
+        modules = _modules(asked)
         asked.out.mkdir(parents=True, exist_ok=True)
         names = []
-        for built in _built(asked, release):
+        for built in _built(asked, release, modules):
             name, content = built.name, built.content
             (asked.out / name).write_bytes(content)
-            bill = sbom.bill(name, content, release, built.wheels, built.runtime)
+            bill = sbom.bill(name, content, release, built.wheels, built.runtime, built.modules)
             (asked.out / f"{name}{sbom.SUFFIX}").write_bytes(bill)
             names += [name, f"{name}{sbom.SUFFIX}"]
-            _say(f"{asked.out / name}  {len(content) / 1e6:.1f} MB")
+            _say(f"{asked.out / name}  {len(content) / 1e6:.1f} MB{built.note}")
         write_sums(asked.out, names)
-    except (AgentError, LockError, OSError, rpm.ToolError) as error:
+    except (AgentError, CompiledError, LockError, OSError, rpm.ToolError) as error:
         _say(f"no packages: {error}")
         return 1
     return 0
@@ -81,10 +88,30 @@ def write_sums(folder: Path, names: Sequence[str]) -> None:
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def _built(asked: argparse.Namespace, release: Release) -> Iterator[Built]:
+def _modules(asked: argparse.Namespace) -> tuple[Compiled, ...]:
+    """What the folders of `--compiled` hold, before anything is built; CompiledError if a folder is for no package."""
+    found = compiled.read(asked.compiled)
+    interpreters = set()
+    for target in (LINUX[each] for each in asked.architecture or LINUX):
+        if {"deb", "rpm"} & set(asked.format):
+            interpreters |= {(python, target.machine) for python in target.pythons}
+        if "image" in asked.format:
+            interpreters.add((gateway.IMAGE_PYTHON, target.machine))
+    for each in found:
+        if (each.python, each.machine) not in interpreters:
+            raise CompiledError(
+                f"no package that was asked for runs {each}. Leave the folder out, or ask for a package that does "
+                f"(--architecture, --format; the image has Python {gateway.IMAGE_PYTHON})"
+            )
+    compiled.check(found, gateway.own(), gateway.ANY)
+    return found
+
+
+def _built(asked: argparse.Namespace, release: Release, modules: Sequence[Compiled]) -> Iterator[Built]:
     if set(asked.format) & set(FOR_LINUX):
         for architecture in asked.architecture or LINUX:
             yield from _linux(asked, release, architecture)
+            yield from _gateway(asked, release, architecture, modules)
     sign = signing.by(asked.sign_windows)
     for given in asked.runtime:
         archive, _, sha256 = given.rpartition("=")
@@ -108,17 +135,29 @@ def _linux(asked: argparse.Namespace, release: Release, architecture: str) -> It
     if "rpm" in asked.format:
         other = linux.agent_rpm(built, target, architecture)
         yield Built(other.file_name, rpm.build(other), built.wheels)
+
+
+def _gateway(
+    asked: argparse.Namespace, release: Release, architecture: str, modules: Sequence[Compiled]
+) -> Iterator[Built]:
+    target = LINUX[architecture]
+
+    def built(name: str, content: bytes, served: agent.Agent, pythons: Sequence[str]) -> Built:
+        note = f", {compiled.note(served.compiled, target.machine, pythons)}" if modules else ""
+        return Built(name, content, served.wheels, modules=served.compiled, note=note)
+
     if {"deb", "rpm"} & set(asked.format):
-        served = gateway.build(target, asked.store, release)
+        served = gateway.build(target, asked.store, release, modules=modules)
         if "deb" in asked.format:
             package = gateway.debian(served, target, architecture)
-            yield Built(package.file_name, deb.build(package), served.wheels)
+            yield built(package.file_name, deb.build(package), served, target.pythons)
         if "rpm" in asked.format:
             other = gateway.redhat(served, target, architecture)
-            yield Built(other.file_name, rpm.build(other), served.wheels)
+            yield built(other.file_name, rpm.build(other), served, target.pythons)
     if "image" in asked.format:
-        context, served = gateway.image(target, asked.store, release)
-        yield Built(f"llmgw-gateway-{release.version}-image-{architecture}.tar.gz", context, served.wheels)
+        context, served = gateway.image(target, asked.store, release, modules=modules)
+        name = f"llmgw-gateway-{release.version}-image-{architecture}.tar.gz"
+        yield built(name, context, served, [gateway.IMAGE_PYTHON])
 
 
 def _settings(asked: argparse.Namespace, release: Release, sign: Callable[[str, bytes], bytes]) -> Iterator[Built]:
@@ -162,6 +201,14 @@ def _arguments() -> argparse.Namespace:
         default=[],
         metavar="ARCHIVE=SHA256",
         help="Python for macOS (arm64) or for Windows (x64): also build the installer for it; may be repeated",
+    )
+    parser.add_argument(
+        "--compiled",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="modules of the gateway that llmgw_packaging.compiling compiled for a Python and machine; may be repeated",
     )
     parser.add_argument("--sign-windows", metavar="COMMAND", help="signs the file that it is given, in place")
     parser.add_argument("--maintainer", default=MAINTAINER, help="who publishes the packages, as NAME <ADDRESS>")

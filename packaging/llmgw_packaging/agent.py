@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from llmgw_packaging.compiled import Compiled
     from llmgw_packaging.release import Release
 
 LOCK: Final = REPOSITORY / "packaging" / "agent.lock"
@@ -49,6 +50,8 @@ class Agent:
     tree: Tree
     wheels: tuple[Wheel, ...]
     release: Release
+    compiled: tuple[Compiled, ...] = ()
+    """Modules of ours in it that were compiled: of the gateway alone."""
 
 
 def build(target: Target, store: Path, release: Release) -> Agent:

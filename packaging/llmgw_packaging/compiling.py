@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import sysconfig
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Final
-
-from mypyc.build import mypycify
-from setuptools import setup
 
 ROOT: Final = Path(__file__).parents[2] / "gateway"
 PACKAGES: Final = ("llmgw_gateway", "llmgw_wire")
@@ -75,10 +74,18 @@ COMPILED: Final = (
 
 def compile_into(folder: Path) -> None:
     """Write both packages below `folder`, which is emptied before, and compile. SystemExit when the compiler fails."""
+    from mypyc.build import mypycify  # noqa: PLC0415 -- whoever only packages needs no compiler
+    from setuptools import setup  # noqa: PLC0415 -- the same
+
     shutil.rmtree(folder, ignore_errors=True)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    _licence(folder)
     os.chdir(folder)
+    # A Python that somebody built themselves tells the linker its own folder. On another machine that may be anybody's,
+    # who could put a C library there for the gateway to load.
+    linker = str(sysconfig.get_config_var("LDSHARED")).split()
+    os.environ.setdefault("LDSHARED", " ".join(word for word in linker if not word.startswith("-Wl,-rpath")))
     files = [f"llmgw_gateway/{name}.py" for name in COMPILED]
     setup(
         name="llmgw-gateway",
@@ -89,6 +96,17 @@ def compile_into(folder: Path) -> None:
         script_args=["--quiet", "build_ext", "--inplace"],
     )
     shutil.rmtree("build")
+
+
+def _licence(folder: Path) -> None:
+    """What libraries in a package have: mypyc's runtime, written in C, becomes part of what it compiles."""
+    mypy = distribution("mypy")
+    place = folder / f"mypyc-{mypy.version}.dist-info"
+    (place / "licenses").mkdir(parents=True)
+    about = {"Metadata-Version": "2.4", "Name": "mypyc", "Version": mypy.version}
+    about["License-Expression"] = mypy.metadata["License-Expression"]
+    (place / "METADATA").write_text("".join(f"{key}: {value}\n" for key, value in about.items()), encoding="utf-8")
+    (place / "licenses" / "LICENSE").write_text(mypy.read_text("licenses/LICENSE") or "", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import gzip
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from llmgw_packaging import deb, rpm
+from llmgw_packaging import compiled, deb, rpm
 from llmgw_packaging.agent import Agent, libraries, sources
 from llmgw_packaging.documents import FOLDER, REPOSITORY, for_debian, for_rpm, manuals
 from llmgw_packaging.linux import RPM_ARCHITECTURES, RPM_SCRIPTS, above, rpm_python, rpm_summary
@@ -19,11 +19,14 @@ from llmgw_packaging.tree import RUNNABLE, Tree, archive
 from llmgw_packaging.wheels import Target, fetch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from llmgw_packaging.compiled import Compiled
     from llmgw_packaging.release import Release
 
 HOME: Final = "opt/llmgw-gateway"
+ANY: Final = f"{HOME}/lib/any"
 ETC: Final = "etc/llmgw-gateway"
 CONFIGURATION: Final = {f"{ETC}/gateway.toml": "gateway.toml", "etc/default/llmgw-gateway": "default"}
 """What an administrator edits, and which file of packaging/linux/gateway each begins as."""
@@ -48,23 +51,42 @@ It keeps its books in a file, or in PostgreSQL for several replicas.
 """
 
 
-def build(target: Target, store: Path, release: Release, python: str = "/usr/bin/python3") -> Agent:
-    """The gateway's files around the interpreter at `python`."""
-    tree = Tree()
+def build(
+    target: Target,
+    store: Path,
+    release: Release,
+    python: str = "/usr/bin/python3",
+    modules: Sequence[Compiled] = (),
+) -> Agent:
+    """The gateway's files around the interpreter at `python`, with those compiled `modules` that this target loads.
+
+    CompiledError if they were compiled from other source.
+    """
+    chosen = compiled.fitting(modules, target)
+    tree = own()
+    compiled.check(chosen, tree, ANY)
+    compiled.add(tree, ANY, chosen)
     folder = python.rpartition("/")[0]
     tree.put(f"{HOME}/pyvenv.cfg", f"home = {folder}\ninclude-system-site-packages = false\n")
     tree.link(f"{HOME}/bin/python3", python)
     tree.put(f"{HOME}/bin/llmgw-gateway", COMMAND, RUNNABLE)
-    sources(tree, f"{HOME}/lib/any", PACKAGES)
     about = f"Metadata-Version: 2.4\nName: llmgw\nVersion: {release.version}\nLicense-Expression: Apache-2.0\n"
-    tree.put(f"{HOME}/lib/any/llmgw-{release.version}.dist-info/METADATA", about)
+    tree.put(f"{ANY}/llmgw-{release.version}.dist-info/METADATA", about)
     wheels = libraries(tree, HOME, {python: fetch(target, python, LOCK, store) for python in target.pythons})
-    return Agent(tree, wheels, release)
+    return Agent(tree, wheels, release, chosen)
+
+
+def own() -> Tree:
+    """Our source, where packages have it."""
+    tree = Tree()
+    sources(tree, ANY, PACKAGES)
+    return tree
 
 
 def debian(gateway: Agent, target: Target, architecture: str) -> deb.Package:
     """The Debian package. Its unit is not started: an administrator does that once the configuration is right."""
     oldest, newest = target.pythons[0], target.pythons[-1]
+    glibc = ".".join(map(str, compiled.glibc(gateway.compiled)))
     return deb.Package(
         name="llmgw-gateway",
         release=gateway.release,
@@ -73,7 +95,7 @@ def debian(gateway: Agent, target: Target, architecture: str) -> deb.Package:
         description=DESCRIPTION,
         tree=for_debian(_served(gateway), "llmgw-gateway", gateway.release, "gateway-overrides"),
         relations={
-            "Depends": f"libc6 (>= 2.28), python3 (>= {oldest}), python3 (<< {above(newest)}~), systemd",
+            "Depends": f"libc6 (>= {glibc}), python3 (>= {oldest}), python3 (<< {above(newest)}~), systemd",
         },
         scripts={name: script(f"deb/gateway.{name}") for name in ("postinst", "prerm", "postrm")},
         conffiles=tuple(f"/{path}" for path in CONFIGURATION),
@@ -83,6 +105,8 @@ def debian(gateway: Agent, target: Target, architecture: str) -> deb.Package:
 
 def redhat(gateway: Agent, target: Target, architecture: str) -> rpm.Package:
     """The RPM package. Its unit is not started either."""
+    glibc = compiled.glibc(gateway.compiled)
+    newer = (f"Requires: glibc >= {glibc[0]}.{glibc[1]}",) if glibc > compiled.OLDEST_GLIBC else ()
     return rpm.Package(
         name="llmgw-gateway",
         release=gateway.release,
@@ -90,7 +114,13 @@ def redhat(gateway: Agent, target: Target, architecture: str) -> rpm.Package:
         summary=rpm_summary(SUMMARY),
         description=DESCRIPTION,
         tree=for_rpm(_served(gateway), "llmgw-gateway"),
-        relations=(rpm_python(target), "Requires: systemd", "Requires(post): /usr/bin/find", "Requires(post): systemd"),
+        relations=(
+            rpm_python(target),
+            *newer,
+            "Requires: systemd",
+            "Requires(post): /usr/bin/find",
+            "Requires(post): systemd",
+        ),
         scripts={name: script(f"rpm/gateway.{name}") for name in RPM_SCRIPTS},
         ghosts=frozenset({f"{HOME}/bin/python3"}),
         configuration=frozenset(CONFIGURATION),
@@ -111,9 +141,12 @@ def _served(gateway: Agent) -> Tree:
     return tree
 
 
-def image(target: Target, store: Path, release: Release, python: str = IMAGE_PYTHON) -> tuple[bytes, Agent]:
+def image(
+    target: Target, store: Path, release: Release, python: str = IMAGE_PYTHON, modules: Sequence[Compiled] = ()
+) -> tuple[bytes, Agent]:
     """What the image is built from, as a compressed archive, for a base with this Python; and what is in it."""
-    gateway = build(replace(target, pythons=(python,)), store, release, python="/usr/local/bin/python3")
+    target = replace(target, pythons=(python,))
+    gateway = build(target, store, release, python="/usr/local/bin/python3", modules=modules)
     context = Tree()
     context.put("Dockerfile", (REPOSITORY / "packaging" / "container" / "Dockerfile").read_bytes())
     context.put("state/.keep", b"")

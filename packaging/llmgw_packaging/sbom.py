@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llmgw_packaging.compiled import Compiled
     from llmgw_packaging.release import Release
     from llmgw_packaging.runtime import Runtime
     from llmgw_packaging.wheels import Wheel
@@ -23,10 +24,19 @@ SPDX: Final = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
 
 
 def bill(
-    file_name: str, content: bytes, release: Release, wheels: Sequence[Wheel], runtime: Runtime | None = None
+    file_name: str,
+    content: bytes,
+    release: Release,
+    wheels: Sequence[Wheel],
+    runtime: Runtime | None = None,
+    compiled: Sequence[Compiled] = (),
 ) -> bytes:
-    """The bill of one package: itself with its hash, every library in it with the hash of the wheel, and its Python."""
+    """The bill of one package: itself with its hash, every library in it with the hash of the wheel, and its Python.
+
+    What was compiled is ours but for mypyc's runtime, which became part of it.
+    """
     parts = [_component(wheel) for wheel in wheels]
+    parts += {part["bom-ref"]: part for part in map(_mypyc, compiled)}.values()
     if runtime is not None:
         parts.append(_interpreter(runtime))
     digest = hashlib.sha256(content).hexdigest()
@@ -63,6 +73,19 @@ def _component(wheel: Wheel) -> dict[str, Any]:
         "hashes": [{"alg": "SHA-256", "content": wheel.sha256}],
     }
     return found | ({"licenses": licences} if (licences := _licences(about)) else {})
+
+
+def _mypyc(compiled: Compiled) -> dict[str, Any]:
+    about = compiled.about
+    version = about["version"][0]
+    return {
+        "type": "library",
+        "bom-ref": f"mypyc-{version}",
+        "name": "mypyc",
+        "version": version,
+        "purl": f"pkg:pypi/mypy@{version}",
+        "licenses": _licences(about),
+    }
 
 
 def _interpreter(runtime: Runtime) -> dict[str, Any]:

@@ -79,15 +79,19 @@ class Wheel:
         """Its METADATA, by lower-case name."""
         with zipfile.ZipFile(self.path) as archive:
             name = next(each for each in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", each))
-            message = Parser().parsestr(archive.read(name).decode(), headersonly=True)
-        found: dict[str, list[str]] = {}
-        for key, value in message.items():
-            found.setdefault(key.lower(), []).append(value)
-        return found
+            return fields(archive.read(name).decode())
 
 
 class LockError(Exception):
     """The lock file and what could be had do not agree; the text says where."""
+
+
+def fields(text: str) -> dict[str, list[str]]:
+    """What METADATA of a library says, by lower-case name."""
+    found: dict[str, list[str]] = {}
+    for key, value in Parser().parsestr(text, headersonly=True).items():
+        found.setdefault(key.lower(), []).append(value)
+    return found
 
 
 def pins(lock: Path, environment: dict[str, str]) -> list[Pin]:
