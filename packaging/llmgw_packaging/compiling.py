@@ -90,12 +90,11 @@ def compile_into(folder: Path) -> None:
     setup(
         name="llmgw-gateway",
         packages=[],
-        ext_modules=mypycify(
-            ["--ignore-missing-imports", *files], opt_level=os.environ.get("OPT", "3"), debug_level="0"
-        ),
+        ext_modules=mypycify(["--ignore-missing-imports", *files], opt_level="3", debug_level="0"),
         script_args=["--quiet", "build_ext", "--inplace"],
     )
-    shutil.rmtree("build")
+    for left in ("build", ".mypy_cache"):
+        shutil.rmtree(left)
 
 
 def _licence(folder: Path) -> None:
