@@ -19,8 +19,8 @@ REPOSITORY: Final = Path(__file__).parents[2]
 FOLDER: Final = REPOSITORY / "packaging" / "linux"
 
 
-def for_debian(tree: Tree, package: str, release: Release, overrides: str) -> Tree:
-    """The tree with Debian's documents. `overrides` names the file of packaging/linux that lintian is to read."""
+def for_debian(tree: Tree, package: str, release: Release, *overrides: str) -> Tree:
+    """The tree with Debian's documents. `overrides` names the files of packaging/linux that lintian is to read."""
     found = Tree()
     found.merge(tree)
     place = f"usr/share/doc/{package}"
@@ -30,7 +30,7 @@ def for_debian(tree: Tree, package: str, release: Release, overrides: str) -> Tr
     entry = f"{package} ({release.version}) stable; urgency=medium\n\n  * See NEWS.md.gz.\n\n"
     entry += f" -- {release.maintainer}  {when}\n"
     found.put(f"{place}/changelog.gz", compressed(entry.encode()))
-    told = (FOLDER / overrides).read_text(encoding="utf-8").replace("@NAME@", package)
+    told = "".join((FOLDER / each).read_text(encoding="utf-8") for each in overrides).replace("@NAME@", package)
     found.put(f"usr/share/lintian/overrides/{package}", told)
     return found
 

@@ -86,6 +86,7 @@ def own() -> Tree:
 def debian(gateway: Agent, target: Target, architecture: str) -> deb.Package:
     """The Debian package. Its unit is not started: an administrator does that once the configuration is right."""
     oldest, newest = target.pythons[0], target.pythons[-1]
+    overrides = ("gateway-overrides", "compiled-overrides")[: 2 if gateway.compiled else 1]
     glibc = ".".join(map(str, compiled.glibc(gateway.compiled)))
     return deb.Package(
         name="llmgw-gateway",
@@ -93,7 +94,7 @@ def debian(gateway: Agent, target: Target, architecture: str) -> deb.Package:
         architecture=architecture,
         summary=SUMMARY,
         description=DESCRIPTION,
-        tree=for_debian(_served(gateway), "llmgw-gateway", gateway.release, "gateway-overrides"),
+        tree=for_debian(_served(gateway), "llmgw-gateway", gateway.release, *overrides),
         relations={
             "Depends": f"libc6 (>= {glibc}), python3 (>= {oldest}), python3 (<< {above(newest)}~), systemd",
         },

@@ -73,6 +73,9 @@ def test_extensions_lie_beside_their_modules_readable_as_those_of_wheels(
         path = f"{gateway.ANY}/{name}.{TAG}.so"
         assert files[path] == File(f"{name} for {TAG}".encode(), 0o644)
     assert f"{gateway.ANY}/mypyc-2.4.1.dist-info/licenses/LICENSE" in files
+    told = files["usr/share/lintian/overrides/llmgw-gateway"]
+    assert isinstance(told, File)
+    assert b"llmgw-gateway: shared-library-lacks-prerequisites *" in told.content
     assert content(debian([folder], target, architecture, store, release)) == content(package)
 
 
