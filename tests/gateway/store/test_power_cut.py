@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 CLIENTS = 12
 ROUNDS = 60
+"""Each client's attempts in `make test-long`."""
+FEWER_ROUNDS = 25
+"""In every run: still several checkpoints, and hundreds of images."""
 RESTARTED_EVERY = 40
 """Of the images, every such one is given to the gateway itself, too."""
 
@@ -63,11 +66,11 @@ class Verdict:
     faults: list[str] = field(default_factory=list)
 
 
-async def work(store: Path, *pragmas: str, life: str = "first", rounds: int = ROUNDS) -> Run:
+async def work(store: Path, *pragmas: str, life: str = "first", rounds: int = FEWER_ROUNDS) -> Run:
     """Admit, renew and settle on the real store, many at once; the disk is on record."""
     run = Run({file.name: file.read_bytes() for file in store.parent.iterdir()})
-    # A checkpoint every hundred pages instead of every thousand: a short run has many.
-    with disk.recorded(store.parent) as run.operations, connections("wal_autocheckpoint = 100", *pragmas):
+    # A checkpoint every forty pages instead of every thousand: a short run has many.
+    with disk.recorded(store.parent) as run.operations, connections("wal_autocheckpoint = 40", *pragmas):
         database = Database(Sqlite(store))
         database.start()
         desk = accounts.Desk(database)
@@ -188,8 +191,8 @@ async def restarted(store: Path) -> list[str]:
     return [*found, *(f"{attempt} is still open" for (attempt,) in running)]
 
 
-async def recording(store: Path, *pragmas: str) -> Run:
-    run = await work(store, *pragmas)
+async def recording(store: Path, *pragmas: str, rounds: int = FEWER_ROUNDS) -> Run:
+    run = await work(store, *pragmas, rounds=rounds)
     checkpoints = [each for each in run.operations if isinstance(each, Sync) and each.file == "gateway.db"]
     assert len(checkpoints) > 3, "the database itself was hardly written: the images say nothing about checkpoints"
     return run
@@ -198,18 +201,18 @@ async def recording(store: Path, *pragmas: str) -> Run:
 async def test_a_power_cut_loses_no_row_that_was_acknowledged(store: Path, tmp_path: Path) -> None:
     run = await recording(store)
     verdict = await asyncio.to_thread(judge, run, tmp_path / "image")
-    assert verdict.images > 500
+    assert verdict.images > 200
     assert verdict.faults == []
     assert verdict.lost == 0
 
 
 async def test_a_power_cut_after_a_power_cut_loses_no_row_either(store: Path, tmp_path: Path) -> None:
     first = await recording(store)
-    *_, (image, given) = itertools.islice(cuts(first, chances(), dense=False), 500)
-    run = await work(lay_out(image, tmp_path / "second"), life="second", rounds=ROUNDS // 3)
+    *_, (image, given) = itertools.islice(cuts(first, chances(), dense=False), 200)
+    run = await work(lay_out(image, tmp_path / "second"), life="second", rounds=FEWER_ROUNDS // 2)
     run.given = frozenset(given)
     verdict = await asyncio.to_thread(judge, run, tmp_path / "image")
-    assert verdict.images > 150
+    assert verdict.images > 100
     assert verdict.faults == []
     assert verdict.lost == 0
 
@@ -235,7 +238,7 @@ async def test_a_store_starts_whenever_the_power_failed_at_its_first_starts(tmp_
 async def test_a_power_cut_between_any_two_writes_loses_no_row_that_was_acknowledged(
     store: Path, tmp_path: Path
 ) -> None:
-    verdict = await asyncio.to_thread(judge, await recording(store), tmp_path / "image", dense=True)
+    verdict = await asyncio.to_thread(judge, await recording(store, rounds=ROUNDS), tmp_path / "image", dense=True)
     assert verdict.images > 2000
     assert verdict.faults == []
     assert verdict.lost == 0
