@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -63,11 +65,26 @@ class Attempt:
         return "ok" if self.late is not None else self.outcome
 
 
+_FILE: ContextVar[Path] = ContextVar("_FILE")
+_ENGINE = create_engine("sqlite://", poolclass=NullPool, creator=lambda: sqlite3.connect(_FILE.get()))
+"""One for every file: a statement is compiled once for all of them."""
+
+
+@contextmanager
+def reading(store: Path) -> Iterator[Connection]:
+    """A connection to the file, beside whatever else has it open."""
+    before = _FILE.set(store)
+    try:
+        with _ENGINE.connect() as connection:
+            yield connection
+    finally:
+        _FILE.reset(before)
+
+
 @contextmanager
 def writing(store: Path) -> Iterator[Connection]:
-    """A transaction on the file, beside whatever else has it open."""
-    engine = create_engine(f"sqlite:///{store}", poolclass=NullPool)
-    with engine.begin() as connection:
+    """A transaction on the file."""
+    with reading(store) as connection, connection.begin():
         yield connection
 
 

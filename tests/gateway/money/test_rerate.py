@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import NullPool, create_engine
 
 from llmgw_gateway.call import Geography, Usage
 from llmgw_gateway.money import catalogues
@@ -34,8 +33,7 @@ usages = st.builds(Usage, counts, counts, counts, counts, counts)
 
 
 def read(store: Path, catalogue: Catalogue, span: Span = UTC_SPAN) -> list[Rerated]:
-    engine = create_engine(f"sqlite:///{store}", poolclass=NullPool)
-    with engine.connect() as connection:
+    with history.reading(store) as connection:
         return rerate(connection, catalogue, span)
 
 
@@ -103,8 +101,7 @@ def test_an_upstream_with_its_own_prices_is_rated_by_them(store: Path) -> None:
     usage = Usage(input=100_000)
     price = BUILT_IN.price("claude-sonnet-4-5", geography="direct", day=date(2026, 11, 20)).cost(usage)
     history.write(store, [Attempt(NOON, usage=usage, target="anthropic/claude-sonnet-4-5", cost=price)])
-    engine = create_engine(f"sqlite:///{store}", poolclass=NullPool)
-    with engine.connect() as connection:
+    with history.reading(store) as connection:
         (entry,) = rerate(connection, BUILT_IN, UTC_SPAN, {"anthropic"})
         (other,) = rerate(connection, BUILT_IN, UTC_SPAN)
     assert entry.difference == 0

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import NullPool, create_engine
 
 from llmgw_gateway.call import Usage
 from llmgw_gateway.money import own_usage, periods
@@ -61,8 +60,7 @@ def operation(name: str, first: Attempt, more: list[Attempt]) -> list[Attempt]:
 
 
 def read(store: Path, by: str, span: Span) -> list[Line]:
-    engine = create_engine(f"sqlite:///{store}", poolclass=NullPool)
-    with engine.connect() as connection:
+    with history.reading(store) as connection:
         return usage(connection, by, span)
 
 
@@ -255,8 +253,7 @@ def test_what_one_person_sees_is_what_that_person_did(
     with tempfile.TemporaryDirectory() as folder:
         store = Path(shutil.copy(empty_store, Path(folder) / "gateway.db"))
         history.write(store, some)
-        engine = create_engine(f"sqlite:///{store}", poolclass=NullPool)
-        with engine.connect() as connection:
+        with history.reading(store) as connection:
             seen = own_usage.report(connection, "per_ada", ZoneInfo(zone), now / 1000)
             with pytest.raises(ValueError, match="of somebody"):
                 own_usage.report(connection, "", ZoneInfo(zone), now / 1000)

@@ -6,7 +6,7 @@ import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import NullPool, create_engine, insert, select
+from sqlalchemy import insert, select
 
 from llmgw_gateway.money.verification import ROWS_AT_ONCE
 from llmgw_gateway.store.schema import ledger
@@ -33,8 +33,7 @@ EXPOSED = "UPDATE counters SET exposure = exposure + 7"
 
 
 def found(store: Path) -> list[str]:
-    engine = create_engine(f"sqlite:///{store}", poolclass=NullPool)
-    with engine.connect() as connection:
+    with history.reading(store) as connection:
         return faults(connection)
 
 
