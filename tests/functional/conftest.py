@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 __all__ = ["canaille", "glewlwyd", "ministack", "oidc_provider", "postgres", "recorder", "scripted", "system", "valkey"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "configured(**sections): what `gateway` starts with; a test that starts it again needs seconds",
+    )
+
+
 @pytest.fixture(scope="session")
 def sign_in(canaille: Canaille) -> Callable[[str], str]:
     """Signs a person in at canaille and gives the token that a gateway wants to see."""
@@ -48,15 +55,22 @@ def sign_in(canaille: Canaille) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def gateway(tmp_path: Path, canaille: Canaille, scripted: ScriptedBedrock) -> Iterator[Gateway]:
-    """A gateway before the scripted cloud; nobody has a token yet."""
-    with Gateway(
+def gateway(
+    request: pytest.FixtureRequest, tmp_path: Path, canaille: Canaille, scripted: ScriptedBedrock
+) -> Iterator[Gateway]:
+    """A gateway before the scripted cloud; nobody has a token yet. The marker `configured` says with what it starts."""
+    made = Gateway(
         tmp_path / "gateway",
         issuers=[canaille.issuer_section()],
         endpoint=scripted.endpoint,
         region=scripted.region,
         credentials=scripted.key.environment(),
-    ) as running:
+    )
+    for mark in request.node.iter_markers("configured"):
+        for name, value in mark.kwargs.items():
+            # Of a section only what is named; lists are whole.
+            made.document[name] = made.document.get(name, {}) | value if isinstance(value, dict) else value
+    with made as running:
         yield running
 
 

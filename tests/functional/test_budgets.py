@@ -8,6 +8,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.functional import ledger
 from tests.functional.device import ANTHROPIC, Device
 from tests.lab.scripted import Answer, ScriptedBedrock
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 DEAR = Answer(usage=Usage(input=100_000, output=10_000))
 """USD 0.45 at the list price of claude-sonnet-4-5."""
+TARGET = "anthropic.claude-sonnet-4-5-20250929-v1:0"
 
 
 def configure(gateway: Gateway, *budgets: dict[str, Any], **more: Any) -> None:
@@ -52,10 +55,10 @@ def tomorrow() -> str:
     return (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%d")
 
 
+@pytest.mark.configured(budgets=[{"level": "user", "limit_usd": 0.3, "overshoot_usd": 100}])
 def test_a_grant_counts_at_once_and_until_it_is_withdrawn(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock
 ) -> None:
-    configure(gateway, {"level": "user", "limit_usd": 0.3, "overshoot_usd": 100})
     scripted.script(DEAR)
     assert ada.ask().status == 200
     ledger.settled(gateway.db, 1)
@@ -77,8 +80,8 @@ def test_a_grant_counts_at_once_and_until_it_is_withdrawn(
     assert "not withdrawn yet" in again.stderr
 
 
+@pytest.mark.configured(budgets=[{"level": "user", "limit_usd": 20, "overshoot_usd": 100}])
 def test_a_new_limit_replaces_the_configured_one_and_outlives_a_restart(gateway: Gateway, ada: Device) -> None:
-    configure(gateway, {"level": "user", "limit_usd": 20, "overshoot_usd": 100})
     assert "limit USD 0.00" in said(
         gateway, "set", "user", "ada@example.com", "--limit", "0", "--reason", "left the company"
     )
@@ -103,8 +106,8 @@ def test_what_a_command_cannot_do_is_said_in_a_sentence(gateway: Gateway, ada: D
         assert sentence in " ".join(done.stderr.split())
 
 
+@pytest.mark.configured(budgets=[{"level": "user", "limit_usd": 1, "overshoot_usd": 100, "thresholds": [40, 80, 100]}])
 def test_a_threshold_is_an_event_once(gateway: Gateway, ada: Device, scripted: ScriptedBedrock) -> None:
-    configure(gateway, {"level": "user", "limit_usd": 1, "overshoot_usd": 100, "thresholds": [40, 80, 100]})
     for number in range(2):
         scripted.script(DEAR)
         assert ada.ask().status == 200
@@ -126,10 +129,8 @@ def test_a_threshold_is_an_event_once(gateway: Gateway, ada: Device, scripted: S
     assert [each["percent"] for each in events] == [40, 80, 80]
 
 
-def test_near_the_limit_max_tokens_is_clamped_and_the_answer_says_so(
-    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
-) -> None:
-    configure(gateway, {"level": "user", "limit_usd": 0.1, "overshoot_usd": 0.1, "near_limit": "clamp"})
+@pytest.mark.configured(budgets=[{"level": "user", "limit_usd": 0.1, "overshoot_usd": 0.1, "near_limit": "clamp"}])
+def test_near_the_limit_max_tokens_is_clamped_and_the_answer_says_so(ada: Device, scripted: ScriptedBedrock) -> None:
     reply = ada.ask(max_tokens=64_000)
     assert reply.status == 200
     clamped = int(reply.headers["x-llmgw-max-tokens"])
@@ -144,24 +145,25 @@ def test_near_the_limit_max_tokens_is_clamped_and_the_answer_says_so(
     assert "x-llmgw-max-tokens" not in plain.headers
 
 
+@pytest.mark.configured(
+    budgets=[{"level": "user", "limit_usd": 0.1, "overshoot_usd": 0.1, "near_limit": "clamp"}],
+    models=[{"name": "claude-sonnet-4-5", "target": f"us.{TARGET}", "fallbacks": [f"global.{TARGET}"]}],
+)
 def test_a_cap_that_was_clamped_for_one_target_is_told_with_the_answer_of_the_next(
-    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
+    ada: Device, scripted: ScriptedBedrock
 ) -> None:
-    targets = [f"{where}.anthropic.claude-sonnet-4-5-20250929-v1:0" for where in ("us", "global")]
-    budget = {"level": "user", "limit_usd": 0.1, "overshoot_usd": 0.1, "near_limit": "clamp"}
-    model = {"name": "claude-sonnet-4-5", "target": targets[0], "fallbacks": targets[1:]}
-    configure(gateway, budget, models=[model])
     scripted.script(Answer(status=429, error="slow down", error_type="ThrottlingException"), Answer())
     reply = ada.ask(max_tokens=64_000)
     assert reply.status == 200
     assert [call.body["max_tokens"] for call in scripted.calls] == [int(reply.headers["x-llmgw-max-tokens"])] * 2
 
 
+@pytest.mark.configured(
+    budgets=[{"level": "user", "limit_usd": 1, "overshoot_usd": 100, "throttle_percent": 40, "throttle_per_minute": 1}]
+)
 def test_a_budget_that_is_nearly_used_up_slows_its_calls_down(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock
 ) -> None:
-    throttle = {"throttle_percent": 40, "throttle_per_minute": 1}
-    configure(gateway, {"level": "user", "limit_usd": 1, "overshoot_usd": 100} | throttle)
     scripted.script(DEAR)
     assert ada.ask().status == 200
     ledger.settled(gateway.db, 1)
@@ -172,14 +174,12 @@ def test_a_budget_that_is_nearly_used_up_slows_its_calls_down(
     assert "nearly used up" in slowed.error["message"]
 
 
+@pytest.mark.configured(
+    budgets=[{"level": "user", "limit_tokens": 100_000}, {"level": "organisation", "limit_weighted_tokens": 1_000_000}]
+)
 def test_a_budget_in_tokens_counts_all_classes_and_a_weighted_one_by_price(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock
 ) -> None:
-    configure(
-        gateway,
-        {"level": "user", "limit_tokens": 100_000},
-        {"level": "organisation", "limit_weighted_tokens": 1_000_000},
-    )
     scripted.script(Answer(usage=Usage(input=1000, output=2000, cache_read=60_000)))
     assert ada.ask().status == 200
     ledger.settled(gateway.db, 1)
@@ -194,10 +194,10 @@ def test_a_budget_in_tokens_counts_all_classes_and_a_weighted_one_by_price(
     assert "104,000 tokens spent" in refused.error["message"]
 
 
+@pytest.mark.configured(budgets=[{"level": "key", "limit_usd": 0.3, "overshoot_usd": 100, "period": "day"}])
 def test_each_device_has_a_budget_of_its_own(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock, sign_in: Callable[[str], str]
 ) -> None:
-    configure(gateway, {"level": "key", "limit_usd": 0.3, "overshoot_usd": 100, "period": "day"})
     second = Device(gateway.url)
     second.exchange(sign_in("ada"))
     scripted.script(DEAR)
@@ -209,10 +209,10 @@ def test_each_device_has_a_budget_of_its_own(
     assert second.ask().status == 200
 
 
+@pytest.mark.configured(budgets=[{"level": "user", "limit_usd": 20, "overshoot_usd": 100}])
 def test_a_hold_that_turns_out_too_small_grows_while_the_answer_streams(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock
 ) -> None:
-    configure(gateway, {"level": "user", "limit_usd": 20, "overshoot_usd": 100})
     # What the prompt comes to is said in the first event: three times what its bytes made expect.
     scripted.script(Answer(usage=Usage(input=150_000, output=100), hold_after=1))
     messages = [{"role": "user", "content": "x" * 200_000}]
@@ -230,12 +230,11 @@ def test_a_hold_that_turns_out_too_small_grows_while_the_answer_streams(
     assert ada.me()["budgets"][0]["held"] == 0
 
 
+@pytest.mark.configured(
+    budgets=[{"level": "user", "limit_usd": 20, "when_store_away": "allowance", "allowance_usd": 2}],
+    store={"journal": "journal"},
+)
 def test_what_is_set_aside_is_written_off_through_the_gateway_that_has_the_file(gateway: Gateway, ada: Device) -> None:
-    configure(
-        gateway,
-        {"level": "user", "limit_usd": 20, "when_store_away": "allowance", "allowance_usd": 2},
-        store={"path": gateway.db.name, "journal": "journal"},
-    )
     assert ada.ask().status == 200
     deadline = time.monotonic() + 30
     while not (found := json.loads(said(gateway, "allowances", "--format", "json"))["allowances"]):

@@ -91,9 +91,8 @@ def test_a_provider_token_is_no_gateway_token(ada: Device, sign_in: Callable[[st
     assert ada.ask(token=sign_in("ada")).status == 401
 
 
-def test_an_expired_token_gets_401(gateway: Gateway, ada: Device, sign_in: Callable[[str], str]) -> None:
-    gateway.document["tokens"]["life_seconds"] = 2
-    gateway.restart()
+@pytest.mark.configured(tokens={"life_seconds": 2})
+def test_an_expired_token_gets_401(ada: Device, sign_in: Callable[[str], str]) -> None:
     ada.exchange(sign_in("ada"))
     expires = ada.me()["token_expires_at"]
     while time.time() < expires + 6:  # the leeway between replicas has to pass, too

@@ -61,10 +61,8 @@ def test_a_full_limit_refuses_with_429_and_says_which_how_much_and_when(
     ledger.settled(gateway.db, 2)
 
 
-def test_the_anthropic_sdk_waits_as_it_is_told_and_then_succeeds(
-    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
-) -> None:
-    limit(gateway, {"level": "user", "concurrent": 1})
+@pytest.mark.configured(limits=[{"level": "user", "concurrent": 1}])
+def test_the_anthropic_sdk_waits_as_it_is_told_and_then_succeeds(ada: Device, scripted: ScriptedBedrock) -> None:
     scripted.script(Answer(hold_after=1))
     seen: list[tuple[int, str, float]] = []
 
@@ -91,15 +89,17 @@ def test_the_anthropic_sdk_waits_as_it_is_told_and_then_succeeds(
     assert all(later[2] - earlier[2] >= int(earlier[1]) for earlier, later in itertools.pairwise(seen))
 
 
-def test_a_refused_budget_costs_no_request_and_no_slot(gateway: Gateway, ada: Device) -> None:
-    gateway.document["budgets"] = [{"level": "user", "limit_usd": 0}]
-    limit(gateway, {"level": "user", "requests_per_minute": 1, "tokens_per_minute": 10, "concurrent": 1})
+@pytest.mark.configured(
+    budgets=[{"level": "user", "limit_usd": 0}],
+    limits=[{"level": "user", "requests_per_minute": 1, "tokens_per_minute": 10, "concurrent": 1}],
+)
+def test_a_refused_budget_costs_no_request_and_no_slot(ada: Device) -> None:
     assert [ada.ask().status for _ in range(4)] == [402] * 4
     assert [shown["used"] for shown in ada.me()["limits"]] == [0, 0, 0]
 
 
+@pytest.mark.configured(limits=[{"level": "user", "concurrent": 3}])
 def test_concurrent_requests_never_pass_the_slots(gateway: Gateway, ada: Device, scripted: ScriptedBedrock) -> None:
-    limit(gateway, {"level": "user", "concurrent": 3})
     scripted.default = Answer(hold_after=1)
     with ThreadPoolExecutor(20) as pool:
         replies = [pool.submit(ada.ask, stream=True) for _ in range(20)]
@@ -113,10 +113,10 @@ def test_concurrent_requests_never_pass_the_slots(gateway: Gateway, ada: Device,
     assert ada.me()["limits"][0]["used"] == 0
 
 
+@pytest.mark.configured(limits=[{"level": "user", "concurrent": 1}])
 def test_the_slot_of_a_client_that_left_is_free_while_its_answer_is_drained(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock
 ) -> None:
-    limit(gateway, {"level": "user", "concurrent": 1})
     # Far more events than it takes to notice that the client has left.
     scripted.script(Answer("word " * 1000, pieces=1000, pause_seconds=600))
     with ThreadPoolExecutor(1) as pool:
@@ -132,10 +132,10 @@ def test_the_slot_of_a_client_that_left_is_free_while_its_answer_is_drained(
     ledger.settled(gateway.db, 2)
 
 
+@pytest.mark.configured(limits=[{"level": "provider", "model": "claude-sonnet-4-5", "tokens_per_minute": 10_000}])
 def test_tokens_are_debt_when_a_call_takes_more_than_was_expected(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock
 ) -> None:
-    limit(gateway, {"level": "provider", "model": "claude-sonnet-4-5", "tokens_per_minute": 10_000})
     scripted.script(Answer(usage=Usage(input=10, output=100_000, cache_read=900_000)))
     assert ada.ask().status == 200
     ledger.settled(gateway.db, 1)
@@ -212,11 +212,10 @@ def test_two_gateways_share_a_limit_and_a_restart_forgets_nothing(
         assert ada.ask().status == 429
 
 
+@pytest.mark.configured(server={"questions_per_minute": 1}, limits=[{"level": "user", "requests_per_minute": 1}])
 def test_questions_that_cost_nothing_are_limited_too_and_take_nothing_of_the_limits_of_calls(
     gateway: Gateway, ada: Device, sign_in: Callable[[str], str]
 ) -> None:
-    gateway.document["server"]["questions_per_minute"] = 1
-    limit(gateway, {"level": "user", "requests_per_minute": 1})
 
     def question(method: str, path: str) -> Reply:
         return ada.request(method, path, json.dumps(ANTHROPIC).encode() if method == "POST" else None)

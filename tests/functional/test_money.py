@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from tests.lab.gateway import Gateway
 
 
-def small_budget(gateway: Gateway, limit: float, overshoot: float = 100) -> None:
-    gateway.document["budgets"] = [{"level": "user", "limit_usd": limit, "overshoot_usd": overshoot}]
-    gateway.restart()
+def small_budget(limit: float, overshoot: float = 100) -> list[dict[str, object]]:
+    return [{"level": "user", "limit_usd": limit, "overshoot_usd": overshoot}]
 
 
 def test_every_call_is_one_row_with_the_clouds_own_numbers(
@@ -43,10 +42,10 @@ def test_every_call_is_one_row_with_the_clouds_own_numbers(
     assert ada.me()["budgets"][0]["spent"] == sum(row.cost for row in rows)
 
 
+@pytest.mark.configured(budgets=small_budget(0.05))
 def test_an_exhausted_budget_refuses_and_says_which_how_much_and_when_it_resets(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock
 ) -> None:
-    small_budget(gateway, 0.05)
     scripted.script(Answer(usage=Usage(input=100_000, output=10_000)))
     assert ada.ask().status == 200
     ledger.settled(gateway.db, 1)
@@ -58,10 +57,10 @@ def test_an_exhausted_budget_refuses_and_says_which_how_much_and_when_it_resets(
     assert len(scripted.calls) == 1
 
 
+@pytest.mark.configured(budgets=small_budget(0.05))
 def test_one_persons_budget_is_not_anothers(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock, sign_in: Callable[[str], str]
 ) -> None:
-    small_budget(gateway, 0.05)
     scripted.script(Answer(usage=Usage(input=100_000, output=10_000)))
     ada.ask()
     ledger.settled(gateway.db, 1)
@@ -71,11 +70,11 @@ def test_one_persons_budget_is_not_anothers(
     assert grace.ask().status == 200
 
 
+@pytest.mark.configured(budgets=small_budget(0.01))
 def test_concurrent_requests_cannot_pass_a_budget_together(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock
 ) -> None:
     """Forty at once against a budget that holds a few: what is admitted never exceeds the limit (I4)."""
-    small_budget(gateway, 0.01)
     scripted.default = Answer(hold_after=1)
     with ThreadPoolExecutor(40) as pool:
         replies = [pool.submit(ada.ask, stream=True) for _ in range(40)]
@@ -92,9 +91,9 @@ def test_concurrent_requests_cannot_pass_a_budget_together(
     ledger.settled(gateway.db, admitted)
 
 
-def test_the_worst_case_of_running_requests_is_bounded(gateway: Gateway, ada: Device) -> None:
+@pytest.mark.configured(budgets=small_budget(limit=0.1, overshoot=0.1))
+def test_the_worst_case_of_running_requests_is_bounded(ada: Device) -> None:
     """I5: a request that could cost more than limit and overshoot together is refused, whatever is expected of it."""
-    small_budget(gateway, limit=0.1, overshoot=0.1)
     refused = ada.ask(max_tokens=64_000)
     assert refused.status == 402
     assert "worst case" in refused.error["message"]
@@ -141,26 +140,26 @@ def test_what_a_killed_gateway_had_under_way_is_settled_when_its_lease_has_ended
     assert ada.me()["budgets"][0]["held"] == 0
 
 
-def budgets(gateway: Gateway, *tables: dict[str, object], **more: list[dict[str, object]]) -> None:
-    gateway.document["budgets"] = [{"overshoot_usd": 100} | table for table in tables]
-    gateway.document.update(more)
-    gateway.restart()
+def ample(*tables: dict[str, object]) -> list[dict[str, object]]:
+    """Budgets that no single call exceeds by too much."""
+    return [{"overshoot_usd": 100} | table for table in tables]
 
 
+@pytest.mark.configured(
+    budgets=ample(
+        {"level": "user", "limit_usd": 20},
+        {"level": "team", "of": "analysis", "limit_usd": 0.05},
+        {"level": "organisation", "limit_usd": 20, "period": "week"},
+    ),
+    teams=[
+        {"name": "analysis", "members": ["ada@example.com"]},
+        {"name": "navy", "members": ["grace@example.com"]},
+    ],
+)
 def test_every_level_must_admit_and_the_refusing_one_is_named(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock, sign_in: Callable[[str], str]
 ) -> None:
     """Ada's own budget is ample; the team she shares with nobody else is used up by her; Grace goes on."""
-    budgets(
-        gateway,
-        {"level": "user", "limit_usd": 20},
-        {"level": "team", "of": "analysis", "limit_usd": 0.05},
-        {"level": "organisation", "limit_usd": 20, "period": "week"},
-        teams=[
-            {"name": "analysis", "members": ["ada@example.com"]},
-            {"name": "navy", "members": ["grace@example.com"]},
-        ],
-    )
     grace = Device(gateway.url)
     grace.exchange(sign_in("grace"))
     scripted.script(Answer(usage=Usage(input=100_000, output=10_000)))
@@ -175,14 +174,15 @@ def test_every_level_must_admit_and_the_refusing_one_is_named(
     assert spent["organisation"] >= row.cost
 
 
-def test_a_budget_for_one_model_leaves_the_others_alone(
-    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
-) -> None:
-    budgets(
-        gateway,
+@pytest.mark.configured(
+    budgets=ample(
         {"level": "user", "limit_usd": 20},
         {"level": "user", "model": "claude-opus-5-5", "limit_usd": 0.05, "period": "day"},
     )
+)
+def test_a_budget_for_one_model_leaves_the_others_alone(
+    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
+) -> None:
     scripted.script(Answer(usage=Usage(input=100_000, output=10_000)))
     assert ada.ask(model="claude-opus-5-5").status == 200
     ledger.settled(gateway.db, 1)
@@ -192,14 +192,12 @@ def test_a_budget_for_one_model_leaves_the_others_alone(
     assert ada.ask(model="claude-sonnet-4-5").status == 200
 
 
-def test_a_project_pays_when_the_request_names_it(gateway: Gateway, ada: Device) -> None:
-    budgets(
-        gateway,
-        {"level": "user", "limit_usd": 20},
-        {"level": "project", "of": "apollo", "limit_usd": 0},
-        projects=[{"name": "apollo"}, {"name": "gemini", "teams": ["navy"]}],
-        teams=[{"name": "navy", "members": ["grace@example.com"]}],
-    )
+@pytest.mark.configured(
+    budgets=ample({"level": "user", "limit_usd": 20}, {"level": "project", "of": "apollo", "limit_usd": 0}),
+    projects=[{"name": "apollo"}, {"name": "gemini", "teams": ["navy"]}],
+    teams=[{"name": "navy", "members": ["grace@example.com"]}],
+)
+def test_a_project_pays_when_the_request_names_it(ada: Device) -> None:
 
     def charged_to(project: str) -> tuple[int, str]:
         body = b'{"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}'
@@ -216,8 +214,10 @@ def test_a_project_pays_when_the_request_names_it(gateway: Gateway, ada: Device)
         assert "Yours: apollo" in text
 
 
+@pytest.mark.configured(
+    budgets=ample({"level": "team", "limit_usd": 0}), teams=[{"name": "analysis", "groups": ["analysts"]}]
+)
 def test_the_provider_s_groups_decide_the_team(gateway: Gateway, ada: Device, sign_in: Callable[[str], str]) -> None:
-    budgets(gateway, {"level": "team", "limit_usd": 0}, teams=[{"name": "analysis", "groups": ["analysts"]}])
     grace = Device(gateway.url)
     grace.exchange(sign_in("grace"))
     ada.exchange(sign_in("ada"))

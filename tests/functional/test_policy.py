@@ -10,18 +10,20 @@ import httpx2
 import pytest
 
 from tests.functional.device import Device
+from tests.functional.shop import Shop
 from tests.lab import node
 from tests.lab.gateway import Gateway
 from tests.lab.native_app import NativeApp
 from tests.lab.oidc_provider import ACCOUNTS, OidcProvider
 from tests.lab.process import run
+from tests.lab.scripted import ScriptedBedrock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.lab.canaille import Canaille
     from tests.lab.process import Finished
-    from tests.lab.scripted import ScriptedBedrock
 
 OPUS, SONNET, HAIKU = "claude-opus-5-5", "claude-sonnet-4-5", "claude-haiku-4-5"
 POLICIES: list[dict[str, Any]] = [
@@ -30,12 +32,30 @@ POLICIES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def open_shop(
+    tmp_path_factory: pytest.TempPathFactory, canaille: Canaille, sign_in: Callable[[str], str]
+) -> Iterator[Shop]:
+    """A gateway with policies, for all tests that only look at what they do."""
+    with ScriptedBedrock() as cloud:
+        gateway = Gateway(
+            tmp_path_factory.mktemp("governed") / "gateway",
+            issuers=[canaille.issuer_section()],
+            endpoint=cloud.endpoint,
+            region=cloud.region,
+            credentials=cloud.key.environment(),
+            changes={"policies": POLICIES},
+        )
+        with gateway:
+            device = Device(gateway.url)
+            device.exchange(sign_in("ada"))
+            yield Shop(gateway, cloud, device)
+
+
 @pytest.fixture
-def governed(gateway: Gateway, ada: Device) -> Device:
+def governed(shop: Shop) -> Device:
     """Ada, who is an analyst, at a gateway with policies."""
-    gateway.document["policies"] = POLICIES
-    gateway.restart()
-    return ada
+    return shop.ada
 
 
 def command(gateway: Gateway, *words: str) -> Finished:
@@ -43,7 +63,7 @@ def command(gateway: Gateway, *words: str) -> Finished:
     return run(verbs, env=gateway.program.env, folder=gateway.folder, seconds=60)
 
 
-def test_what_is_not_allowed_is_refused_once_and_says_what_is(governed: Device, scripted: ScriptedBedrock) -> None:
+def test_what_is_not_allowed_is_refused_once_and_says_what_is(governed: Device, shop: Shop) -> None:
     for reply in (governed.ask(model=HAIKU), governed.ask(model=HAIKU, stream=True), governed.ask_bedrock(model=HAIKU)):
         assert (reply.status, reply.error["type"], reply.error["code"]) == (400, "policy_blocked", "model_not_allowed")
         assert reply.headers["x-should-retry"] == "false"
@@ -52,7 +72,7 @@ def test_what_is_not_allowed_is_refused_once_and_says_what_is(governed: Device, 
     count = {"model": HAIKU, "messages": [{"role": "user", "content": "x"}]}
     reply = governed.request("POST", "/v1/messages/count_tokens", json.dumps(count).encode())
     assert (reply.status, reply.error["code"]) == (400, "model_not_allowed")
-    assert scripted.calls == []
+    assert shop.cloud.calls == []
 
 
 def test_the_sdk_shows_the_refusal_and_asks_once(governed: Device) -> None:
@@ -95,20 +115,19 @@ def test_every_dialect_refuses_and_shows_the_same(governed: Device) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_more_than_the_cap_is_lowered_and_the_answer_says_so(
-    gateway: Gateway, governed: Device, scripted: ScriptedBedrock, *, stream: bool
-) -> None:
-    reply = governed.ask(model=OPUS, max_tokens=128_000, stream=stream)
-    assert (reply.status, reply.headers["x-llmgw-max-tokens"]) == (200, "32000")
+def test_more_than_the_cap_is_lowered_and_the_answer_says_so(governed: Device, shop: Shop, *, stream: bool) -> None:
+    lowered = governed.ask(model=OPUS, max_tokens=128_000, stream=stream)
+    assert (lowered.status, lowered.headers["x-llmgw-max-tokens"]) == (200, "32000")
     thinking = {"type": "enabled", "budget_tokens": 9000}
     reply = governed.ask(max_tokens=20_000, thinking=thinking, stream=stream)
     assert (reply.status, reply.headers["x-llmgw-thinking-tokens"]) == (200, "2000")
     assert "x-llmgw-max-tokens" not in reply.headers
-    first, second = (call.body for call in scripted.calls)
+    first, second = (call.body for call in shop.cloud.calls)
     assert first["max_tokens"] == 32_000
     assert (second["max_tokens"], second["thinking"]["budget_tokens"]) == (20_000, 2000)
-    assert gateway.audited("/v1/messages", policy="policies[0] (opus for analysts)", status=200)
-    assert gateway.audited("/v1/messages", policy="policies[1] (default)", status=200)
+    for answer, policy in ((lowered, "policies[0] (opus for analysts)"), (reply, "policies[1] (default)")):
+        request_id = answer.headers["x-llmgw-request-id"]
+        assert shop.gateway.audited("/v1/messages", request_id=request_id, policy=policy, status=200)
 
 
 def test_a_prompt_that_is_too_long_is_refused_in_the_words_that_clients_know(governed: Device) -> None:
@@ -118,7 +137,8 @@ def test_a_prompt_that_is_too_long_is_refused_in_the_words_that_clients_know(gov
     assert "tokens > 5000 maximum" in reply.error["message"]
 
 
-def test_the_command_says_which_line_decides(gateway: Gateway, governed: Device) -> None:
+def test_the_command_says_which_line_decides(governed: Device, shop: Shop) -> None:
+    gateway = shop.gateway
     assert governed.ask(model=OPUS).status == 200
     done = command(gateway, "explain", "ada@example.com", OPUS)
     assert (done.exit_code, done.stderr) == (0, "")

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.functional import ledger
 from tests.lab.loopback import answers
 from tests.lab.scripted import Answer, ScriptedBedrock
@@ -52,11 +54,10 @@ def test_sigterm_lets_twenty_streams_end_and_settles_them(
     assert len([line for line in lines if line["code"] == "ok"]) == STREAMS
 
 
+@pytest.mark.configured(server={"drain_seconds": 1})
 def test_at_the_deadline_a_stream_is_cut_off_with_a_terminal_event_and_settled(
     gateway: Gateway, ada: Device, scripted: ScriptedBedrock
 ) -> None:
-    gateway.document["server"]["drain_seconds"] = 1
-    gateway.restart()
     scripted.default = Answer(hold_after=1)
     with ada.streaming() as stream, ThreadPoolExecutor(1) as pool:
         ending = pool.submit(gateway.terminate)

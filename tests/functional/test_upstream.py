@@ -81,12 +81,9 @@ def test_tokens_are_counted_by_the_provider_free_of_charge(
 PICTURE: dict[str, Any] = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
 
 
-def test_a_picture_is_bounded_by_the_context_and_not_by_its_bytes(
-    gateway: Gateway, ada: Device, scripted: ScriptedBedrock
-) -> None:
+@pytest.mark.configured(budgets=[{"level": "user", "limit_usd": 0.2, "overshoot_usd": 0.1}])
+def test_a_picture_is_bounded_by_the_context_and_not_by_its_bytes(ada: Device, scripted: ScriptedBedrock) -> None:
     """Thirty bytes of address may be thousands of tokens: the worst case must count, however the type is spelled."""
-    gateway.document["budgets"] = [{"level": "user", "limit_usd": 0.2, "overshoot_usd": 0.1}]
-    gateway.restart()
     plain = json.dumps(
         {"model": "claude-sonnet-4-5", "max_tokens": 10, "messages": [{"role": "user", "content": [PICTURE]}]}
     )

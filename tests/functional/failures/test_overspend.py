@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.functional.trial import MODEL, PRICE, until
+from tests.functional.trial import MODEL, PRICE, Trial, until
 from tests.lab.scripted import Answer, ScriptedBedrock
 from tests.lab.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from tests.functional.trial import Trial
+    from tests.lab.canaille import Canaille
     from tests.lab.gateway import Gateway
 
 MANY = 40
@@ -139,6 +140,12 @@ def test_litellm_41610_a_stream_counts_as_many_tokens_as_an_answer(
     assert counted == [465, 930]
 
 
+@pytest.fixture
+def unstarted(tmp_path: Path, canaille: Canaille, scripted: ScriptedBedrock, sign_in: Callable[[str], str]) -> Gateway:
+    """One whose configuration is right so far."""
+    return Trial(tmp_path / "trial", canaille.issuer_section(), scripted, sign_in, budgets=[AMPLE]).gateway
+
+
 def refused_at_start(gateway: Gateway) -> str:
     """What `check` says about a configuration with which `serve` does not start either."""
     gateway.prepare()
@@ -149,18 +156,16 @@ def refused_at_start(gateway: Gateway) -> str:
     return refused.stderr
 
 
-def test_litellm_30661_limits_that_replicas_cannot_share_stop_the_start(begin: Callable[..., Trial]) -> None:
+def test_litellm_30661_limits_that_replicas_cannot_share_stop_the_start(unstarted: Gateway) -> None:
     """There, each worker had the whole limit, for months: the server for sharing it was configured for a part only."""
-    gateway = begin(AMPLE).gateway
-    gateway.document["store"] = {"url": "postgresql://llmgw@127.0.0.1/llmgw"}
-    gateway.document["limits"] = [{"level": "user", "requests_per_minute": 10}]
-    assert "valkey.url: is needed for limits" in refused_at_start(gateway)
+    unstarted.document["store"] = {"url": "postgresql://llmgw@127.0.0.1/llmgw"}
+    unstarted.document["limits"] = [{"level": "user", "requests_per_minute": 10}]
+    assert "valkey.url: is needed for limits" in refused_at_start(unstarted)
 
 
-def test_litellm_35524_a_model_without_a_price_stops_the_start(begin: Callable[..., Trial]) -> None:
-    gateway = begin(AMPLE).gateway
-    gateway.document["models"].append({"name": "claude-unpriced"})
-    assert "'claude-unpriced' has no price" in refused_at_start(gateway)
+def test_litellm_35524_a_model_without_a_price_stops_the_start(unstarted: Gateway) -> None:
+    unstarted.document["models"].append({"name": "claude-unpriced"})
+    assert "'claude-unpriced' has no price" in refused_at_start(unstarted)
 
 
 def test_litellm_35524_a_picture_is_held_for_although_nobody_can_count_it(
@@ -241,16 +246,15 @@ def test_bifrost_2873_no_route_reaches_a_model_without_a_budget(
     assert {402} < set(statuses.values()) <= {400, 402, 404, 405}, statuses
 
 
-def test_bifrost_5673_a_budget_that_is_misspelt_stops_the_start(begin: Callable[..., Trial]) -> None:
-    gateway = begin(AMPLE).gateway
+def test_bifrost_5673_a_budget_that_is_misspelt_stops_the_start(unstarted: Gateway) -> None:
     wrong = [
         {"level": "user", "limit_usd": 5, "overshot_usd": 1},
         {"level": "user", "limt_usd": 5},
         {"level": "usr", "limit_usd": 5},
         {"level": "team"},
     ]
-    gateway.document["budgets"] = wrong
-    said = refused_at_start(gateway)
+    unstarted.document["budgets"] = wrong
+    said = refused_at_start(unstarted)
     for number in range(len(wrong)):
         assert f"budgets[{number}]" in said
 
