@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.functional.device import Device
 from tests.functional.trial import until
+from tests.lab.gateway import USER_BUDGET, Gateway
 from tests.lab.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.lab.gateway import Gateway
     from tests.lab.process import Finished
 
 
@@ -25,9 +27,8 @@ def directory(gateway: Gateway, verb: str, what: str, text: str = "", *words: st
     return run([*argv, *words], env=gateway.program.env, folder=gateway.folder, seconds=60)
 
 
+@pytest.mark.configured(budgets=[USER_BUDGET, {"level": "team", "limit_usd": 7}])
 def test_who_is_imported_is_known_and_who_is_inactive_is_out(gateway: Gateway, sign_in: Callable[[str], str]) -> None:
-    gateway.document["budgets"].append({"level": "team", "limit_usd": 7})
-    gateway.restart()
     assert directory(gateway, "import", "teams", "name\npioneers\n").stdout.startswith("1 created")
     users = "user_name,name,teams,active\nada@example.com,Countess of Lovelace,pioneers,{}\n"
     done = directory(gateway, "import", "users", users.format("true"))

@@ -13,6 +13,7 @@ import pytest
 
 from tests.functional.device import Device, Reply, read_to_end
 from tests.functional.trial import until
+from tests.lab.gateway import USER_BUDGET, Gateway
 from tests.lab.loopback import HOST, free_port
 from tests.lab.process import run
 from tests.lab.scripted import Answer
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.functional.trial import Trial
-    from tests.lab.gateway import Gateway
     from tests.lab.postgres import Postgres
     from tests.lab.scripted import ScriptedBedrock
 
@@ -128,14 +128,14 @@ def test_who_is_deactivated_is_out_of_every_replica(
     deactivate_while_it_streams(trial, sign_in, scripted)
 
 
+@pytest.mark.configured(
+    budgets=[USER_BUDGET, {"level": "team", "limit_usd": 7}],
+    teams=[{"name": "research"}],
+    policies=[{"teams": ["research"], "models": [OPUS]}, {"models": [SONNET]}],
+)
 def test_a_team_of_the_directory_is_a_team_to_policies_and_budgets(
     gateway: Gateway, ada: Device, sign_in: Callable[[str], str]
 ) -> None:
-    gateway.document["administration"] = administered()
-    gateway.document["budgets"].append({"level": "team", "limit_usd": 7})
-    gateway.document["teams"] = [{"name": "research"}]
-    gateway.document["policies"] = [{"teams": ["research"], "models": [OPUS]}, {"models": [SONNET]}]
-    gateway.restart()
     assert (ada.ask(model=OPUS).status, ada.ask(model=SONNET).status) == (400, 200)
     provisioner = Provisioner(gateway)
     person = provisioner.made("/Users", userName="ada@example.com")
@@ -148,8 +148,6 @@ def test_a_team_of_the_directory_is_a_team_to_policies_and_budgets(
 
 
 def test_no_other_listener_knows_of_it(gateway: Gateway, ada: Device) -> None:
-    gateway.document["administration"] = administered()
-    gateway.restart()
     provisioner = Provisioner(gateway)
     for path in ("/scim/v2", "/scim/v2/Users", "/scim/v2/ServiceProviderConfig"):
         assert ada.request("GET", path).status == 404

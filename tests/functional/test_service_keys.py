@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import anthropic
 import httpx2
+import pytest
 
 from tests.functional import ledger
 from tests.functional.device import Device, read_to_end
+from tests.lab.gateway import USER_BUDGET, Gateway
 from tests.lab.process import run
 from tests.lab.scripted import Answer
 from tests.lab.usage import Usage
 
 if TYPE_CHECKING:
-    from tests.lab.gateway import Gateway
     from tests.lab.process import Finished
     from tests.lab.scripted import ScriptedBedrock
 
@@ -44,11 +45,10 @@ def listed(gateway: Gateway) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.configured(budgets=[USER_BUDGET, {"level": "key", "limit_usd": 5}])
 def test_a_key_asks_in_every_dialect_and_is_charged_and_audited_as_itself(
     gateway: Gateway, scripted: ScriptedBedrock
 ) -> None:
-    gateway.document["budgets"].append({"level": "key", "limit_usd": 5})
-    gateway.restart()
     key, ci = made(gateway)
     assert [ci.ask().status, ci.ask(stream=True).status, ci.ask_bedrock(stream=True).status] == [200] * 3
     with (
@@ -67,10 +67,11 @@ def test_a_key_asks_in_every_dialect_and_is_charged_and_audited_as_itself(
     assert len(scripted.calls) == 4
 
 
+@pytest.mark.configured(
+    teams=[{"name": "research"}],
+    policies=[{"teams": ["research"], "models": [OPUS]}, {"models": [SONNET]}],
+)
 def test_a_key_is_for_its_models_and_never_for_more_than_policies_allow(gateway: Gateway) -> None:
-    gateway.document["teams"] = [{"name": "research"}]
-    gateway.document["policies"] = [{"teams": ["research"], "models": [OPUS]}, {"models": [SONNET]}]
-    gateway.restart()
     _, narrow = made(gateway, "--model", SONNET, "--team", "research")
     assert (narrow.ask().status, narrow.me()["models"]) == (200, [SONNET])
     reply = narrow.ask(model=OPUS)
