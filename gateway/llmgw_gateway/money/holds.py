@@ -56,10 +56,10 @@ LINGER_SECONDS: Final = 0.2
 """How long a settlement may wait for something to share a commit with: nobody waits for it."""
 CROWD: Final = 64
 """From so many running attempts on something to share a commit with comes soon, unless all of them are slow."""
-CROWDED_SECONDS: Final = 0.02
+CROWDED_SECONDS: Final = 0.05
 """How long a settlement waits then: not so long that the writer is left idle."""
-GATHERED_SECONDS: Final = 0.005
-"""How long an admission waits then: a hundredth of what a model takes to begin, and half as many commits."""
+GATHERED_SECONDS: Final = 0.01
+"""How long an admission waits then: a hundredth of what a model takes to begin, and a quarter of the commits."""
 TIGHT: Final = 0.9
 """The share of a hold from which on it is topped up."""
 GROWTH: Final = 1.5
