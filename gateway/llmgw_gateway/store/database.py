@@ -166,12 +166,23 @@ class Database:
         handed_in = Work(work, item, future, self._tick)
         self._waiting[handed_in] = None
         self._handed_in.append(handed_in)
-        if linger and self._handing is None and not self._hurrying:
-            self._handing = self._loop.call_later(linger, self._hand_over)
-        elif not linger and not self._hurrying:
+        if linger:
+            self._hand_over_within(linger)
+        elif not self._hurrying:
             self._hurrying = True
             self._loop.call_soon(self._hand_over)
         return future
+
+    def _hand_over_within(self, seconds: float) -> None:
+        """Hand over then, or before, where something waits that lingers less."""
+        if self._hurrying or self._loop is None:
+            return
+        due = self._loop.time() + seconds
+        if self._handing is not None:
+            if self._handing.when() <= due:
+                return
+            self._handing.cancel()
+        self._handing = self._loop.call_at(due, self._hand_over)
 
     def _hand_over(self) -> None:
         """Give the writer what one turn of the loop has brought: to wake it for each item costs more than the item."""

@@ -119,6 +119,12 @@ async def test_what_may_wait_shares_a_commit_with_what_comes_next_and_waits_for_
     assert batches == [["settled", "asked"], ["alone"]]
 
 
+async def test_what_lingers_less_does_not_wait_for_what_lingers_more(both: Database) -> None:
+    settled = both.hand_in(keep, "settled", linger=3600)
+    admitted = both.hand_in(keep, "admitted", linger=0.01)
+    assert list(await asyncio.gather(settled, admitted)) == ["settled", "admitted"]
+
+
 async def test_a_query_sees_one_moment(both: Database) -> None:
     loop = asyncio.get_running_loop()
 
