@@ -1,6 +1,6 @@
 """Compiled modules of the gateway, made by compiling.py, for packages: checked against the source that a package takes.
 
-A folder is for one version of Python and one machine, or for several whose files were copied together. Extensions lie
+A folder is for one version of Python and one machine. Extensions lie
 beside the `.py` files: an interpreter takes those that bear its own ABI (PEP 3149), every other one takes the `.py`.
 What is not whole, or was made of other source, is refused: nobody would see from outside that old code runs.
 """
@@ -72,7 +72,13 @@ def read(folders: Sequence[Path]) -> tuple[Compiled, ...]:
     """What the folders hold, by Python and machine; CompiledError if one of them is not whole, or two are the same."""
     found: dict[tuple[str, str], Compiled] = {}
     for folder in folders:
-        for each in _read(folder):
+        held = _read(folder)
+        if len(held) > 1:
+            raise CompiledError(
+                f"{folder} holds modules for several interpreters, and some may have been made of another source. "
+                "Compile for each into a folder of its own"
+            )
+        for each in held:
             other = found.setdefault((each.python, each.machine), each)
             if other is not each:
                 raise CompiledError(f"{other} and {folder} hold modules for the same interpreter. Name one of them")

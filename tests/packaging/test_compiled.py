@@ -98,7 +98,7 @@ def test_the_image_takes_what_its_python_loads(folder: Path, target: Target, sto
 
 def test_several_interpreters_stand_side_by_side(tmp_path: Path) -> None:
     here = [f"cpython-3{minor}-{machine}-linux-gnu" for minor in (11, 13) for machine in ("x86_64", "aarch64")]
-    folders = [made_up(tmp_path / "one", *here), made_up(tmp_path / "two", "cpython-312-x86_64-linux-gnu")]
+    folders = [made_up(tmp_path / tag, tag) for tag in (*here, "cpython-312-x86_64-linux-gnu")]
     found = compiled.read(folders)
     for target in LINUX.values():
         chosen = compiled.fitting(found, target)
@@ -109,6 +109,12 @@ def test_several_interpreters_stand_side_by_side(tmp_path: Path) -> None:
         pythons = ["311", "312", "313"] if target.machine == "x86_64" else ["311", "313"]
         place = "opt/llmgw-gateway/lib/any/llmgw_gateway/edge"
         assert extensions == [f"{place}.cpython-{each}-{target.machine}-linux-gnu.so" for each in pythons]
+
+
+def test_a_folder_for_several_is_refused(tmp_path: Path) -> None:
+    both = made_up(tmp_path / "both", "cpython-311-x86_64-linux-gnu", "cpython-313-x86_64-linux-gnu")
+    with pytest.raises(compiled.CompiledError, match="several interpreters"):
+        compiled.read([both])
 
 
 def test_whoever_builds_is_told_which_interpreters_have_them(folder: Path) -> None:

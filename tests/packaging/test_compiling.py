@@ -56,6 +56,33 @@ def members(tree: ast.Module, module: str) -> Iterator[tuple[str, str, str]]:
                         yield f"{module}.{node.name}", ast.unparse(each.target), names[name]
 
 
+def waits(node: ast.AST) -> Iterator[int]:
+    """The lines in which it waits itself; functions in it wait for themselves."""
+    for each in ast.iter_child_nodes(node):
+        if isinstance(each, ast.Await | ast.AsyncFor | ast.AsyncWith):
+            yield each.lineno
+        if not isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from waits(each)
+
+
+def waiting_faults(tree: ast.Module, module: str) -> list[str]:
+    """A compiled coroutine forgets what it handles while it waits, and raises something else then, or crashes."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            first = min(waits(node), default=None)
+            raised = [each.lineno for each in ast.walk(node) if isinstance(each, ast.Raise) and each.exc is None]
+            if first is not None and any(line > first for line in raised):
+                found.append(f"{module} waits in line {first}, in a handler that raises again after it")
+        elif isinstance(node, ast.Try):
+            found += [
+                f"{module} waits in line {line}, in a finally"
+                for each in node.finalbody
+                for line in waits(ast.Module([each], []))
+            ]
+    return [f"{each}: wait after it, {LEAVE.format(module=module)}" for each in found]
+
+
 def member_faults(modules: Mapping[str, str], compiled: Collection[str]) -> list[str]:
     """Members of compiled dataclasses whose class is not there when the module is loaded; aliases are not looked up."""
     ours = {f"{module}.{node.name}" for module, text in modules.items() for node, _ in bases(ast.parse(text), module)}
@@ -71,6 +98,8 @@ def member_faults(modules: Mapping[str, str], compiled: Collection[str]) -> list
 def faults(modules: Mapping[str, str], compiled: Collection[str]) -> list[str]:
     """What must not be: one sentence each. `modules` are texts by full name, `compiled` the names that mypyc gets."""
     found = member_faults(modules, compiled)
+    for module in sorted(compiled):
+        found += waiting_faults(ast.parse(modules.get(module, "")), module)
     for module, text in modules.items():
         for node, inherited in bases(ast.parse(text), module):
             where = f"{module}.{node.name}"
@@ -121,6 +150,7 @@ def test_every_module_that_is_compiled_is_a_file_and_they_are_sorted() -> None:
 
 NATIVE = "class Native:\n    pass\n"
 CHECKED = "if TYPE_CHECKING:\n    from collections.abc import"
+TRIED = "async def f():\n    try:\n        await g()\n    "
 MEMBER = "\n@dataclass(frozen=True)\nclass X:\n    a:"
 
 
@@ -141,6 +171,12 @@ MEMBER = "\n@dataclass(frozen=True)\nclass X:\n    a:"
             "class Y: ...",
             "fast.X has the member a of slow.Y",
         ),
+        (
+            f"{TRIED}except OSError:\n        await g()\n        raise",
+            "",
+            "fast waits in line 7, in a handler that raises",
+        ),
+        (f"{TRIED}finally:\n        async with g(): ...", "", "fast waits in line 7, in a finally"),
         ("", "from fast import Native\nclass Y(Native): ...", "slow.Y inherits from fast.Native, which is compiled"),
         ("", "from fast import Native as N\nclass Y(N[int]): ...", "slow.Y inherits from fast.Native"),
         ("", "import fast\nclass Y(fast.Native): ...", "slow.Y inherits from fast.Native, which is compiled"),
@@ -158,6 +194,7 @@ def test_each_of_them_is_found(fast: str, slow: str, said: str) -> None:
         "from typing import Generic, Protocol\nclass X(Generic[T]): ...\nclass Y(Protocol): ...",
         "class X(Exception): ...\nclass Y(ValueError): ...",
         "class X(Native): ...",
+        f"{TRIED}except OSError:\n        if x:\n            raise\n        await g()",
         f"{CHECKED} Callable, Sequence{MEMBER} Callable[[], None]\n    b: Sequence[int] | None",
         f"from collections.abc import Sequence{MEMBER} Sequence[int]",
         f"if TYPE_CHECKING:\n    from slow import Alias{MEMBER} Alias",

@@ -124,7 +124,7 @@ def read(body: bytes, model: str, *, stream: bool) -> Call:
         body=body,
         members=members,
         media=bool(media),
-        long_cache=messages.holds(body)[1],
+        long_cache=messages.wants_long_cache(body),
         least_tokens=LEAST_TOKENS + (max(0, further.thinking.budget_tokens) if further.thinking else 0),
         long_context=messages.wants_long_context(further.anthropic_beta),
         operation="converse",

@@ -53,7 +53,7 @@ class _Member:
         return cls(quoted, *(_pattern(name, values, spell) for spell in (str, _any_spelling)))
 
     def stands_in(self, body: bytes, *, spelled: bool) -> bool:
-        """Whether there is one; `spelled`: whether letters may be escaped. Linear in the length of the body."""
+        """Whether there is one; `spelled`: by `_spelled`. Linear in the length of the body."""
         if spelled:
             return self.escaped.search(body) is not None
         for value in self.values:
@@ -186,9 +186,16 @@ def least_tokens_of(members: dict[str, msgspec.Raw]) -> int:
 
 
 def holds(body: bytes) -> tuple[bool, bool]:
-    """Whether there may be a picture or a document in it; whether it asks for one-hour cache entries.
-
-    These cost twice the input price to write.
-    """
-    spelled = _ESCAPE in body and _ESCAPED_WORD.search(body) is not None
+    """Whether there may be a picture or a document in it; whether it asks for one-hour cache entries."""
+    spelled = _spelled(body)
     return _MEDIA.stands_in(body, spelled=spelled), _ONE_HOUR.stands_in(body, spelled=spelled)
+
+
+def wants_long_cache(body: bytes) -> bool:
+    """Whether it asks for one-hour cache entries (they cost twice the input price to write)."""
+    return _ONE_HOUR.stands_in(body, spelled=_spelled(body))
+
+
+def _spelled(body: bytes) -> bool:
+    """Whether letters may be escaped in it."""
+    return _ESCAPE in body and _ESCAPED_WORD.search(body) is not None

@@ -112,7 +112,7 @@ def call_of(
         members=encoded,
         betas=(EFFORT_BETA,) if FEATURE_EFFORT in shaping.features else (),
         media=conversation.media,
-        long_cache=messages.holds(body)[1],
+        long_cache=messages.wants_long_cache(body),
         least_tokens=least,
         default_max_tokens=DEFAULT_MAX_TOKENS,
         features=shaping.features,

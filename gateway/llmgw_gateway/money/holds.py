@@ -159,18 +159,7 @@ class Money:
             budgets=charged.budgets,
             lease_until=int((now + LEASE_SECONDS) * 1000),
         )
-        try:
-            answer = cast("items.Admitted | Denial", await self._hand_in(asked, linger=self._gather()))
-        except (StoreAwayError, asyncio.CancelledError) as error:
-            self._give_back(asked, error)
-            if not isinstance(error, StoreAwayError):
-                raise
-            # Under an id of its own: the one that was asked for may have been admitted, and is given back then.
-            asked = replace(asked, attempt_id=self._attempt_id())
-            drawn = await self.standby.draw(asked)
-            if drawn is None:
-                raise
-            answer = drawn
+        asked, answer = await self._admitted(asked)
         if isinstance(answer, Denial):
             raise self._refusal(answer, asked.terms)
         self.standby.used(asked.budgets)
@@ -191,6 +180,24 @@ class Money:
             hold.outcome.dispatch_by = asked_at + LEASE_SECONDS
             self._open[hold.attempt_id] = hold
         return hold
+
+    async def _admitted(self, asked: items.Admission) -> tuple[items.Admission, items.Admitted | Denial]:
+        """What the store decides, or where it is away the allowances; under which admission."""
+        try:
+            return asked, cast("items.Admitted | Denial", await self._hand_in(asked, linger=self._gather()))
+        except asyncio.CancelledError as error:
+            self._give_back(asked, error)
+            raise
+        except StoreAwayError as error:
+            self._give_back(asked, error)
+            away = error
+        # After the handler: a compiled coroutine forgets what it handles while it waits (decision 0018).
+        # Under an id of its own: the one that was asked for may have been admitted, and is given back then.
+        asked = replace(asked, attempt_id=self._attempt_id())
+        drawn = await self.standby.draw(asked)
+        if drawn is None:
+            raise away
+        return asked, drawn
 
     def _attempt_id(self) -> str:
         return f"{self._name}{next(self._numbers):06x}"

@@ -43,6 +43,7 @@ class Sqlite:
         """Whether the file is missing, or of an older gateway."""
         if not self._path.exists():
             return True
+        self._path.chmod(0o600)  # as in `open`
         try:
             with self._reading.connect() as connection:
                 return not migrating.up_to_date(connection, str(self._path))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -15,6 +17,7 @@ from alembic.script import ScriptDirectory
 from llmgw_gateway.errors import StoreError
 from llmgw_gateway.store.database import Database
 from llmgw_gateway.store.migrating import MIGRATIONS
+from llmgw_gateway.store.postgres import MIGRATION_LOCK
 from llmgw_gateway.store.schema import HEAD, metadata
 from tests.gateway import configuration
 from tests.gateway.columns import Column, PostgresColumn, SqliteColumn
@@ -152,3 +155,30 @@ def test_what_it_takes_to_make_a_schema_is_gone_from_memory_when_it_is_made(
     config = configuration.write(configuration.folder(tmp_path), configuration.good() | {"store": store})
     said = subprocess.run([sys.executable, "-c", APART, config], capture_output=True, text=True, check=True, timeout=60)
     assert said.stdout.split() == ["False", "False", "False"], said.stderr
+
+
+def test_a_gateway_that_waits_for_another_to_make_the_schema_can_be_stopped(tmp_path: Path, postgres: Postgres) -> None:
+    name = postgres.database()
+    url = tmp_path / "store.url"
+    url.touch(mode=0o600)
+    url.write_text(postgres.url(name), encoding="ascii")
+    store = {"url_file": str(url)}
+    config = configuration.write(configuration.folder(tmp_path), configuration.good() | {"store": store})
+    with psycopg.connect(postgres.url(name), autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+        with subprocess.Popen([sys.executable, "-c", APART, config], stderr=subprocess.PIPE) as gateway:
+            wait_for(other, 1)
+            gateway.terminate()
+            assert gateway.wait(60) == 0
+        wait_for(other, 0)
+
+
+def wait_for(server: psycopg.Connection[Any], count: int) -> None:
+    """Until so many wait for the lock under which schemas are made."""
+    waiting = (
+        "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database "
+        "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+    )
+    ends = time.monotonic() + 60
+    while server.execute(waiting).fetchone() != (count,):
+        assert time.monotonic() < ends
