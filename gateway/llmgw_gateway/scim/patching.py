@@ -105,6 +105,8 @@ def _apply(result: dict[str, Any], word: str, path: Path, value: Any, kind: Kind
         if named:
             raise ScimError(400, f"{attribute.name} cannot be changed.", "mutability")
         return
+    if attribute.type != "complex" and (path.sub or path.only is not None):
+        raise ScimError(400, f"{attribute.name} is one value and has no parts.", "invalidPath")
     if word == "remove" or value is None:
         _remove(result, path, attribute, value)
     elif attribute.multiple and (path.only is not None or path.sub):
