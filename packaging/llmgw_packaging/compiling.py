@@ -1,4 +1,4 @@
-"""The gateway with the modules of its hot path compiled by mypyc: the same source, and a quarter less CPU.
+"""The gateway with the modules of its hot path compiled by mypyc: the same source, and about a fifth less CPU.
 
 `python -m llmgw_packaging.compiling FOLDER` writes the packages `llmgw_gateway` and `llmgw_wire` there, each module of
 `COMPILED` with an extension beside it that Python takes in its place. docs/decisions/0018-compiled-hot-path.md says
