@@ -51,7 +51,7 @@ SECTIONS: Final = {
 }
 SATURATED: Final = Load(8000, at_once=32)
 AGENT: Final = Load(40, size=100_000, pieces=200, pace=5, rate=10)
-CROWD: Final = Load(500, pieces=50, pace=50, rate=400)
+CROWD: Final = Load(500, pieces=100, pace=50, rate=200)
 CALM: Final = Load(60, rate=20)
 FIRST_BYTE: Final = Load(20, size=100_000, pieces=2, pace=5, rate=5)
 BODIES: Final = Load(200, size=100_000, pieces=40, pace=50, rate=200)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MOST_WAITING: Final = 10_000
 """Entries that were begun and are not on disk yet."""
-COLLECT_SECONDS: Final = 0.02
+COLLECT_SECONDS: Final = 0.05
 """Between two times that the writer is woken: to wake it for each line costs more than the line."""
 MOST_BYTES: Final = 256 << 20
 """Of one file; then the next is begun."""

@@ -267,7 +267,8 @@ class _Connection:
         except AnswerError as error:
             self.fail(BrokenError(str(error)))
             return
-        self._last = self._loop.time()
+        if self._patience is not None and self._patience.idle is not None:
+            self._last = self._loop.time()
         if self._head is not None and parser.head is not None:
             self._opened(parser.head)
         if found:

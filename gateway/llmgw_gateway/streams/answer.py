@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 import aiohttp
 
 from llmgw_gateway.errors import GatewayError
-from llmgw_gateway.streams.eventstream import EventStreamError
+from llmgw_gateway.streams.eventstream import EventStreamError, FrameParser
 from llmgw_gateway.streams.heads import Framing
 from llmgw_gateway.streams.limits import Timers
 from llmgw_gateway.streams.presence import gone
 from llmgw_gateway.streams.refusals import FAILED_AT_WORK, StreamRefused, error_type, status_of
+from llmgw_gateway.streams.sse import EventParser
 from llmgw_wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from llmgw_gateway.streams.meter import Meter
 
 log: Final = logging.getLogger("llmgw.relay")
+Parser = FrameParser | EventParser
+"""What cuts the provider's bytes into frames."""
+_now: Final = time.monotonic
 Stop = Literal["first_content", "idle", "drain", "cancel"]
 """Why the provider is not read any further: it is silent, or what it says is for nobody."""
 
@@ -44,21 +48,6 @@ class Writer(Protocol):
 
     def failure(self, kind: str, message: str) -> bytes:
         """The terminal event for a failure after the head."""
-
-
-class Parser(Protocol):
-    """What cuts the provider's bytes into frames (`eventstream.FrameParser`, `sse.EventParser`)."""
-
-    taken: bytes
-    """The bytes of the frames of the last `feed`."""
-    ended: bool
-    """Whether what was read last ends the answer: an exception, or an `error` event."""
-
-    def feed(self, data: bytes, /) -> list[Frame]:
-        """Add bytes, get what is complete; EventStreamError for bytes that are no stream."""
-
-    def finish(self) -> None:
-        """Say that no more bytes come; EventStreamError when something is incomplete."""
 
 
 class Answer:
@@ -83,7 +72,7 @@ class Answer:
         self.session = session
         self.gone = False
         self.framing = Framing(request, {**headers, "content-type": writer.content_type, "cache-control": "no-cache"})
-        self.timers = Timers(limits, dispatched_at, time.monotonic(), pings=writer.keepalive is not None)
+        self.timers = Timers(limits, dispatched_at, _now(), pings=writer.keepalive is not None)
         self.stopped: Stop | None = None
         self._request = request
         self._protocol = request.protocol
@@ -120,7 +109,9 @@ class Answer:
         await self._read
 
     def close(self) -> None:
-        """Stop every timer, and let go of what knows this answer: nothing is left for a collector to find."""
+        """Say what was used, stop every timer, and let go of what knows this answer: a collector finds nothing."""
+        meter, outcome = self._meter, self.outcome
+        outcome.usage, outcome.completeness, outcome.pieces = meter.usage, meter.completeness, meter.pieces
         for timer in (self._watching, self._giving_up):
             if timer is not None:
                 timer.cancel()
@@ -141,10 +132,11 @@ class Answer:
         """Everything that happens to the bytes of one read: one look at their frames, one write."""
         if self._read.done():
             return
+        now = _now()
         try:
             frames = self._parser.feed(data)
             if frames:
-                self._pass_on(self._parser.taken, frames)
+                self._pass_on(self._parser.taken, frames, now)
         except Exception as error:  # noqa: BLE001 -- told to whoever waits in `read`
             self._finish(error)
             return
@@ -157,7 +149,7 @@ class Answer:
                 self.stopped = "drain"
                 self._finish(None)
         if self._stalled is None:
-            self.timers.waiting_since = time.monotonic()
+            self.timers.waiting_since = now
 
     def _no_more(self, error: BaseException | None) -> None:
         """The provider's body has ended, or broken off."""
@@ -176,7 +168,7 @@ class Answer:
         else:
             self._read.set_exception(error)
 
-    def _pass_on(self, raw: bytes, frames: list[Frame]) -> None:
+    def _pass_on(self, raw: bytes, frames: list[Frame], now: float) -> None:
         """Meter the frames of one read and write them in the client's dialect.
 
         StreamRefused when the first of them is a failure and nothing was sent yet.
@@ -185,7 +177,7 @@ class Answer:
         # Nothing comes after an exception.
         broken = frames[-1] if self._parser.ended and frames[-1].exception else None
         error: bytes | None = None
-        inner, meter, outcome = self._inner, self._meter, self.outcome
+        inner, meter = self._inner, self._meter
         for frame in frames:
             data = inner(frame) if frame is not broken else None
             if data is not None:
@@ -193,7 +185,6 @@ class Answer:
                 events.append((kind, data))
                 if kind == "error":
                     error = data
-        outcome.usage, outcome.completeness, outcome.pieces = meter.usage, meter.completeness, meter.pieces
         if broken is not None or error is not None:
             self._over = True
             self._failed(broken, error, alone=len(frames) == 1)
@@ -201,8 +192,8 @@ class Answer:
         data = self._writer.write(raw, events, broken)
         if not self.timers.opened:
             self.open(data)
-        elif data:
-            self._write(data)
+        elif data and not self._ended:
+            self._send(self.framing.framed(data), now)
 
     def _failed(self, broken: Frame | None, error: bytes | None, *, alone: bool) -> None:
         """The provider has ended the answer with an error."""
@@ -259,20 +250,25 @@ class Answer:
             self._lost()
         wait = self._limits.ping_seconds
         while not self.gone and (due := self.timers.next()) is not None:
-            left = due[0] - time.monotonic()
+            left = due[0] - _now()
             if left > 0:
                 wait = min(left, wait)
                 break
             if due[1] == "open":
                 self.open()
             elif due[1] == "ping":
-                self.timers.written_at = time.monotonic()
-                self._write(self._writer.keepalive or b"")
+                self._ping()
             else:
                 self.stop(due[1])
                 return
         if not self.gone:
             self._watching = self._loop.call_later(wait, self._watch)
+
+    def _ping(self) -> None:
+        """Tell the client that its answer is still waited for."""
+        now = self.timers.written_at = _now()
+        if not self._ended and self._writer.keepalive is not None:
+            self._send(self.framing.framed(self._writer.keepalive), now)
 
     def open(self, first: bytes = b"") -> None:
         """Send the head, once, with what comes first in the same write."""
@@ -283,19 +279,15 @@ class Answer:
         if not self.gone:
             head = self.framing.opening()
             self._request.writer.output_size += len(head)  # aiohttp's own answers come only before it
-            self._send(head + self.framing.framed(first))
-
-    def _write(self, data: bytes) -> None:
-        if data and not self._ended:
-            self._send(self.framing.framed(data))
+            self._send(head + self.framing.framed(first), _now())
 
     def _end(self, last: bytes = b"") -> None:
         """Write what ends the answer. Whoever comes first ends it, and nothing is written after that."""
         if not self._ended and self.framing.opened:
             self._ended = True
-            self._send(self.framing.framed(last, last=True))
+            self._send(self.framing.framed(last, last=True), _now())
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, now: float) -> None:
         """Write bytes. A client that does not take them in time is gone; meanwhile nothing more is read for it."""
         if self.gone:
             return
@@ -305,8 +297,9 @@ class Answer:
             self._lost()
             return
         transport.write(data)
-        self.timers.written_at = time.monotonic()
-        if protocol.writing_paused and self._stalled is None:
+        self.timers.written_at = now
+        # Not its property `writing_paused`: that is a call into the interpreter, for each piece.
+        if protocol._paused and self._stalled is None:  # noqa: SLF001
             self.timers.waiting_since = None
             if self._body is not None:
                 self._body.hold()
@@ -321,7 +314,7 @@ class Answer:
             self._lost()
         finally:
             self._stalled = None
-        self.timers.waiting_since = time.monotonic()
+        self.timers.waiting_since = _now()
         if self._body is not None:
             self._body.go_on()
 

@@ -27,6 +27,8 @@ _lengths: Final = struct.Struct(">II")
 _prelude: Final = struct.Struct(">III")
 _crc: Final = struct.Struct(">I")
 _short: Final = struct.Struct(">H")
+_checksum_at: Final = _crc.unpack_from
+_crc32: Final = zlib.crc32
 
 
 class EventStreamError(ValueError):
@@ -37,7 +39,10 @@ class FrameParser:
     """Collects bytes in any split and gives frames as they become complete."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._begun = bytearray()
+        """What came of a frame that is not whole."""
+        self._wanted = PRELUDE
+        """How many bytes of it there have to be before another look at it is worth it."""
         self._fault: EventStreamError | None = None
         self.taken = b""
         """The bytes of the frames that the last `feed` returned: whole frames only, fit to be passed on."""
@@ -52,24 +57,21 @@ class FrameParser:
         """
         if self._fault is not None:
             raise self._fault
-        if self.ended:
-            self.taken = b""
-            return []
-        buffer: bytes | bytearray = data  # nearly every read is of whole frames: nothing to collect
-        if self._buffer:
-            self._buffer += data
-            buffer = self._buffer
         frames: list[Frame] = []
-        start, size = 0, len(buffer)
+        self.taken = b""
+        if self._begun or self.ended:  # seldom: nearly every read is of whole frames
+            data = self._collected(data)
+        start, size = 0, len(data)
+        wanted = PRELUDE
         try:
             while size - start >= PRELUDE:
-                total, headers_length = _lengths_at(buffer, start)
-                end = start + total
-                if end > size:
+                total, headers_length = _usual_lengths(data[start : start + PRELUDE])
+                if total > size - start:
+                    wanted = total
                     break
-                frame = _frame(buffer, start, start + PRELUDE + headers_length, end - TRAILER)
+                frame = _frame(data, start, start + PRELUDE + headers_length, start + total - TRAILER)
                 frames.append(frame)
-                start = end
+                start += total
                 if frame.headers.get(":message-type") != "event" and frame.exception is not None:
                     self.ended = True
                     break
@@ -77,47 +79,52 @@ class FrameParser:
             self._fault = fault
             if not frames:
                 raise
-        if start == size and buffer is data:
+        if start == size:
             self.taken = data
         else:
-            self.taken = bytes(buffer[:start])
-            self._keep(data, buffer, start)
+            self.taken = data[:start]
+            if not self.ended:
+                self._begun += data[start:]
+                self._wanted = wanted
         return frames
 
-    def _keep(self, data: bytes, buffer: bytes | bytearray, start: int) -> None:
-        """Keep what is no whole frame yet."""
+    def _collected(self, data: bytes) -> bytes:
+        """With what came before, as soon as that is worth a look; nothing until then, nor after the end."""
         if self.ended:
-            self._buffer.clear()
-        elif buffer is self._buffer:
-            del self._buffer[:start]
-        elif start < len(data):
-            self._buffer += data[start:]
+            return b""
+        self._begun += data
+        if len(self._begun) < self._wanted:
+            return b""
+        data = bytes(self._begun)
+        self._begun.clear()
+        return data
 
     def finish(self) -> None:
         """Say that no more bytes come; EventStreamError when a frame is corrupt or incomplete."""
         if self._fault is not None:
             raise self._fault
-        if self._buffer:
-            raise EventStreamError(f"the stream ended inside a frame ({len(self._buffer)} bytes of it came)")
+        if self._begun:
+            raise EventStreamError(f"the stream ended inside a frame ({len(self._begun)} bytes of it came)")
 
 
-def _lengths_at(buffer: bytes | bytearray, start: int) -> tuple[int, int]:
-    """Of the frame at `start` and of its headers. Judged before anything is buffered."""
-    total, headers_length, checksum = _prelude.unpack_from(buffer, start)
-    if zlib.crc32(buffer[start : start + 8]) != checksum:
+@lru_cache(maxsize=1024)
+def _usual_lengths(prelude: bytes) -> tuple[int, int]:
+    """Of a frame and its headers, judged before any of it is kept. Remembered: pieces of an answer are much alike."""
+    total, headers_length, checksum = _prelude.unpack(prelude)
+    if _crc32(prelude[:8]) != checksum:
         raise EventStreamError("the checksum of a frame's prelude is wrong")
     if total > MOST_BYTES or headers_length > total - PRELUDE - TRAILER:
         raise EventStreamError(f"a frame announces impossible lengths: {total} and {headers_length} bytes")
     return total, headers_length
 
 
-def _frame(buffer: bytes | bytearray, start: int, body: int, checked: int) -> Frame:
+def _frame(data: bytes, start: int, body: int, checked: int) -> Frame:
     """The frame that stands there; its lengths are known to be good. `checked`: where its checksum stands."""
-    if zlib.crc32(buffer[start:checked]) != _crc.unpack_from(buffer, checked)[0]:
+    if _crc32(data[start:checked]) != _checksum_at(data, checked)[0]:
         raise EventStreamError("the checksum of a frame is wrong")
-    block = bytes(buffer[start + PRELUDE : body])
+    block = data[start + PRELUDE : body]
     found = _usual_headers(block) if len(block) <= USUAL_BYTES else _headers(block)
-    return Frame(found, bytes(buffer[body:checked]))
+    return Frame(found, data[body:checked])
 
 
 def encode(headers: dict[str, str], payload: bytes) -> bytes:
@@ -131,8 +138,8 @@ def encode(headers: dict[str, str], payload: bytes) -> bytes:
         for name, value in headers.items()
     )
     prelude = _lengths.pack(PRELUDE + len(block) + len(payload) + TRAILER, len(block))
-    message = prelude + _crc.pack(zlib.crc32(prelude)) + block + payload
-    return message + _crc.pack(zlib.crc32(message))
+    message = prelude + _crc.pack(_crc32(prelude)) + block + payload
+    return message + _crc.pack(_crc32(message))
 
 
 @lru_cache(maxsize=64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -77,12 +78,18 @@ class Framing:
     def framed(self, data: bytes, *, last: bool = False) -> bytes:
         """Data of the body as it is sent; `last`: nothing follows."""
         if self._in_chunks and data:
-            data = b"%x\r\n%b\r\n" % (len(data), data)  # RFC 9112 section 7.1
+            data = _size_line(len(data)) + data + b"\r\n"  # RFC 9112 section 7.1
         if last:
             self._whole = True
             if self._in_chunks:
                 data += LAST_CHUNK
         return data
+
+
+@lru_cache(maxsize=1024)
+def _size_line(size: int) -> bytes:
+    """How a chunk begins, remembered: those of a stream are much alike."""
+    return b"%x\r\n" % size
 
 
 def _date() -> str:

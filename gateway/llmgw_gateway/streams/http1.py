@@ -30,6 +30,11 @@ _CHUNK: Final = re.compile(
     rb"(?:;[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"
     rb"(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}|\"[\t !#-\[\]-~\x80-\xff]{0,126}\"))?){0,16}\r\n"
 )
+_DIGITS: Final = bytes(int(chr(each), 16) if chr(each) in "0123456789abcdefABCDEF" else 255 for each in range(256))
+"""What each byte is worth as a hexadecimal digit; 255: it is none."""
+BASE: Final = 16
+MOST_DIGITS: Final = 8
+"""Of the size of a chunk."""
 _TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:" + _TEXT + rb"\r\n")
 # What an interim answer must not say (RFC 9110 section 8.6, RFC 9112 section 6.1): that it has a body, or is the last.
 _NOT_INTERIM: Final = re.compile(rb"(?is)HTTP/1\.0|.*\r\n(?:connection:[^\r]*close|content-length:|transfer-encoding:)")
@@ -149,12 +154,9 @@ class AnswerParser:
 
     def _unchunk(self, data: bytes) -> bytes:
         """The data of chunks; nearly every read is of whole ones."""
+        if self._within == "size" and (begin := _whole_chunk(data)):
+            return data[begin:-2]
         size = len(data)
-        if self._within == "size" and (line := _CHUNK.match(data)) is not None:
-            begin = line.end()
-            end = begin + int(line[1], 16)
-            if begin < end == size - 2 and data.endswith(b"\r\n"):
-                return data[begin:end]  # one whole chunk, as servers write them
         found: list[bytes] = []
         position = 0
         while 0 <= position < size and not self.ended:
@@ -211,3 +213,17 @@ class AnswerParser:
             raise AnswerError("the chunks of the answer cannot be read")
         self._rest = rest
         return -1
+
+
+def _whole_chunk(data: bytes) -> int:
+    """Where the data of a chunk begins, when this is one of them, and whole, as servers write it; else 0.
+
+    By the byte and not by `_CHUNK`: a chunk is nearly every read of a stream, and compiled, this makes no objects.
+    """
+    size, begin, whole = 0, 0, len(data)
+    while begin < min(MOST_DIGITS, whole) and (digit := _DIGITS[data[begin]]) < BASE:
+        size = size * BASE + digit
+        begin += 1
+    if not begin or not size or begin + size + 4 != whole:
+        return 0
+    return begin + 2 if data[begin : begin + 2] == b"\r\n" and data.endswith(b"\r\n") else 0

@@ -166,6 +166,24 @@ def test_impossible_lengths_are_refused_before_a_byte_of_the_frame_is_there(tota
         FrameParser().feed(lengths + struct.pack(">I", binascii.crc32(lengths)))
 
 
+def test_a_wrong_checksum_of_the_lengths_alone_is_refused_as_soon_as_it_is_there() -> None:
+    whole = bytearray(frame(b"", b"payload"))
+    whole[11] ^= 1
+    whole[-4:] = struct.pack(">I", binascii.crc32(whole[:-4]))  # the frame's own is right
+    assert theirs([bytes(whole)])[1]
+    with pytest.raises(EventStreamError, match="prelude"):
+        FrameParser().feed(bytes(whole[:12]))
+
+
+def test_what_follows_an_exception_is_no_part_of_the_answer_and_not_kept() -> None:
+    parser = FrameParser()
+    fault = encode({":message-type": "exception", ":exception-type": "throttlingException"}, b"")
+    assert len(parser.feed(fault + b"more")) == 1
+    assert parser.taken == fault
+    assert (parser.feed(frame(b"", b"more")), parser.taken) == ([], b"")
+    parser.finish()
+
+
 def test_the_smallest_frame_and_the_largest_header_block_are_read() -> None:
     assert ours([frame(b"", b"")]) == ([Frame({}, b"")], False)
     value = "v" * 65_535

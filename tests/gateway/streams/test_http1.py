@@ -129,6 +129,8 @@ def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(answer: bytes, d
         CHUNKED + b"fffffffff\r\n",
         CHUNKED + b"1\r\nab\r\n",
         CHUNKED + b"1\r\na\nx",
+        CHUNKED + b"1\r\naxx",
+        CHUNKED + b"1xya\r\n",
         CHUNKED + b"1;" + b"x" * 5000,
         CHUNKED + b"1;" + b"x" * 5000 + b"\r\na\r\n0\r\n\r\n",
         CHUNKED + b"1;not a token\r\na\r\n0\r\n\r\n",
@@ -142,6 +144,12 @@ def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(answer: bytes, d
 def test_what_could_be_read_in_two_ways_is_refused(answer: bytes) -> None:
     with pytest.raises(AnswerError):
         AnswerParser().feed(answer)
+
+
+@given(parts.map(lambda body: [chunked([part])[:-5] for part in body]))
+def test_chunks_that_come_one_by_one_are_read_as_those_that_come_together(chunks: list[bytes]) -> None:
+    last = b"0\r\n\r\n"
+    assert read([CHUNKED, *chunks, last]) == read([CHUNKED + b"".join(chunks) + last])
 
 
 @pytest.mark.parametrize("size", range(MOST_HEAD - 2, MOST_HEAD + 3))
