@@ -31,7 +31,15 @@ from llmgw_gateway.money.items import (
     Undo,
 )
 from llmgw_gateway.money.levels import Counter
-from llmgw_gateway.store.bulk import POSTGRESQL, DeleteRows, InsertRows, SelectRows, SelectTogether, UpdateRows
+from llmgw_gateway.store.bulk import (
+    POSTGRESQL,
+    DeleteRows,
+    InsertRows,
+    SelectRows,
+    SelectTogether,
+    UpdateRows,
+    WriteTogether,
+)
 from llmgw_gateway.store.schema import attempts, counters, events, ledger, payers
 
 if TYPE_CHECKING:
@@ -97,7 +105,10 @@ _settled: Final = SelectRows(
     *(ledger.c[name] for name in USAGE),
 )  # fmt: skip
 _look_up: Final = SelectTogether(_lock_attempts, _settled, _lock_counters)
+_lock_up: Final = SelectTogether(_settled, _lock_counters)
 _add_entries: Final = InsertRows(ledger, *ENTRY)
+# A row is in place of another before it is in a place of its own: SQLite reuses the pages, and writes fewer.
+_write_all: Final = WriteTogether(_add_entries, _close_attempts, _add_attempts, _write_attempts, _write_counters)
 _add_events: Final = InsertRows(
     events, "kind", "budget", "period_key", "percent", "limit_amount", "spent", "created_at", ignore=True
 )
@@ -209,8 +220,11 @@ def _lock(connection: Connection, concerned: set[str], named: set[str], ids: set
         ids.update(attempt.counters)
     # A settled attempt is no longer among the attempts: its ledger entry says so. Swept ones are in both.
     unknown = (named - locked.keys()) | _swept(locked)
-    written = _entries(_settled(connection, unknown)) if unknown else {}
-    return locked, written, _counters(_lock_counters(connection, sorted(ids)) if ids else ())
+    if not unknown or not ids:
+        written = _settled(connection, unknown) if unknown else ()
+        return locked, _entries(written), _counters(_lock_counters(connection, sorted(ids)) if ids else ())
+    entry_rows, counter_rows = _lock_up(connection, unknown, sorted(ids))
+    return locked, _entries(entry_rows), _counters(counter_rows)
 
 
 def _look(connection: Connection, concerned: set[str], named: set[str], ids: set[int]) -> Found:
@@ -279,23 +293,16 @@ def _entries(rows: Iterable[tuple[Any, ...]]) -> dict[str, Estimate]:
 
 
 def _write(connection: Connection, book: Book) -> None:
-    if book.entries:
-        _add_entries(connection, [_entry_row(entry) for entry in book.entries])
-    # A row is in place of another before it is in a place of its own: SQLite reuses the pages, and writes fewer.
-    if book.closed:
-        _close_attempts(connection, book.closed)
-    if book.added:
-        _add_attempts(connection, [_attempt_row(attempt) for attempt in book.added.values()])
-    if book.changed:
-        _write_attempts(
-            connection,
-            [
-                (*each.hold, *each.ceiling, *each.observed, each.lease_until, each.swept, each.attempt_id)
-                for each in book.changed.values()
-            ],
-        )
-    if book.dirty:
-        _write_counters(connection, [_counter_row(book.counters[each]) for each in sorted(book.dirty)])
+    _write_all(
+        connection,
+        [_entry_row(entry) for entry in book.entries],
+        book.closed,
+        [_attempt_row(attempt) for attempt in book.added.values()],
+        [_changed_row(attempt) for attempt in book.changed.values() if attempt.attempt_id not in book.added],
+        [_counter_row(book.counters[each]) for each in sorted(book.dirty)],
+    )
+    if both := book.changed.keys() & book.added.keys():  # seldom: it has to be there before it can be changed
+        _write_attempts(connection, [_changed_row(book.changed[each]) for each in sorted(both)])
     if book.crossings:
         found = _name_counters(connection, {crossing.counter_id for crossing in book.crossings})
         names = {counter_id: (budget, period) for counter_id, budget, period in found}
@@ -332,6 +339,12 @@ def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
     return (
         attempt.attempt_id, attempt.operation_id, attempt.payer_id, attempt.admitted_at, _text(attempt.counters),
         *attempt.hold, *attempt.ceiling, attempt.lease_until,
+    )  # fmt: skip
+
+
+def _changed_row(attempt: Attempt) -> tuple[Any, ...]:
+    return (
+        *attempt.hold, *attempt.ceiling, *attempt.observed, attempt.lease_until, attempt.swept, attempt.attempt_id,
     )  # fmt: skip
 
 

@@ -12,15 +12,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from sqlalchemy import JSON, bindparam, cast, column, delete, func, select, update
+from sqlalchemy import JSON, Text, bindparam, cast, column, delete, func, literal_column, select, update
 from sqlalchemy.exc import DBAPIError
 
 from llmgw_gateway.store.upsert import insert_into
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from sqlalchemy import ClauseElement, Column, ColumnElement, Connection, Dialect, Table
+    from sqlalchemy import ClauseElement, Column, ColumnElement, Connection, Dialect, Select, Table
 
     Rows = Sequence[tuple[Any, ...]]
     Build = Callable[[bool], ClauseElement]
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 POSTGRESQL: Final = "postgresql"
 TOGETHER: Final = (128, 32, 8, 1)
 """Rows that one INSERT takes on SQLite. Each statement lets go of the interpreter's lock and has to get it back."""
+GIVEN: Final = "given"
+"""How the one parameter of a statement of PostgreSQL is called: its rows as a document, or values of its key."""
 _rows: Final = msgspec.json.Decoder(list[tuple[Any, ...]])
 
 
@@ -82,6 +84,10 @@ class InsertRows:
                 self._insert(connection, count, rows[done:ends])
                 done = ends
 
+    def for_postgresql(self, connection: Connection, rows: Rows) -> tuple[str, Any]:
+        """The statement and its one parameter."""
+        return self._statements[1].on(connection.dialect)[0], _document(self._names, rows)
+
     def _insert(self, connection: Connection, count: int, rows: Rows) -> None:
         """Insert on SQLite, so many rows at a time."""
         text, order = self._statements[count].on(connection.dialect)
@@ -113,6 +119,10 @@ class UpdateRows:
         """Update all rows."""
         _execute(connection, self._statement, self._names, rows)
 
+    def for_postgresql(self, connection: Connection, rows: Rows) -> tuple[str, Any]:
+        """The statement and its one parameter."""
+        return self._statement.on(connection.dialect)[0], _document(self._names, rows)
+
 
 class SelectRows:
     """Select rows of numbers and texts by values of one column, in its order; `lock` keeps others from changing them.
@@ -122,22 +132,24 @@ class SelectRows:
     """
 
     def __init__(self, key: Column[Any], *columns: ColumnElement[Any], lock: bool = False) -> None:
-        def build(postgresql: bool) -> ClauseElement:  # noqa: FBT001 -- see Build
+        def build(postgresql: bool, document: bool) -> ClauseElement:  # noqa: FBT001 -- see Build
             query = select(*columns).where(_among(key, postgresql)).order_by(key)
             if not postgresql:
                 found = query.subquery("found")
                 return select(func.json_group_array(func.json_array(*found.c)))
-            return query.with_for_update() if lock else query
+            query = query.with_for_update() if lock else query
+            return _as_document(query) if document else query
 
-        self._statement = _Compiled(build)
+        self._statement = _Compiled(partial(build, document=False))
+        self._document = _Compiled(partial(build, document=True))
 
-    def on(self, connection: Connection) -> str:
-        """The statement as text."""
-        return self._statement.on(connection.dialect)[0]
+    def as_document(self, connection: Connection) -> str:
+        """The statement as text that gives all rows as one JSON document, in one row of one column."""
+        return self._document.on(connection.dialect)[0]
 
     def __call__(self, connection: Connection, values: Iterable[Any]) -> Sequence[tuple[Any, ...]]:
         """The rows that are there."""
-        text = self.on(connection)
+        text, _ = self._statement.on(connection.dialect)
         members = _members(connection, values)
         if connection.dialect.name == POSTGRESQL:
             return drive(connection, lambda driver: driver.execute(text, members).fetchall())  # type: ignore[no-any-return] # DB-API
@@ -145,18 +157,23 @@ class SelectRows:
 
 
 class SelectTogether:
-    """Several `SelectRows` of SQLite in one statement: each statement costs more than the rows that it finds."""
+    """Several `SelectRows` in one statement: each statement costs more than the rows that it finds.
+
+    All of them see one moment. What one of them locks, another one may have read before.
+    """
 
     def __init__(self, *selects: SelectRows) -> None:
         self._selects = selects
-        self._text = ""
+        self._known: dict[str, str] = {}
 
     def __call__(self, connection: Connection, *values: Iterable[Any]) -> list[list[tuple[Any, ...]]]:
         """The rows that are there, for each of the selects."""
-        if not self._text:
-            self._text = f"SELECT {', '.join([f'({select.on(connection)})' for select in self._selects])}"
-        members = [msgspec.json.encode(list(each)).decode() for each in values]
-        found = drive(connection, lambda driver: driver.execute(self._text, members).fetchone())
+        dialect = connection.dialect.name
+        if dialect not in self._known:
+            each = [select.as_document(connection) for select in self._selects]
+            self._known[dialect] = f"SELECT {', '.join([f'({text})' for text in _apart(each)])}"
+        text, members = self._known[dialect], _members_together(connection, values)
+        found = drive(connection, lambda driver: driver.execute(text, members).fetchone())
         return [_rows.decode(each) for each in found]
 
 
@@ -172,16 +189,59 @@ class DeleteRows:
         members = _members(connection, values)
         drive(connection, lambda driver: driver.execute(text, members))
 
+    def for_postgresql(self, connection: Connection, values: Iterable[Any]) -> tuple[str, Any]:
+        """The statement and its one parameter."""
+        return self._statement.on(connection.dialect)[0], list(values)
+
+
+class WriteTogether:
+    """Several writes, each to other rows than the rest: in order on SQLite, in one statement on PostgreSQL.
+
+    There each of them would be a round trip. None of them sees what the others do.
+    """
+
+    def __init__(self, *writes: InsertRows | UpdateRows | DeleteRows) -> None:
+        self._writes = writes
+        self._known: dict[tuple[str, ...], str] = {}
+
+    def __call__(self, connection: Connection, *rows: Collection[Any]) -> None:
+        """Write all rows: for each of the writes its own, or none."""
+        due = [(write, given) for write, given in zip(self._writes, rows, strict=True) if given]
+        if connection.dialect.name != POSTGRESQL:
+            for write, given in due:
+                write(connection, given)  # type: ignore[arg-type]  # rows or values, as it takes them
+        elif due:
+            parts = [write.for_postgresql(connection, given) for write, given in due]  # type: ignore[arg-type]  # the same
+            key = tuple([text for text, _ in parts])
+            if key not in self._known:
+                named = [f"w{n} AS ({text})" for n, text in enumerate(_apart(key))]
+                self._known[key] = f"WITH {', '.join(named)} SELECT"
+            text, values = self._known[key], {_name(n): value for n, (_, value) in enumerate(parts)}
+            drive(connection, lambda driver: driver.execute(text, values))
+
+
+def _apart(statements: Sequence[str]) -> list[str]:
+    """Statements with one named parameter each, which is called otherwise in each; those of SQLite have no names."""
+    return [text.replace(f"%({GIVEN})s", f"%({_name(n)})s") for n, text in enumerate(statements)]
+
+
+def _name(number: int) -> str:
+    return f"{GIVEN}_{number}"
+
 
 def _execute(connection: Connection, statement: _Compiled, names: tuple[str, ...], rows: Rows) -> None:
     text, order = statement.on(connection.dialect)
     if connection.dialect.name == POSTGRESQL:
-        document = msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows]).decode()
-        drive(connection, lambda driver: driver.execute(text, {"rows": document}))
+        drive(connection, lambda driver: driver.execute(text, {GIVEN: _document(names, rows)}))
         return
     if order != names:
         raise TypeError(f"the columns must stand in the table's order: {order}")
     drive(connection, lambda driver: driver.executemany(text, rows))
+
+
+def _document(names: tuple[str, ...], rows: Rows) -> str:
+    """Rows as `_recordset` reads them."""
+    return msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows]).decode()
 
 
 def drive(connection: Connection, work: Callable[[Any], Any]) -> Any:  # noqa: ANN401 -- what the driver gives
@@ -195,20 +255,33 @@ def drive(connection: Connection, work: Callable[[Any], Any]) -> Any:  # noqa: A
 
 
 def _recordset(table: Table, columns: Sequence[str]) -> Any:  # noqa: ANN401 -- SQLAlchemy's TableValuedAlias
-    document = cast(bindparam("rows"), JSON)
+    document = cast(bindparam(GIVEN), JSON)
     typed = (column(name, table.c[name].type) for name in columns)
     return func.json_to_recordset(document).table_valued(*typed).render_derived(name="given", with_types=True)
+
+
+def _as_document(query: Select[Any]) -> ClauseElement:
+    """All rows of a query of PostgreSQL as one JSON text, in its order."""
+    found = query.subquery("found")
+    rows = func.json_agg(func.json_build_array(*found.c))
+    return select(func.coalesce(cast(rows, Text), literal_column("'[]'")))
 
 
 def _among(key: Column[Any], postgresql: bool) -> ColumnElement[bool]:  # noqa: FBT001 -- see Build
     if postgresql:
         from sqlalchemy.dialects.postgresql import ARRAY  # noqa: PLC0415 -- see upsert.insert_into
 
-        return key == func.any(bindparam("members", type_=ARRAY(key.type)))
-    return key.in_(select(func.json_each(bindparam("members")).table_valued("value").c.value))
+        return key == func.any(bindparam(GIVEN, type_=ARRAY(key.type)))
+    return key.in_(select(func.json_each(bindparam(GIVEN)).table_valued("value").c.value))
 
 
 def _members(connection: Connection, values: Iterable[Any]) -> Any:  # noqa: ANN401 -- a driver's parameters
     if connection.dialect.name == POSTGRESQL:
-        return {"members": list(values)}
+        return {GIVEN: list(values)}
     return (msgspec.json.encode(list(values)).decode(),)
+
+
+def _members_together(connection: Connection, values: Iterable[Iterable[Any]]) -> Any:  # noqa: ANN401 -- the same
+    if connection.dialect.name == POSTGRESQL:
+        return {_name(n): list(each) for n, each in enumerate(values)}
+    return [msgspec.json.encode(list(each)).decode() for each in values]
