@@ -56,6 +56,7 @@ COMPILED: Final = (
     "questions",
     "store/bulk",
     "store/database",
+    "store/reader",
     "store/sqlite",
     "streams/answer",
     "streams/body",

@@ -16,7 +16,7 @@ from sqlalchemy import delete, select, update
 from llmgw_gateway.errors import GatewayError
 from llmgw_gateway.observe import change_chain
 from llmgw_gateway.observe.chain import anchor_seal, key_of
-from llmgw_gateway.store.polling import Poller
+from llmgw_gateway.store.polling import Poller, until_next
 from llmgw_gateway.store.schema import audit_heads
 from llmgw_gateway.store.upsert import insert_if_absent
 from llmgw_wire.errors import ErrorCode
@@ -65,7 +65,7 @@ class Anchors:
         self._away = False
         self._monotonic = monotonic
         self._told_at = monotonic()
-        self._poller = Poller("heads of the audit trail", self._round, lambda: PAUSE_SECONDS)
+        self._poller = Poller("heads of the audit trail", self._round, lambda: until_next(PAUSE_SECONDS))
 
     @property
     def untold_seconds(self) -> float:

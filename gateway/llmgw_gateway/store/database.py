@@ -13,7 +13,6 @@ import queue
 import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -21,6 +20,7 @@ from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlche
 
 from llmgw_gateway.errors import GatewayError, StoreAwayError
 from llmgw_gateway.store.polling import until_next
+from llmgw_gateway.store.reader import Reader, settle
 from llmgw_gateway.store.work import Work
 from llmgw_wire.errors import ErrorCode
 
@@ -97,7 +97,7 @@ class Database:
         self._handing: asyncio.TimerHandle | None = None
         """Else when."""
         self._writer = threading.Thread(target=self._write, name="store-writer", daemon=True)
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._reader = Reader(backend.read)
         self._waiting: dict[Work, None] = {}
         """Handed in and not answered, oldest first. Touched by the loop's thread only."""
         self._taking = threading.Lock()
@@ -203,9 +203,11 @@ class Database:
 
     async def read(self, query: Callable[[Connection], Result]) -> Result:
         """Run a query on a connection that cannot write. Errors as for `submit`."""
+        if self._closing:
+            raise StoreAwayError(uncertain=False)
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._reader, self._backend.read, query)
+                return await self._reader.read(query)
         except TimeoutError:
             raise StoreAwayError(uncertain=False) from None
         except SQLAlchemyError as error:
@@ -224,7 +226,7 @@ class Database:
             self._backend.stop()
             self._writer.join(PATIENCE_SECONDS)
         self._backend.stop()
-        self._reader.shutdown(cancel_futures=True)
+        self._reader.close()
         if self._writer.is_alive():
             log.error("the store did not answer: what was handed in last may be lost")
             return
@@ -273,13 +275,8 @@ class Database:
     def _answer(self, batch: list[Work], answers: Sequence[Any]) -> None:
         for work, answer in zip(batch, answers, strict=True):
             self._waiting.pop(work, None)
-            future = work.future
-            if future.done():  # the caller was cancelled or has given up; the work is done all the same
-                continue
-            if isinstance(answer, BaseException):
-                future.set_exception(_refused(answer) if isinstance(answer, SQLAlchemyError) else answer)
-            else:
-                future.set_result(answer)
+            # The work is done whether somebody waits for it or not.
+            settle(work.future, _refused(answer) if isinstance(answer, SQLAlchemyError) else answer)
 
     def _give_up(self) -> None:
         """Tell those who have waited long enough; what the writer has not taken yet will not be done.
@@ -304,7 +301,7 @@ class Database:
         while True:
             await asyncio.sleep(until_next(SKEW_SECONDS))
             with contextlib.suppress(GatewayError, SQLAlchemyError):  # told once by the backend
-                await asyncio.get_running_loop().run_in_executor(self._reader, self._backend.follow_clock)
+                await self._reader.run(self._backend.follow_clock)
 
 
 def _PURGE(_connection: Connection, _batch: list[Any]) -> Sequence[Any]:  # noqa: N802 -- a mark

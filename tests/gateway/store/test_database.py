@@ -137,6 +137,41 @@ async def test_a_query_sees_one_moment(both: Database) -> None:
     assert await both.read(kept) == {"meanwhile"}
 
 
+async def test_what_is_asked_at_once_is_asked_in_one_transaction_and_sees_one_moment(both: Database) -> None:
+    loop = asyncio.get_running_loop()
+
+    def first(connection: Connection) -> set[str]:
+        before = kept(connection)
+        asyncio.run_coroutine_threadsafe(both.submit(keep, "meanwhile"), loop).result()
+        return before
+
+    assert list(await asyncio.gather(both.read(first), both.read(kept))) == [set(), set()]
+    assert await both.read(kept) == {"meanwhile"}
+
+
+async def test_a_query_that_fails_fails_alone(both: Database) -> None:
+    def fails(connection: Connection) -> None:
+        connection.exec_driver_sql("SELECT nonsense FROM nowhere")
+
+    def unlucky(_: Connection) -> None:
+        raise UnluckyError
+
+    await both.submit(keep, "one")
+    asked = [both.read(query) for query in (kept, fails, unlucky, kept)]
+    found, refused, raised, again = await asyncio.gather(*asked, return_exceptions=True)
+    assert found == again == {"one"}
+    assert isinstance(refused, GatewayError)
+    assert isinstance(raised, UnluckyError)
+
+
+async def test_who_does_not_wait_for_an_answer_keeps_it_from_nobody(both: Database) -> None:
+    gone = asyncio.create_task(both.read(kept))
+    there = asyncio.create_task(both.read(kept))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await there == set()
+
+
 async def test_closing_commits_what_is_queued(column: Column) -> None:
     database = Database(column.backend())
     database.start()
@@ -155,6 +190,18 @@ async def test_a_store_that_was_closed_takes_nothing_more(column: Column) -> Non
         await database.submit(keep, "late")
     assert not caught.value.uncertain
     assert column.sql("SELECT COUNT(*) FROM proofs") == [(0,)]
+
+
+async def test_a_query_that_is_asked_as_the_store_closes_is_not_waited_for(column: Column) -> None:
+    database = Database(column.backend())
+    database.start()
+    asked = asyncio.create_task(database.read(kept))
+    await asyncio.sleep(0)
+    database.close()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    with pytest.raises(StoreAwayError):
+        await database.read(kept)
 
 
 async def test_a_store_that_was_let_go_can_be_used_again(column: Column) -> None:
