@@ -56,7 +56,6 @@ COMPILED: Final = (
     "questions",
     "store/bulk",
     "store/database",
-    "store/reader",
     "store/sqlite",
     "streams/answer",
     "streams/body",
