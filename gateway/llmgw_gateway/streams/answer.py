@@ -109,9 +109,7 @@ class Answer:
         await self._read
 
     def close(self) -> None:
-        """Say what was used, stop every timer, and let go of what knows this answer: a collector finds nothing."""
-        meter, outcome = self._meter, self.outcome
-        outcome.usage, outcome.completeness, outcome.pieces = meter.usage, meter.completeness, meter.pieces
+        """Stop every timer, and let go of what knows this answer: nothing is left for a collector to find."""
         for timer in (self._watching, self._giving_up):
             if timer is not None:
                 timer.cancel()
@@ -177,14 +175,20 @@ class Answer:
         # Nothing comes after an exception.
         broken = frames[-1] if self._parser.ended and frames[-1].exception else None
         error: bytes | None = None
-        inner, meter = self._inner, self._meter
+        inner, meter, outcome = self._inner, self._meter, self.outcome
+        only_pieces = True
         for frame in frames:
             data = inner(frame) if frame is not broken else None
             if data is not None:
                 kind = meter.event(data)
                 events.append((kind, data))
+                only_pieces = only_pieces and kind == "content_block_delta"
                 if kind == "error":
                     error = data
+        # At once: the hold of a running attempt is topped up by what was seen of it.
+        outcome.pieces = meter.pieces
+        if not only_pieces:
+            outcome.usage, outcome.completeness = meter.usage, meter.completeness
         if broken is not None or error is not None:
             self._over = True
             self._failed(broken, error, alone=len(frames) == 1)

@@ -158,6 +158,15 @@ def nobody(_session: str) -> bool:
     return False
 
 
+async def test_what_was_seen_of_a_running_answer_is_known_at_once() -> None:
+    # The hold of an attempt is topped up by it, while the answer goes on.
+    async with Bench(Relay(nobody)) as bench:
+        await bench.begun()
+        assert (bench.outcome.completeness, bench.outcome.usage.prompt) == ("partial", USAGE.prompt)
+        bench.feed(delta(), delta())
+        assert bench.outcome.pieces == 2
+
+
 async def test_an_answer_reaches_its_client_whole_and_is_metered() -> None:
     async with Bench(Relay(nobody)) as bench:
         await bench.begun()
