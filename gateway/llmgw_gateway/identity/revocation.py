@@ -72,7 +72,7 @@ class Revocations:
         """Read them now."""
         now = int(self._database.now() * 1000)
         query = select(revocations.c.session).where(revocations.c.expires_at > now)
-        self._sessions = frozenset(await self._database.read(lambda connection: connection.scalars(query).all()))
+        self._sessions = frozenset(await self._database.follow(lambda connection: connection.scalars(query).all()))
 
 
 def _end(connection: Connection, batch: list[_Ended]) -> list[None]:

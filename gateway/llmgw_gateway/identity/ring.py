@@ -143,7 +143,7 @@ class Ring:
 
     async def _load(self) -> None:
         now = int(self._database.now() * 1000)
-        rows = await self._database.read(lambda connection: connection.execute(select(replica_keys)).all())
+        rows = await self._database.follow(lambda connection: connection.execute(select(replica_keys)).all())
         good = [row for row in rows if self._acceptable(row, now)]
         jwks = [json.loads(row.public_jwk) for row in good]
         self.public = {row.kid: public_key(jwk) for row, jwk in zip(good, jwks, strict=True)}

@@ -189,7 +189,7 @@ class ServiceKeys:
     async def refresh(self) -> None:
         """Read them now."""
         query = select(service_keys).where(service_keys.c.expires_at > self._now() - REMEMBERED)
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        rows = await self._database.follow(lambda connection: connection.execute(query).all())
         self._known = {row.digest: _known(row) for row in rows}
         self._revoked = frozenset(row.secret_id for row in rows if row.revoked_at is not None)
 

@@ -141,4 +141,4 @@ class Adjustments:
     async def refresh(self) -> None:
         """Read them now."""
         now = int(self._database.now() * 1000)
-        self.overrides.replace(await self._database.read(lambda connection: present(connection, now)))
+        self.overrides.replace(await self._database.follow(lambda connection: present(connection, now)))

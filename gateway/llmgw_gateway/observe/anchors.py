@@ -136,7 +136,7 @@ class Anchors:
 
     async def _tell(self) -> None:
         self._follow_key()
-        newest = await self._database.read(change_chain.last)
+        newest = await self._database.follow(change_chain.last)
         if newest is not None and newest[0] != self._changes:
             self._changes = newest[0]
             self._audit.note({"kind": CHANGES, "number": newest[0], "hash": newest[1]})

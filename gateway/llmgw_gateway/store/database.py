@@ -203,11 +203,22 @@ class Database:
 
     async def read(self, query: Callable[[Connection], Result]) -> Result:
         """Run a query on a connection that cannot write. Errors as for `submit`."""
+        return await self._answered(self._reader.read, query)
+
+    async def follow(self, query: Callable[[Connection], Result]) -> Result:
+        """The same for a short query that is asked again and again: it shares a transaction with others of its kind."""
+        return await self._answered(self._reader.follow, query)
+
+    async def _answered(
+        self,
+        ask: Callable[[Callable[[Connection], Result]], asyncio.Future[Result]],
+        query: Callable[[Connection], Result],
+    ) -> Result:
         if self._closing:
             raise StoreAwayError(uncertain=False)
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                return await self._reader.read(query)
+                return await ask(query)
         except TimeoutError:
             raise StoreAwayError(uncertain=False) from None
         except SQLAlchemyError as error:

@@ -1,4 +1,4 @@
-"""Queries on a thread of their own; those that are asked at nearly the same time are asked in one transaction."""
+"""Queries on a thread of their own; what a replica follows is read in one transaction."""
 
 from __future__ import annotations
 
@@ -25,11 +25,7 @@ log: Final = logging.getLogger("llmgw.store")
 
 
 class Reader:
-    """Asks a backend, whose `read` runs one query in a transaction that cannot write.
-
-    What a replica follows it reads all at the same time (`polling.until_next`), and a transaction costs more than most
-    queries.
-    """
+    """Asks a backend, whose `read` runs one query in a transaction that cannot write."""
 
     def __init__(self, read: Callable[[Query], Any]) -> None:
         self._read = read
@@ -39,7 +35,15 @@ class Reader:
         self._closed = False
 
     def read(self, query: Callable[[Connection], Result]) -> asyncio.Future[Result]:
-        """The answer of a query, or what it raised. It sees one moment, the same as those that are asked with it."""
+        """The answer of a query, or what it raised. One that nobody waits for any more is not begun."""
+        return self.run(partial(self._read, query))
+
+    def follow(self, query: Callable[[Connection], Result]) -> asyncio.Future[Result]:
+        """The same for a short query that is asked again and again.
+
+        What a replica follows it reads all at the same time (`polling.until_next`), and a transaction costs more than
+        these: so they share one, and its time. Others keep theirs, and make nobody wait.
+        """
         loop = asyncio.get_running_loop()
         if not self._asked:
             loop.call_later(GATHER_SECONDS, self._ask, loop)
@@ -71,7 +75,7 @@ class Reader:
         if len(queries) > 1:
             try:
                 return self._read(lambda connection: [query(connection) for query in queries])  # type: ignore[no-any-return]
-            except StoreAwayError as error:  # it would be no better with each query alone
+            except StoreAwayError as error:  # short as they are, it would be no better with each alone
                 return [StoreAwayError(uncertain=error.uncertain) for _ in queries]
             except Exception:  # noqa: BLE001 -- found anew below, and told to whom it concerns
                 log.debug("one of %d queries has failed", len(queries))
@@ -89,7 +93,8 @@ def _tell(waiting: list[asyncio.Future[Any]], answers: asyncio.Future[list[Any]]
     if answers.cancelled():
         _cancel(waiting)
         return
-    for future, answer in zip(waiting, answers.result(), strict=True):
+    failure = answers.exception()
+    for future, answer in zip(waiting, [failure] * len(waiting) if failure else answers.result(), strict=True):
         settle(future, answer)
 
 

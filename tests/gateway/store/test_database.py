@@ -19,9 +19,14 @@ from llmgw_wire.errors import ErrorCode
 from tests.gateway.store.keeping import UnluckyError, keep, kept, row
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection
 
     from tests.gateway.columns import Column
+
+
+WATCHDOG = 10
 
 
 async def test_every_caller_gets_its_own_answer(both: Database) -> None:
@@ -137,19 +142,28 @@ async def test_a_query_sees_one_moment(both: Database) -> None:
     assert await both.read(kept) == {"meanwhile"}
 
 
-async def test_what_is_asked_at_once_is_asked_in_one_transaction_and_sees_one_moment(both: Database) -> None:
+def meanwhile(database: Database) -> Callable[[Connection], set[str]]:
+    """A query during which something is written."""
     loop = asyncio.get_running_loop()
 
-    def first(connection: Connection) -> set[str]:
+    def query(connection: Connection) -> set[str]:
         before = kept(connection)
-        asyncio.run_coroutine_threadsafe(both.submit(keep, "meanwhile"), loop).result()
+        asyncio.run_coroutine_threadsafe(database.submit(keep, "meanwhile"), loop).result()
         return before
 
-    assert list(await asyncio.gather(both.read(first), both.read(kept))) == [set(), set()]
-    assert await both.read(kept) == {"meanwhile"}
+    return query
 
 
-async def test_a_query_that_fails_fails_alone(both: Database) -> None:
+async def test_what_is_followed_is_read_in_one_transaction_and_sees_one_moment(both: Database) -> None:
+    assert list(await asyncio.gather(both.follow(meanwhile(both)), both.follow(kept))) == [set(), set()]
+    assert await both.follow(kept) == {"meanwhile"}
+
+
+async def test_queries_that_are_asked_at_once_have_their_own_transactions_and_so_their_own_time(both: Database) -> None:
+    assert list(await asyncio.gather(both.read(meanwhile(both)), both.read(kept))) == [set(), {"meanwhile"}]
+
+
+async def test_what_is_followed_and_fails_fails_alone(both: Database) -> None:
     def fails(connection: Connection) -> None:
         connection.exec_driver_sql("SELECT nonsense FROM nowhere")
 
@@ -157,16 +171,35 @@ async def test_a_query_that_fails_fails_alone(both: Database) -> None:
         raise UnluckyError
 
     await both.submit(keep, "one")
-    asked = [both.read(query) for query in (kept, fails, unlucky, kept)]
+    asked = [both.follow(query) for query in (kept, fails, unlucky, kept)]
     found, refused, raised, again = await asyncio.gather(*asked, return_exceptions=True)
     assert found == again == {"one"}
     assert isinstance(refused, GatewayError)
     assert isinstance(raised, UnluckyError)
 
 
+async def test_a_query_that_nobody_waits_for_any_more_is_not_begun(both: Database) -> None:
+    begun, go_on, ran = threading.Event(), threading.Event(), list[str]()
+
+    def slow(_: Connection) -> None:
+        begun.set()
+        go_on.wait(WATCHDOG)
+
+    first = asyncio.create_task(both.read(slow))
+    await asyncio.to_thread(begun.wait, WATCHDOG)
+    left = asyncio.create_task(both.read(lambda _: ran.append("left")))
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    go_on.set()
+    await first
+    assert await both.read(kept) == set()
+    assert ran == []
+
+
 async def test_who_does_not_wait_for_an_answer_keeps_it_from_nobody(both: Database) -> None:
-    gone = asyncio.create_task(both.read(kept))
-    there = asyncio.create_task(both.read(kept))
+    gone = asyncio.create_task(both.follow(kept))
+    there = asyncio.create_task(both.follow(kept))
     await asyncio.sleep(0)
     gone.cancel()
     assert await there == set()
@@ -192,10 +225,10 @@ async def test_a_store_that_was_closed_takes_nothing_more(column: Column) -> Non
     assert column.sql("SELECT COUNT(*) FROM proofs") == [(0,)]
 
 
-async def test_a_query_that_is_asked_as_the_store_closes_is_not_waited_for(column: Column) -> None:
+async def test_what_is_followed_as_the_store_closes_is_not_waited_for(column: Column) -> None:
     database = Database(column.backend())
     database.start()
-    asked = asyncio.create_task(database.read(kept))
+    asked = asyncio.create_task(database.follow(kept))
     await asyncio.sleep(0)
     database.close()
     with pytest.raises(asyncio.CancelledError):
