@@ -34,7 +34,13 @@ LAST_LEASE = "SELECT MAX(lease_until) FROM attempts WHERE NOT swept"
 WATCHED = "SELECT what, subject, counters, one, two, three FROM watched ORDER BY moment"
 SETTLEMENT, CORRECTION, RELEASED, SWEPT = "settlement", "correction", "released", "lease_expired"
 
-_TABLE = "(moment {serial}, what TEXT, subject TEXT, counters TEXT, one BIGINT, two BIGINT, three BIGINT)"
+_COLUMNS = "what TEXT, subject TEXT, counters TEXT, one BIGINT, two BIGINT, three BIGINT"
+_TABLE = f"(moment INTEGER PRIMARY KEY AUTOINCREMENT, {_COLUMNS})"
+_AS_WRITTEN = f"(moment BIGINT GENERATED ALWAYS AS IDENTITY, {_COLUMNS}, of_commit XID8 DEFAULT pg_current_xact_id())"
+# PostgreSQL writes the parts of one statement in no order: within a commit the counters stand behind what moved them.
+_IN_ORDER = """SELECT row_number() OVER (ORDER BY last, what = 'counter', moment) AS moment,
+    what, subject, counters, one, two, three
+    FROM (SELECT *, max(moment) OVER (PARTITION BY of_commit) AS last FROM written) AS written"""
 _COUNTER = "'counter', new.budget || ' ' || new.period_key, '[]', new.spent, new.held, new.exposure"
 _EVENTS = {
     "counter_made": ("INSERT ON counters", _COUNTER),
@@ -55,10 +61,14 @@ _EVENTS = {
 
 def watch(sql: Sql, *, postgres: bool = False) -> None:
     """Put the triggers into a store that is migrated. They write in the transaction that they watch."""
-    serial = "BIGINT GENERATED ALWAYS AS IDENTITY" if postgres else "INTEGER PRIMARY KEY AUTOINCREMENT"
-    sql(f"CREATE TABLE watched {_TABLE.format(serial=serial)}")
+    if postgres:
+        sql(f"CREATE TABLE written {_AS_WRITTEN}")
+        sql(f"CREATE VIEW watched AS {_IN_ORDER}")
+    else:
+        sql(f"CREATE TABLE watched {_TABLE}")
+    table = "written" if postgres else "watched"
     for name, (event, values) in _EVENTS.items():
-        insert = f"INSERT INTO watched (what, subject, counters, one, two, three) VALUES ({values});"  # noqa: S608 -- our own words
+        insert = f"INSERT INTO {table} (what, subject, counters, one, two, three) VALUES ({values});"  # noqa: S608 -- our own words
         if postgres:
             body = f"BEGIN {insert} RETURN NULL; END"
             sql(f"CREATE FUNCTION watch_{name}() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
