@@ -74,7 +74,7 @@ class Reader:
         """Of each what it answered or raised. One that fails takes the transaction with it: then each has its own."""
         if len(queries) > 1:
             try:
-                return self._read(lambda connection: [query(connection) for query in queries])  # type: ignore[no-any-return]
+                return self._read(lambda connection: [query(connection) for query in queries])  # type: ignore[no-any-return] # theirs
             except StoreAwayError as error:  # short as they are, it would be no better with each alone
                 return [StoreAwayError(uncertain=error.uncertain) for _ in queries]
             except Exception:  # noqa: BLE001 -- found anew below, and told to whom it concerns
